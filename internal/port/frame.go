@@ -1,0 +1,125 @@
+// Package port is the edge of the forwarder: Ethernet frames in and out of a
+// device. Drivers live in the folders below (tap, memory, pcap); the forwarder
+// sees only Device and Queue, in batches.
+package port
+
+const (
+	// Headroom is the room kept in front of a received frame, in bytes, so that
+	// a virtio_net_hdr (12 to 24 bytes) or a tunnel header is written in place.
+	Headroom = 256
+	// MaxFrame is the longest frame a queue hands over, in bytes: a 64 KiB
+	// superpacket with its Ethernet header and room to spare.
+	MaxFrame = 65536 + 64
+	// BufferSize is the size of a Frame's buffer.
+	BufferSize = Headroom + MaxFrame
+	// BatchSize is the most frames one Read or Write moves.
+	BatchSize = 64
+)
+
+// GSO types and flags of Offload, numbered as in <linux/virtio_net.h>.
+const (
+	GSONone  uint8 = 0
+	GSOTCPv4 uint8 = 1
+	GSOTCPv6 uint8 = 4
+	GSOUDPL4 uint8 = 5
+	GSOECN   uint8 = 0x80 // bit beside the type: the TCP segments carry CWR/ECE
+
+	// NeedsCsum says the L4 checksum field holds only the folded pseudo-header
+	// sum; the sum from CsumStart to the end belongs at CsumStart+CsumOffset.
+	NeedsCsum uint8 = 1
+	// DataValid says the device has verified the L4 checksum.
+	DataValid uint8 = 2
+)
+
+// Offload is what travels beside a frame: the fields of struct virtio_net_hdr
+// (<linux/virtio_net.h>), in host byte order, offsets counted from the first
+// byte of the Ethernet header. The zero value is a plain frame with a complete
+// checksum.
+type Offload struct {
+	Flags      uint8
+	GSOType    uint8
+	HdrLen     uint16
+	GSOSize    uint16 // payload bytes of each segment
+	CsumStart  uint16
+	CsumOffset uint16
+}
+
+// Lost says why a queue did not send a frame. Zero means it was sent.
+type Lost uint8
+
+const (
+	Sent         Lost = iota
+	LostFull          // the device's queue was full
+	LostDown          // the device is down or gone
+	LostRejected      // the device refused the frame (bad length or offload)
+)
+
+// Frame is one Ethernet frame in a buffer of BufferSize bytes. The frame's bytes
+// are Buf[Start:End]. A Frame belongs to one goroutine at a time: the reader
+// until Read returns, then the worker, then the queue until Write returns. No
+// queue keeps a reference after Write.
+type Frame struct {
+	Buf        []byte
+	Start, End int
+	Offload    Offload
+	Time       int64 // capture time in ns since the epoch; only the pcap and memory drivers set it
+	Lost       Lost  // set by Queue.Write
+}
+
+// NewFrame returns an empty frame with its own buffer.
+func NewFrame() *Frame {
+	return &Frame{Buf: make([]byte, BufferSize), Start: Headroom, End: Headroom}
+}
+
+// Bytes returns the frame from the Ethernet header to the last byte of payload.
+func (f *Frame) Bytes() []byte { return f.Buf[f.Start:f.End] }
+
+// Len returns the frame's length in bytes, Ethernet header included.
+func (f *Frame) Len() int { return f.End - f.Start }
+
+// Reset empties the frame and restores the full headroom.
+func (f *Frame) Reset() {
+	f.Start, f.End, f.Offload, f.Time, f.Lost = Headroom, Headroom, Offload{}, 0, Sent
+}
+
+// Features says what a device accepts on output beyond plain frames.
+type Features uint8
+
+const (
+	FeatureCsum Features = 1 << iota // frames with NeedsCsum
+	FeatureTSO4                      // GSOTCPv4
+	FeatureTSO6                      // GSOTCPv6
+	FeatureUSO                       // GSOUDPL4, both families
+)
+
+// Queue is one receive and transmit queue of a device. Read belongs to one
+// goroutine, Write to one goroutine; the two may differ.
+type Queue interface {
+	// Read fills up to len(frames) frames, setting Start, End and Offload, and
+	// returns how many; 0 means nothing is waiting. It never blocks. An error
+	// means the queue is dead (ErrGone) and must be closed.
+	Read(frames []*Frame) (int, error)
+	// Write sends frames in order and sets Lost on each. It never blocks and
+	// may overwrite the headroom in front of each frame.
+	Write(frames []*Frame)
+	// FD returns a descriptor that polls readable when Read would return
+	// frames, or -1 where the caller must poll by calling Read.
+	FD() int
+}
+
+// Device is an attached port. Its methods are for the control path.
+type Device interface {
+	Name() string
+	Features() Features
+	// Queues returns the device's queues; the slice does not change.
+	Queues() []Queue
+	// Close detaches the device. No queue may be in use.
+	Close() error
+}
+
+// ErrGone is returned by Queue.Read when the device behind the queue vanished.
+const ErrGone = goneError("port: device is gone")
+
+type goneError string
+
+func (e goneError) Error() string { return string(e) }
