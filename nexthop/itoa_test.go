@@ -1,0 +1,3 @@
+package nexthop
+import "strconv"
+func itoa(n int) string { return strconv.Itoa(n) }
