@@ -58,7 +58,8 @@ const MaxMembers = 65535
 // members.
 type Group struct {
 	members []Member // by ID
-	runners []runner // the members that take new flows, by ID
+	runners []runner // the members that take new flows; by team in a wide group
+	teams   []runner // of a wide group, else nil
 	equal   bool     // all runners have the same weight
 }
 
@@ -82,6 +83,9 @@ func NewGroup(members []Member) (*Group, error) {
 	}
 	g.runners = runnersOf(g.members)
 	g.equal = !slices.ContainsFunc(g.runners, func(r runner) bool { return r.weight != g.runners[0].weight })
+	if len(g.runners) > narrow {
+		g.teams = byTeam(g.runners)
+	}
 	return g, nil
 }
 
@@ -92,7 +96,7 @@ func runnersOf(members []Member) []runner {
 		var runners []runner
 		for i, m := range members {
 			if m.State == state {
-				runners = append(runners, runner{seed: memberSeed(m.ID), weight: uint32(m.Weight), member: uint32(i)})
+				runners = append(runners, runner{seed: memberSeed(m.ID), weight: uint32(m.Weight), index: uint32(i)})
 			}
 		}
 		if runners != nil {
@@ -136,12 +140,22 @@ func (g *Group) Find(id uint32) (Member, bool) {
 // Select picks the member for a new flow; index is for Member. False means that
 // nobody takes new flows: the flow is refused.
 func (g *Group) Select(hash uint64) (index int, ok bool) {
-	switch {
-	case len(g.runners) == 0:
+	n := len(g.runners)
+	if n == 0 {
 		return 0, false
-	case g.equal:
-		return int(firstOfEqual(g.runners, hash)), true
-	default:
-		return int(firstOfWeighted(g.runners, hash)), true
 	}
+	lo, hi := 0, n
+	if n > narrow && hash%ramp < uint64(n-narrow) {
+		team := firstOfWeighted(g.teams, hash)
+		lo = int(g.teams[team].index)
+		if team+1 < len(g.teams) {
+			hi = int(g.teams[team+1].index)
+		}
+	}
+	if g.equal {
+		lo += firstOfEqual(g.runners[lo:hi], hash)
+	} else {
+		lo += firstOfWeighted(g.runners[lo:hi], hash)
+	}
+	return int(g.runners[lo].index), true
 }

@@ -2,6 +2,7 @@ package nexthop
 
 import (
 	"math"
+	"strconv"
 	"testing"
 )
 
@@ -87,7 +88,7 @@ func TestNegLog2(t *testing.T) {
 		u := uint64(i)*184467440737095 + 12345
 		got := negLog2(u)
 		want := -math.Log2(float64(u) / (1 << 64))
-		if math.Abs(float64(got)/(1<<logFraction)-want) > 0.001*want {
+		if math.Abs(float64(got)/(1<<logFraction)-want) > 0.001*want+1.0/(1<<(logFraction-1)) {
 			t.Fatalf("negLog2(%#x) = %v, want %v", u, float64(got)/(1<<logFraction), want)
 		}
 		if got > prev {
@@ -107,11 +108,33 @@ func BenchmarkSelect(b *testing.B) {
 				}
 			}
 			g := mustGroup(b, m)
-			b.Run(kind+"/"+itoa(n), func(b *testing.B) {
+			b.Run(kind+"/"+strconv.Itoa(n), func(b *testing.B) {
 				for i := 0; b.Loop(); i++ {
 					g.Select(flowHash(i))
 				}
 			})
+		}
+	}
+}
+
+// moved returns the share of the hash space that two groups decide differently.
+func moved(t testing.TB, a, b *Group) float64 {
+	n := 0
+	for i := range flows {
+		if pick(t, a, flowHash(i)) != pick(t, b, flowHash(i)) {
+			n++
+		}
+	}
+	return float64(n) / flows
+}
+
+func TestDisruption(t *testing.T) {
+	for _, n := range []int{1, 2, 3, 7, 8, 16, 31, 64, 100, 127, 128, 129, 130, 200, 300, 383, 384, 385, 500, 999} {
+		less, more := mustGroup(t, equalMembers(n)), mustGroup(t, equalMembers(n+1))
+		got, limit := moved(t, less, more), 1/float64(n+1)+0.01
+		t.Logf("%d <-> %d: %.2f %% of the hash space moves, limit %.2f %%", n, n+1, got*100, limit*100)
+		if got > limit {
+			t.Errorf("%d <-> %d: %.2f %% moves, limit %.2f %%", n, n+1, got*100, limit*100)
 		}
 	}
 }

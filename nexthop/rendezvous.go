@@ -1,6 +1,10 @@
 package nexthop
 
-import "math/bits"
+import (
+	"cmp"
+	"math/bits"
+	"slices"
+)
 
 // Weighted rendezvous. For one flow every member draws a number u in (0,1] from
 // the flow's hash and its own id, and "arrives" at time -log2(u)/weight; the
@@ -9,13 +13,44 @@ import "math/bits"
 // member, one that leaves gives up only its own flows and one that joins takes
 // only what it wins. docs/design/0003-ecmp.md compares this with Maglev.
 //
+// A wide group draws for a team of members first and then within the team.
+//
 // All arithmetic is on integers, so that every node computes the same.
 
-// runner is a member that takes new flows. 16 bytes.
+// runner is who draws: a member, or a team of members in a wide group. 16 bytes.
 type runner struct {
-	seed   uint64 // memberSeed of the member's id
-	weight uint32 // 1 to 65535
-	member uint32 // index in Group.members
+	seed   uint64 // of the member's id or the team's number
+	weight uint32 // of the member, or of the team's members together
+	index  uint32 // the member's place in Group.members, or the team's first runner
+}
+
+const (
+	// teams is the number of teams in a wide group: members of 32 teams of 32 are
+	// compared in 64 draws instead of 1,024.
+	teams = 32
+	// A group of up to narrow members draws once for each. Above, a share of the
+	// hash space that grows by 1/ramp with each member draws for the team first, so
+	// that no single member more or less changes how the whole space is decided.
+	narrow = 128
+	ramp   = 256
+)
+
+// teamOf is the team of a member, 0 ≤ team < teams; it depends on its id only.
+func teamOf(seed uint64) uint32 { return uint32(seed >> 59) }
+
+// byTeam sorts runners into teams and returns the teams.
+func byTeam(runners []runner) []runner {
+	slices.SortFunc(runners, func(a, b runner) int {
+		return cmp.Or(cmp.Compare(teamOf(a.seed), teamOf(b.seed)), cmp.Compare(a.index, b.index))
+	})
+	var list []runner
+	for i, r := range runners {
+		if i == 0 || teamOf(r.seed) != teamOf(runners[i-1].seed) {
+			list = append(list, runner{seed: memberSeed(teamOf(r.seed)) ^ ecmpSeed2, index: uint32(i)})
+		}
+		list[len(list)-1].weight += r.weight
+	}
+	return list
 }
 
 // memberSeed spreads a member id over 64 bits (the finalizer of splitmix64).
@@ -31,43 +66,41 @@ func draw(hash, seed uint64) uint64 {
 	return fold(hash^seed, bits.RotateLeft64(hash, 32)^ecmpSeed3)
 }
 
-// firstOfEqual returns the member that arrives first when all weights are equal:
-// the largest draw. On a tie, the lowest id.
-func firstOfEqual(runners []runner, hash uint64) uint32 {
+// firstOfEqual returns the runner that arrives first when all weights are equal:
+// the one with the largest draw. runners is not empty.
+func firstOfEqual(runners []runner, hash uint64) (first int) {
 	var best uint64
-	member := runners[0].member
 	for i := range runners {
 		if u := draw(hash, runners[i].seed); u > best {
-			best, member = u, runners[i].member
+			best, first = u, i
 		}
 	}
-	return member
+	return first
 }
 
-// firstOfWeighted returns the member that arrives first. Times are compared by
-// cross-multiplying, and -log2(u) ≥ 1-u rules most members out before the
-// logarithm.
-func firstOfWeighted(runners []runner, hash uint64) uint32 {
-	member := runners[0].member
+// firstOfWeighted returns the runner that arrives first. Times are compared by
+// cross-multiplying (time ≤ 2^32, weight < 2^32), and -log2(u) ≥ 1-u rules most
+// runners out before the logarithm. runners is not empty.
+func firstOfWeighted(runners []runner, hash uint64) (first int) {
 	bestTime, bestWeight := negLog2(draw(hash, runners[0].seed)), uint64(runners[0].weight)
 	for i := 1; i < len(runners); i++ {
 		u, weight := draw(hash, runners[i].seed), uint64(runners[i].weight)
-		limit := bestTime * weight // < 2^48 · 2^16
+		limit := bestTime * weight
 		if (^u>>(64-logFraction))*bestWeight >= limit {
 			continue
 		}
 		if t := negLog2(u); t*bestWeight < limit {
-			bestTime, bestWeight, member = t, weight, runners[i].member
+			bestTime, bestWeight, first = t, weight, i
 		}
 	}
-	return member
+	return first
 }
 
 // logFraction is the number of fraction bits of negLog2.
-const logFraction = 42
+const logFraction = 26
 
-// negLog2 returns -log2(u/2^64) in fixed point, < 2^48, by linear interpolation
-// in a table of 256 steps; relative error ≤ 0.1 %, never increasing in u.
+// negLog2 returns -log2(u/2^64) in fixed point, ≤ 2^32, by linear interpolation
+// in a table of 256 steps; error ≤ 0.1 %, never increasing in u.
 func negLog2(u uint64) uint64 {
 	u |= 1
 	zeros := bits.LeadingZeros64(u)

@@ -1,3 +1,0 @@
-package nexthop
-import "strconv"
-func itoa(n int) string { return strconv.Itoa(n) }
