@@ -1,0 +1,149 @@
+package forwarder
+
+import (
+	"github.com/vrouter-go/vrouter/flowtable"
+	"github.com/vrouter-go/vrouter/internal/header"
+)
+
+// classify parses and validates a frame once, refuses what its sender may not
+// send, answers what is for the router at layer 2, and sets the packet's fate.
+// Everything behind it may trust p.l and, for fateSession, p.key.
+func (w *Worker) classify(in *Interface, p *packet) {
+	b := p.bytes()
+	if fault := header.Parse(b, &p.l); fault != header.FaultNone {
+		w.drop(p, faultReason[fault])
+		return
+	}
+	if in.Kind == Absent {
+		w.drop(p, DropInterfaceDown)
+		return
+	}
+	eth := header.Ethernet(b)
+	if in.AntiSpoof && eth.Source() != in.MAC {
+		w.drop(p, DropSourceMACSpoof)
+		return
+	}
+	if p.l.EtherType == header.EtherTypeARP {
+		w.arp(in, p)
+		p.fate = fateDone
+		return
+	}
+	if p.l.Proto == header.ProtoICMPv6 && isNeighbourDiscovery(p.l.ICMPType) && p.l.IsICMP() && p.l.IsFirst() {
+		w.neighbour(in, p)
+		p.fate = fateDone
+		return
+	}
+	if reason := destination(eth.Destination(), &p.l); reason != DropUnknown {
+		w.drop(p, reason)
+		return
+	}
+	if reason := in.source(&p.l.Src); reason != DropUnknown {
+		w.drop(p, reason)
+		return
+	}
+	if p.l.Src == p.l.Dst {
+		w.drop(p, DropLandAttack)
+		return
+	}
+	if !validOffload(p) {
+		w.drop(p, DropOffload)
+		return
+	}
+	if p.l.IsFragment && !w.fragment(in, p) {
+		p.fate = fateDone // held, or dropped
+		return
+	}
+	w.assign(in, p)
+}
+
+// assign sets the fate of a valid packet and the key it is looked up by.
+func (w *Worker) assign(in *Interface, p *packet) {
+	if p.l.IsICMP() && p.l.IsFirst() {
+		switch {
+		case p.l.ICMPError:
+			p.fate = fateICMPError
+			return
+		case !isEcho(&p.l):
+			w.drop(p, DropICMPType) // queries other than echo have no session (RFC 5508 REQ-11)
+			return
+		}
+	}
+	p.key = flowtable.Key{
+		Src: p.l.Src, Dst: p.l.Dst,
+		SrcPort: p.l.SrcPort, DstPort: p.l.DstPort,
+		VRF: in.VRF, Proto: p.l.Proto,
+	}
+	p.fate = fateSession
+}
+
+// isEcho reports whether an ICMP message is an echo request or reply.
+func isEcho(l *header.Layout) bool {
+	if l.Version == 6 {
+		return l.ICMPType == header.ICMPv6EchoRequest || l.ICMPType == header.ICMPv6EchoReply
+	}
+	return l.ICMPType == header.ICMPv4EchoRequest || l.ICMPType == header.ICMPv4EchoReply
+}
+
+// isNeighbourDiscovery reports whether an ICMPv6 type is one of RFC 4861 §4.
+func isNeighbourDiscovery(icmpType uint8) bool {
+	return icmpType >= header.ICMPv6RouterSolicitation && icmpType <= header.ICMPv6Redirect
+}
+
+// destination says why a packet is not for the router to forward, DropUnknown if
+// it is.
+func destination(mac [6]byte, l *header.Layout) DropReason {
+	switch {
+	case header.IsLimitedBroadcast(l.Dst):
+		return DropBroadcast // RFC 1812 §5.3.5.1; directed broadcasts have no route (RFC 2644)
+	case l.Multicast:
+		return DropMulticast
+	case l.GroupMAC:
+		return DropBroadcast // RFC 1812 §5.3.4: unicast IP inside a link-layer broadcast
+	case mac != RouterMAC:
+		return DropWrongMAC
+	case header.IsLinkLocal(l.Dst):
+		return DropLinkLocal // RFC 3927 §7, RFC 4291 §2.5.6
+	case header.IsMartianDestination(l.Dst):
+		return DropMartianDestination // RFC 1812 §5.3.7
+	}
+	return DropUnknown
+}
+
+// source says why the interface may not send from an address, DropUnknown if it
+// may. RFC 1812 §5.3.7 martians, then RFC 2827 / 3704 strict filtering on the
+// tenant side.
+func (in *Interface) source(src *[16]byte) DropReason {
+	switch {
+	case header.IsLinkLocal(*src):
+		return DropLinkLocal
+	case header.IsMartianSource(*src):
+		return DropMartianSource
+	case in.AntiSpoof && !in.owns(src):
+		return DropSourceSpoof
+	}
+	return DropUnknown
+}
+
+// owns reports whether the interface may use the address as its own.
+func (in *Interface) owns(addr *[16]byte) bool {
+	for i := range in.Sources {
+		if in.Sources[i].contains(addr) {
+			return true
+		}
+	}
+	return false
+}
+
+// contains reports whether addr is in the range.
+func (r *AddressRange) contains(addr *[16]byte) bool {
+	whole := int(r.Bits / 8)
+	for i := 0; i < whole && i < len(addr); i++ {
+		if addr[i] != r.Address[i] {
+			return false
+		}
+	}
+	if rest := r.Bits % 8; rest != 0 && whole < len(addr) {
+		return (addr[whole]^r.Address[whole])>>(8-rest) == 0
+	}
+	return true
+}

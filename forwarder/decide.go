@@ -1,0 +1,368 @@
+package forwarder
+
+import (
+	"net/netip"
+
+	"github.com/vrouter-go/vrouter/flowtable"
+	"github.com/vrouter-go/vrouter/internal/header"
+	"github.com/vrouter-go/vrouter/internal/policy"
+	"github.com/vrouter-go/vrouter/nexthop"
+)
+
+// verdict is the fate of a connection.
+type verdict uint8
+
+const (
+	verdictDrop    verdict = iota // end here, with decision.reason
+	verdictRefuse                 // end here and tell the sender
+	verdictLocal                  // for the router itself
+	verdictForward                // out of decision.nextHop
+	verdictRebind                 // a live session's binding is void: forget it and decide anew
+)
+
+// question is a connection to decide about, as its first packet shows it.
+type question struct {
+	in   uint16 // port where the initiator is
+	key  flowtable.Key
+	live *flowtable.Session // the session that has this key already; nil for a new one
+	now  uint32
+}
+
+// decision is the answer.
+type decision struct {
+	verdict  verdict
+	reason   DropReason
+	log      bool
+	rule     uint32        // the policy rule that decided
+	reply    flowtable.Key // the reply direction's key: NAT is where it differs from key.Reverse()
+	nextHop  [2]nexthop.ID // by direction
+	member   uint32        // floating IP member, 0 = none
+	fip      uint32        // 1 + index of the floating IP, 0 = none
+	service  *Service      // the mapping, nil = none
+	remember bool          // the member is to be noted for session affinity
+	srcNet   uint32        // networks as the policy saw them
+	dstNet   uint32
+	orphan   bool // the floating IP is gone; only the workload keeps the session alive
+}
+
+// maxVRFHops bounds a chain of VRF next hops.
+const maxVRFHops = 4
+
+// decide is the slow path, the one function that says what becomes of a
+// connection: route, next hop, floating IP and member, network policy, security
+// policy. It reads the snapshot and the affinity table and changes nothing, so
+// that Explain runs it too. t records the steps when it is not nil.
+//
+// For a live session the binding and the member stay while they are valid.
+func (f *Forwarder) decide(snap *Snapshot, q *question, d *decision, t *Trace) {
+	*d = decision{reply: q.key.Reverse()}
+	in := snap.port(q.in)
+	if in.Kind == Absent {
+		d.drop(DropSourceInterfaceGone, t)
+		return
+	}
+	d.srcNet = in.Network
+	d.nextHop[flowtable.Reply] = InterfaceNextHop(q.in)
+
+	// Route, then next hop, then the member where a floating IP stands there.
+	route, hop, ok := f.route(snap, in, q, d, t)
+	if q.live != nil && q.live.Member() != 0 && (!ok || hop.Kind != nexthop.FloatingIP) {
+		d.orphan = true
+		ok = f.keepOrphan(snap, q, d, t)
+	} else if ok {
+		ok = f.resolve(snap, route, hop, q, d, t)
+	}
+	if !ok {
+		return
+	}
+
+	// The way out, which gives the reply its VRF.
+	out := snap.port(portOf(d.nextHop[flowtable.Forward]))
+	if out.Kind == Absent {
+		d.drop(DropOutputGone, t)
+		return
+	}
+	d.reply.VRF = out.VRF
+	if q.live != nil && !sameBinding(q.live.Key(flowtable.Reply), d.reply) {
+		d.verdict = verdictRebind
+		return
+	}
+
+	// Policy: networks as the sender sees them, pods as they are.
+	if !f.permit(snap, q, d, in, out, t) {
+		return
+	}
+	d.verdict = verdictForward
+	t.forward(d)
+}
+
+// resolve follows the route's next hop to a port. It returns false when the
+// decision is final.
+func (f *Forwarder) resolve(snap *Snapshot, route nexthop.Route, hop nexthop.NextHop, q *question, d *decision, t *Trace) bool {
+	d.dstNet = route.Network
+	switch hop.Kind {
+	case nexthop.Interface:
+		return true
+	case nexthop.FloatingIP:
+		return f.balance(snap, snap.FloatingIPs[hop.Index], q, d, t)
+	case nexthop.Receive:
+		d.verdict = verdictLocal
+		t.local()
+		return false
+	}
+	d.drop(DropDiscardRoute, t)
+	return false
+}
+
+// sameBinding reports whether two reply keys stand for one NAT binding. The
+// initiator's port may differ: install translates it when it must.
+func sameBinding(a, b flowtable.Key) bool {
+	a.DstPort, b.DstPort = 0, 0
+	return a == b
+}
+
+// route finds where the destination is: by the interface's own VRF, or by the
+// VRF of a floating IP the workload may open connections from, whichever has
+// the longer prefix; on a tie the floating IP wins (as in Contrail).
+func (f *Forwarder) route(snap *Snapshot, in *Interface, q *question, d *decision, t *Trace) (nexthop.Route, nexthop.NextHop, bool) {
+	route, bits, ok := snap.lookup(in.VRF, &q.key.Dst)
+	vrf := in.VRF
+	for i := range in.Egress {
+		e := &in.Egress[i]
+		if family(&e.Address) != family(&q.key.Dst) || e.Address == q.key.Dst {
+			continue
+		}
+		r, b, found := snap.lookup(e.VRF, &q.key.Dst)
+		if !found || (ok && b < bits) {
+			continue
+		}
+		route, bits, ok, vrf = r, b, true, e.VRF
+		d.reply.Dst = e.Address
+		d.fip = e.FloatingIP + 1
+		d.srcNet = snap.FloatingIPs[e.FloatingIP].Network
+	}
+	for hops := 0; ok; hops++ {
+		hop := snap.NextHops.At(route.NextHop)
+		t.route(vrf, &q.key.Dst, bits, route, hop)
+		if hop.Kind == nexthop.Discard {
+			break
+		}
+		if hop.Kind != nexthop.VRF {
+			d.nextHop[flowtable.Forward] = route.NextHop
+			return route, hop, true
+		}
+		if hops == maxVRFHops {
+			d.drop(DropVRFLoop, t)
+			return route, hop, false
+		}
+		vrf = hop.VRF
+		route, bits, ok = snap.lookup(vrf, &q.key.Dst)
+	}
+	if ok {
+		d.drop(DropDiscardRoute, t)
+	} else {
+		t.noRoute(vrf, &q.key.Dst)
+		d.drop(DropNoRoute, t)
+	}
+	return route, nexthop.NextHop{}, false
+}
+
+// lookup finds the route of an address in a VRF and the length of its prefix.
+func (s *Snapshot) lookup(vrf uint16, addr *[16]byte) (nexthop.Route, int, bool) {
+	if int(vrf) >= len(s.VRFs) || s.VRFs[vrf].FIB == nil {
+		return nexthop.Route{}, 0, false
+	}
+	route, prefix, ok := s.VRFs[vrf].FIB.LookupPrefix(addr)
+	return route, prefix.Bits(), ok
+}
+
+// balance binds the connection to a member of a floating IP and sets the reply
+// key and the forward next hop. It returns false when the decision is final.
+func (f *Forwarder) balance(snap *Snapshot, fip *FloatingIP, q *question, d *decision, t *Trace) bool {
+	if !fip.Ingress {
+		d.drop(DropFloatingIPDirection, t)
+		return false
+	}
+	svc := fip.service(q.key.Proto, q.key.DstPort)
+	if svc == nil && fip.Fallback != 0 {
+		// A node address: what is not mapped is for the node itself.
+		d.nextHop[flowtable.Forward] = fip.Fallback
+		d.dstNet = fip.Network
+		t.fallback(fip)
+		return true
+	}
+	d.fip = fip.ID
+	d.service = svc
+	if q.live != nil && q.live.Member() != 0 {
+		return f.keepMember(snap, q, d, t)
+	}
+	if svc == nil {
+		t.unmapped(fip)
+		d.refuse(DropFloatingIPPort, t)
+		return false
+	}
+	return f.chooseMember(snap, fip, svc, q, d, t)
+}
+
+// chooseMember picks the member of a new connection: the one session affinity
+// remembers, else the one the ECMP hash points at.
+func (f *Forwarder) chooseMember(snap *Snapshot, fip *FloatingIP, svc *Service, q *question, d *decision, t *Trace) bool {
+	var m nexthop.Member
+	found, sticky := false, false
+	if svc.Affinity != 0 {
+		if id, ok := f.affinity.Get(&q.key.Src, svc.ID, q.now); ok {
+			m, found = svc.Group.Find(id)
+			found = found && m.State == nexthop.Ready
+			sticky = found
+		}
+	}
+	hash := nexthop.HashTuple(svc.Hash, &q.key.Src, &q.key.Dst, q.key.SrcPort, q.key.DstPort, q.key.Proto)
+	if !found {
+		index, ok := svc.Group.Select(hash)
+		if !ok {
+			t.noMember(fip, svc)
+			d.refuse(DropFloatingIPNoMember, t)
+			return false
+		}
+		m = svc.Group.Member(index)
+	}
+	d.remember = svc.Affinity != 0
+	d.member = m.ID
+	d.nextHop[flowtable.Forward] = m.NextHop
+	d.reply.Src = m.Address
+	if m.Port != 0 {
+		d.reply.SrcPort = m.Port
+	}
+	if m.Address == q.key.Src {
+		// The member calls itself. With its own address as source its kernel
+		// would refuse the packet as martian, so the service address stands in.
+		d.reply.Dst = fip.Address
+	}
+	t.member(fip, svc, &m, hash, sticky)
+	return true
+}
+
+// keepMember keeps a live session on its member. The binding stands while the
+// floating IP still lists the member, draining or not; a TCP or SCTP session
+// outlives even that while its workload does (Kubernetes keeps them through
+// conntrack); any other protocol is decided anew at once.
+func (f *Forwarder) keepMember(snap *Snapshot, q *question, d *decision, t *Trace) bool {
+	if d.service != nil {
+		m, ok := d.service.Group.Find(q.live.Member())
+		reply := q.live.Key(flowtable.Reply)
+		if ok && m.Address == reply.Src && (m.Port == 0 || m.Port == reply.SrcPort) {
+			d.member, d.reply = m.ID, reply
+			d.nextHop[flowtable.Forward] = m.NextHop
+			t.kept(m.ID, reply.Src)
+			return true
+		}
+	}
+	return f.keepOrphan(snap, q, d, t)
+}
+
+// keepOrphan keeps a connection whose floating IP or mapping no longer has its
+// member, as long as the member's workload is there.
+func (f *Forwarder) keepOrphan(snap *Snapshot, q *question, d *decision, t *Trace) bool {
+	if q.key.Proto != header.ProtoTCP && q.key.Proto != header.ProtoSCTP {
+		d.verdict = verdictRebind
+		return false
+	}
+	reply := q.live.Key(flowtable.Reply)
+	route, _, ok := snap.lookup(reply.VRF, &reply.Src)
+	hop := nexthop.NextHop{}
+	if ok {
+		hop = snap.NextHops.At(route.NextHop)
+	}
+	if hop.Kind != nexthop.Interface {
+		d.drop(DropMemberGone, t)
+		return false
+	}
+	d.member, d.reply = q.live.Member(), reply
+	d.nextHop[flowtable.Forward] = route.NextHop
+	t.kept(d.member, reply.Src)
+	return true
+}
+
+// permit asks both policies. NetworkPolicy sees the connection before NAT: from
+// the source network to the network of the address that was dialled, with the
+// port that was dialled. SecurityPolicy sees the pods after NAT, as Kubernetes
+// does.
+func (f *Forwarder) permit(snap *Snapshot, q *question, d *decision, in, out *Interface, t *Trace) bool {
+	pq := policy.Query{
+		SrcNetwork: d.srcNet, DstNetwork: d.dstNet,
+		Src: q.key.Src, Dst: q.key.Dst,
+		Proto: q.key.Proto, SrcPort: q.key.SrcPort, DstPort: q.key.DstPort,
+	}
+	if d.orphan {
+		d.rule = q.live.Rule() // the network it dialled is gone, and its rule with it
+	} else {
+		v := snap.Policy.Network(&pq)
+		t.network(&pq, v)
+		d.rule, d.log = v.Rule, v.Log
+		if !v.Pass {
+			d.drop(DropNetworkPolicy, t)
+			return false
+		}
+	}
+	pq.Dst, pq.DstPort = d.reply.Src, d.reply.SrcPort
+	src := snap.identity(in, &q.key.Src)
+	dst := snap.identity(out, &pq.Dst)
+	sv := snap.Policy.Security(&pq, src, dst)
+	t.security(&pq, sv)
+	d.log = d.log || sv.Log
+	if sv.Rule != 0 && !sv.Open() {
+		d.rule = sv.Rule
+	}
+	if !sv.Pass {
+		d.drop(securityReason(sv), t)
+		return false
+	}
+	return true
+}
+
+// identity is what SecurityPolicy knows an address behind an interface as.
+func (s *Snapshot) identity(itf *Interface, addr *[16]byte) uint32 {
+	if itf.Kind != Host {
+		return itf.Identity
+	}
+	if _, ok := s.NodeAddresses[*addr]; ok {
+		return policy.IdentityNode
+	}
+	return policy.IdentityNone
+}
+
+// drop ends the decision with a reason.
+func (d *decision) drop(reason DropReason, t *Trace) {
+	d.verdict, d.reason = verdictDrop, reason
+	t.end(d)
+}
+
+// refuse ends the decision with a reason that the sender is told.
+func (d *decision) refuse(reason DropReason, t *Trace) {
+	d.verdict, d.reason = verdictRefuse, reason
+	t.end(d)
+}
+
+// service returns the mapping for a protocol and port, nil if there is none.
+func (fip *FloatingIP) service(proto uint8, dstPort uint16) *Service {
+	if fip.Whole != nil {
+		return fip.Whole
+	}
+	return fip.Mappings[PortKey{Proto: proto, Port: dstPort}]
+}
+
+// portOf returns the port behind an interface next hop, 0 for any other.
+func portOf(id nexthop.ID) uint16 {
+	if id < NumDropReasonIDs || id >= FirstFreeNextHop {
+		return 0
+	}
+	return uint16(id - NumDropReasonIDs)
+}
+
+// family is 4 or 6.
+func family(addr *[16]byte) uint8 {
+	if netip.AddrFrom16(*addr).Is4In6() {
+		return 4
+	}
+	return 6
+}

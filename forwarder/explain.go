@@ -1,0 +1,220 @@
+package forwarder
+
+import (
+	"net/netip"
+
+	"github.com/vrouter-go/vrouter/flowtable"
+	"github.com/vrouter-go/vrouter/internal/policy"
+	"github.com/vrouter-go/vrouter/nexthop"
+)
+
+// Stage is a step on a connection's way.
+type Stage uint8
+
+// The stages, in the order in which a packet passes them.
+const (
+	StageSource   Stage = iota // the sender's address on its interface
+	StageSession               // a live session has this key
+	StageRoute                 // longest prefix match and its next hop
+	StageNoRoute               // nothing matched
+	StageLocal                 // the router itself
+	StageFallback              // a node address: not mapped, so the node's own
+	StageUnmapped              // a service address: the port is not mapped
+	StageNoMember              // a service without a usable member
+	StageMember                // a member was chosen
+	StageKept                  // the live session keeps its member
+	StageNetwork               // network policy
+	StageSecurity              // security policy
+	StageForward               // out of an interface
+	StageEnd                   // dropped or refused
+)
+
+// Step is one stage with what it found. Fields beside Stage are set where the
+// stage has them.
+type Step struct {
+	Stage    Stage
+	VRF      uint16
+	Address  [16]byte
+	Bits     int // length of the matched prefix
+	Route    nexthop.Route
+	NextHop  nexthop.NextHop
+	Floating *FloatingIP
+	Service  *Service
+	Member   nexthop.Member
+	Hash     uint64
+	Sticky   bool // the member comes from session affinity
+	Verdict  policy.Verdict
+	Query    policy.Query
+	Reason   DropReason
+}
+
+// Trace records the steps of one decision. A nil Trace records nothing, which is
+// what the packet path passes.
+type Trace struct{ Steps []Step }
+
+func (t *Trace) add(s Step) {
+	if t != nil {
+		t.Steps = append(t.Steps, s)
+	}
+}
+
+func (t *Trace) route(vrf uint16, dst *[16]byte, bits int, r nexthop.Route, hop nexthop.NextHop) {
+	if t != nil {
+		t.add(Step{Stage: StageRoute, VRF: vrf, Address: *dst, Bits: bits, Route: r, NextHop: hop})
+	}
+}
+
+func (t *Trace) noRoute(vrf uint16, dst *[16]byte) {
+	if t != nil {
+		t.add(Step{Stage: StageNoRoute, VRF: vrf, Address: *dst})
+	}
+}
+
+func (t *Trace) local() {
+	if t != nil {
+		t.add(Step{Stage: StageLocal})
+	}
+}
+
+func (t *Trace) fallback(fip *FloatingIP) {
+	if t != nil {
+		t.add(Step{Stage: StageFallback, Floating: fip})
+	}
+}
+
+func (t *Trace) unmapped(fip *FloatingIP) {
+	if t != nil {
+		t.add(Step{Stage: StageUnmapped, Floating: fip})
+	}
+}
+
+func (t *Trace) noMember(fip *FloatingIP, svc *Service) {
+	if t != nil {
+		t.add(Step{Stage: StageNoMember, Floating: fip, Service: svc})
+	}
+}
+
+func (t *Trace) member(fip *FloatingIP, svc *Service, m *nexthop.Member, hash uint64, sticky bool) {
+	if t != nil {
+		t.add(Step{Stage: StageMember, Floating: fip, Service: svc, Member: *m, Hash: hash, Sticky: sticky})
+	}
+}
+
+func (t *Trace) kept(member uint32, address [16]byte) {
+	if t != nil {
+		t.add(Step{Stage: StageKept, Member: nexthop.Member{ID: member, Address: address}})
+	}
+}
+
+func (t *Trace) network(q *policy.Query, v policy.Verdict) {
+	if t != nil {
+		t.add(Step{Stage: StageNetwork, Query: *q, Verdict: v})
+	}
+}
+
+func (t *Trace) security(q *policy.Query, v policy.Verdict) {
+	if t != nil {
+		t.add(Step{Stage: StageSecurity, Query: *q, Verdict: v})
+	}
+}
+
+func (t *Trace) forward(d *decision) {
+	if t != nil {
+		t.add(Step{Stage: StageForward})
+	}
+}
+
+func (t *Trace) end(d *decision) {
+	if t != nil {
+		t.add(Step{Stage: StageEnd, Reason: d.reason})
+	}
+}
+
+// Explanation is what would become of a packet, and why.
+type Explanation struct {
+	Verdict   string // FORWARD, DROP, REFUSE (dropped, and the sender is told) or LOCAL (the router answers)
+	Reason    DropReason
+	Steps     []Step
+	Rule      uint32
+	Member    uint32
+	Floating  uint32        // FloatingIP.ID, 0 = none
+	Rewritten flowtable.Key // the packet's tuple on its way out
+	Output    uint16        // port, 0 = none
+	Session   flowtable.Ref // the live session, 0 = none
+}
+
+var verdictNames = [...]string{
+	verdictDrop: "DROP", verdictRefuse: "REFUSE", verdictLocal: "LOCAL", verdictForward: "FORWARD", verdictRebind: "DROP",
+}
+
+// Explain says what the forwarder would do with a packet of key that comes in on
+// a port, by running the production slow path without installing anything and
+// consulting the live sessions. The key's VRF is set from the port.
+func (f *Forwarder) Explain(in uint16, key flowtable.Key) Explanation {
+	snap := f.snapshot.Load()
+	itf := snap.port(in)
+	key.VRF = itf.VRF
+	t := &Trace{}
+	if reason := itf.source(&key.Src); itf.Kind != Absent && reason != DropUnknown {
+		t.add(Step{Stage: StageSource, Address: key.Src, Reason: reason})
+		return Explanation{Verdict: "DROP", Reason: reason, Steps: t.Steps, Rewritten: key}
+	}
+	t.add(Step{Stage: StageSource, Address: key.Src})
+
+	reader := f.flows.NewReader()
+	defer reader.Close()
+	reader.Online()
+	defer reader.Offline()
+	q := question{in: in, key: key, now: f.Now()}
+	ref := f.flows.Lookup(&key, f.flows.Hash(&key))
+	if ref != 0 {
+		q.live = f.flows.Session(ref)
+		q.in, q.key = q.live.Port(), q.live.Key(flowtable.Forward)
+		t.add(Step{Stage: StageSession})
+	}
+	var d decision
+	f.decide(snap, &q, &d, t)
+	if d.verdict == verdictRebind {
+		if ref.Direction() == flowtable.Reply {
+			d.drop(DropMemberGone, t)
+		} else {
+			q.live, ref = nil, 0
+			f.decide(snap, &q, &d, t)
+		}
+	}
+	return f.explanation(t, &q, &d, key, ref)
+}
+
+// explanation turns a decision into an answer about the direction asked for.
+func (f *Forwarder) explanation(t *Trace, q *question, d *decision, key flowtable.Key, ref flowtable.Ref) Explanation {
+	e := Explanation{
+		Verdict: verdictNames[d.verdict], Reason: d.reason, Steps: t.Steps, Rule: d.rule,
+		Member: d.member, Floating: d.fip, Rewritten: key, Session: ref,
+	}
+	if d.verdict != verdictForward {
+		return e
+	}
+	dir := flowtable.Forward
+	reply := d.reply
+	if ref != 0 {
+		dir = ref.Direction()
+		reply = q.live.Key(flowtable.Reply)
+	}
+	e.Output = portOf(d.nextHop[dir])
+	if dir == flowtable.Forward {
+		e.Rewritten = reply.Reverse()
+	} else {
+		e.Rewritten = q.key.Reverse()
+	}
+	return e
+}
+
+// Prefix returns the prefix that a StageRoute matched.
+func (s *Step) Prefix() netip.Prefix {
+	a := netip.AddrFrom16(s.Address).Unmap()
+	p, err := a.Prefix(s.Bits)
+	if err != nil {
+		return netip.Prefix{}
+	}
+	return p
+}

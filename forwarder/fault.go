@@ -1,0 +1,43 @@
+package forwarder
+
+import "github.com/vrouter-go/vrouter/internal/header"
+
+// faultReason says which drop reason a malformed frame has: one for each fault.
+var faultReason = [header.NumFaults]DropReason{
+	header.FaultShortEthernet:        DropShortEthernet,
+	header.FaultEthernetSource:       DropEthernetSource,
+	header.FaultVLAN:                 DropVLAN,
+	header.FaultEtherType:            DropEtherType,
+	header.FaultShortARP:             DropShortARP,
+	header.FaultARPFormat:            DropARPFormat,
+	header.FaultShortIPv4:            DropShortIPv4,
+	header.FaultIPv4Version:          DropIPv4Version,
+	header.FaultIPv4HeaderLength:     DropIPv4HeaderLength,
+	header.FaultIPv4TotalLength:      DropIPv4TotalLength,
+	header.FaultIPv4Checksum:         DropIPv4Checksum,
+	header.FaultIPv4Options:          DropIPv4Options,
+	header.FaultIPv4SourceRoute:      DropIPv4SourceRoute,
+	header.FaultShortIPv6:            DropShortIPv6,
+	header.FaultIPv6Version:          DropIPv6Version,
+	header.FaultIPv6PayloadLength:    DropIPv6PayloadLength,
+	header.FaultIPv6MappedAddress:    DropIPv6MappedAddress,
+	header.FaultIPv6ExtensionHeaders: DropIPv6ExtensionHeaders,
+	header.FaultIPv6RoutingHeader0:   DropIPv6RoutingHeader,
+	header.FaultIPv6SourceRoute:      DropIPv6SourceRoute,
+	header.FaultTinyFragment:         DropFragmentTiny,
+	header.FaultFragmentOffset1:      DropFragmentOffset,
+	header.FaultFragmentLength:       DropFragmentLength,
+	header.FaultFragmentTooLong:      DropFragmentTooLong,
+	header.FaultShortTCP:             DropShortTCP,
+	header.FaultTCPDataOffset:        DropTCPDataOffset,
+	header.FaultTCPFlags:             DropTCPFlags,
+	header.FaultShortUDP:             DropShortUDP,
+	header.FaultUDPLength:            DropUDPLength,
+	header.FaultShortSCTP:            DropShortSCTP,
+	header.FaultPortZero:             DropPortZero,
+	header.FaultShortICMP:            DropShortICMP,
+	header.FaultNDHopLimit:           DropNDHopLimit,
+	header.FaultNDFragment:           DropNDFragment,
+	header.FaultNDFormat:             DropNDFormat,
+	header.FaultQuotedVersion:        DropQuotedVersion,
+}

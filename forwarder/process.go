@@ -1,0 +1,148 @@
+package forwarder
+
+import (
+	"github.com/vrouter-go/vrouter/flowtable"
+	"github.com/vrouter-go/vrouter/internal/header"
+	"github.com/vrouter-go/vrouter/nexthop"
+)
+
+// process carries one batch of n frames, w.rx[:n], received on port in, from
+// the read to the flush. This is the data path, top to bottom:
+//
+//	parse, validate, anti-spoof      classify
+//	load the flow table's lines      Touch, so that a batch's cache misses overlap
+//	find the session                 Lookup
+//	decide where there is none       open, redecide
+//	forward                          forward
+//	write to the ports               flush
+//
+// The whole batch sees one snapshot and one reading of the clock.
+func (w *Worker) process(in uint16, n int) {
+	w.begin()
+	itf := w.snap.port(in)
+	packets := w.packets[:n]
+
+	var bytes uint64
+	for i := range packets {
+		p := &packets[i]
+		p.frame, p.in, p.ref, p.fate = w.rx[i], in, 0, fatePending
+		p.len = uint32(p.frame.Len())
+		bytes += uint64(p.len)
+	}
+	c := w.counters[in].Load()
+	c.rxPackets.Add(uint64(n))
+	c.rxBytes.Add(bytes)
+
+	for i := range packets {
+		w.classify(itf, &packets[i])
+	}
+	for i := range packets {
+		if p := &packets[i]; p.fate == fateSession {
+			p.hash = w.flows.Hash(&p.key)
+			w.touched += w.flows.Touch(p.hash)
+		}
+	}
+	for i := range packets {
+		if p := &packets[i]; p.fate == fateSession {
+			p.ref = w.flows.Lookup(&p.key, p.hash)
+		}
+	}
+	for i := range packets {
+		p := &packets[i]
+		w.forward(itf, p)
+		if p.l.IsFragment && p.l.FragOffset == 0 {
+			w.releaseFragments(p)
+		}
+	}
+	w.flush()
+	w.reader.Quiesce()
+}
+
+// begin takes the snapshot and the time for a batch.
+func (w *Worker) begin() {
+	w.snap = w.fwd.snapshot.Load()
+	w.nanos = w.fwd.clock()
+	w.now = w.fwd.ticks(w.nanos)
+}
+
+// processOne takes a packet that waited for others, a fragment whose head has
+// come, through the steps of process.
+func (w *Worker) processOne(p *packet) {
+	if p.fate == fateSession {
+		p.hash = w.flows.Hash(&p.key)
+		p.ref = w.flows.Lookup(&p.key, p.hash)
+	}
+	w.forward(w.snap.port(p.in), p)
+}
+
+// forward moves one classified packet to its output.
+func (w *Worker) forward(in *Interface, p *packet) {
+	if p.fate != fateSession {
+		if p.fate == fateICMPError {
+			w.icmpErrorTransit(in, p)
+		}
+		return
+	}
+	if p.ref == 0 {
+		if p.ref = w.open(in, p); p.ref == 0 {
+			return
+		}
+	}
+	s := w.flows.Session(p.ref)
+	if s.Decision().Epoch() != w.snap.Epoch {
+		if s = w.renew(in, p); s == nil {
+			return
+		}
+	}
+	dir := p.ref.Direction()
+	nh := s.Decision().NextHop(dir)
+	if nh < NumDropReasonIDs {
+		w.drop(p, DropReason(nh))
+		return
+	}
+	if p.l.Proto == header.ProtoTCP && !w.track(in, p, s, dir) {
+		return
+	}
+	w.send(in, p, s, dir, nexthop.ID(nh))
+}
+
+// track lets the session's TCP state see the packet. It returns false when the
+// packet ended here: dropped, or the start of a new connection on an old tuple.
+func (w *Worker) track(in *Interface, p *packet, s *flowtable.Session, dir flowtable.Direction) bool {
+	if p.l.IsFragment && p.l.FragOffset != 0 {
+		return true // no TCP header in here
+	}
+	switch trackTCP(s, dir, p) {
+	case flowtable.TCPOutOfWindow:
+		w.drop(p, DropTCPOutOfWindow)
+		return false
+	case flowtable.TCPReopen: // RFC 5382 REQ-2: a SYN on a closed connection starts a new one
+		w.remove(p.ref)
+		if p.ref = w.open(in, p); p.ref == 0 {
+			return false
+		}
+		s = w.flows.Session(p.ref)
+		trackTCP(s, p.ref.Direction(), p)
+		w.send(in, p, s, p.ref.Direction(), nexthop.ID(s.Decision().NextHop(p.ref.Direction())))
+		return false
+	}
+	return true
+}
+
+// trackTCP hands the fields of a packet's TCP header to the session.
+func trackTCP(s *flowtable.Session, dir flowtable.Direction, p *packet) flowtable.TCPVerdict {
+	tcp := header.TCP(p.bytes()[p.l.L4:p.l.End])
+	return s.TrackTCP(dir, tcp.Seq(), tcp.Ack(), tcp.Window(), tcp.Flags(), int(p.l.End-p.l.Payload), tcp.Options())
+}
+
+// port returns the interface at a port index; an index that the snapshot does
+// not know is an absent interface.
+func (s *Snapshot) port(index uint16) *Interface {
+	if int(index) < len(s.Interfaces) {
+		return &s.Interfaces[index]
+	}
+	return &absent
+}
+
+// absent is what a port outside the snapshot looks like.
+var absent Interface

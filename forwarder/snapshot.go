@@ -1,0 +1,142 @@
+package forwarder
+
+import (
+	"net/netip"
+
+	"github.com/vrouter-go/vrouter/internal/policy"
+	"github.com/vrouter-go/vrouter/nexthop"
+)
+
+// MaxPorts is the highest number of attached ports; port indices run from 1 to
+// MaxPorts-1.
+const MaxPorts = 4096
+
+// FabricVRF is the VRF of the ip-fabric network, which always exists.
+const FabricVRF uint16 = 0
+
+// RouterMAC is the MAC address the vRouter answers with on every port, the one
+// Contrail users know (VRRP range, RFC 5798 §7.3).
+var RouterMAC = [6]byte{0x00, 0x00, 0x5e, 0x00, 0x01, 0x00}
+
+// InterfaceKind says what stands behind a port.
+type InterfaceKind uint8
+
+const (
+	// Absent is a port index that nothing uses; packets to it are dropped.
+	Absent InterfaceKind = iota
+	// Workload is a virtual machine interface: a pod or a VM. It is not trusted.
+	Workload
+	// Host is vhost0: the node's own IP stack. Its sources are checked for
+	// martians only, because the node's kernel may forward for others.
+	Host
+)
+
+// Interface is one port as the packet path sees it. Interfaces are values of an
+// immutable snapshot: the control path builds them, workers read them.
+type Interface struct {
+	Kind      InterfaceKind
+	VRF       uint16
+	Network   uint32 // policy.Query's network id
+	Identity  uint32 // policy identity of the workload's labels
+	MTU       int32  // bytes of an IP packet, 1280 to 65535
+	Quota     int32  // most sessions this port may hold as initiator; 0 = no limit
+	AntiSpoof bool   // drop frames whose MAC, IP or ARP sender is not the interface's own
+	MAC       [6]byte
+	Name      string // the VMI's name, for Explain
+	// Gateway4 and Gateway6 are the addresses that ICMP errors towards this
+	// port come from. Gateway6 falls back to RouterLinkLocal when zero.
+	Gateway4, Gateway6 [16]byte
+	// Sources are the addresses the port may send from, host addresses and
+	// allowed address pairs, v4-mapped.
+	Sources []AddressRange
+	// Egress are the floating IPs whose address the workload takes when it
+	// opens a connection into their VRF (direction BOTH or EGRESS).
+	Egress []EgressNAT
+	// Serves are the target ports at which the workload answers for services.
+	Serves []PortKey
+}
+
+// AddressRange is a prefix in 16-byte form. Bits counts from the first of the
+// 128 bits, so an IPv4 /24 has 120.
+type AddressRange struct {
+	Address [16]byte
+	Bits    uint8
+}
+
+// EgressNAT is a floating IP an interface may open connections from.
+type EgressNAT struct {
+	FloatingIP uint32   // index in Snapshot.FloatingIPs
+	VRF        uint16   // where the destination is looked up
+	Address    [16]byte // the source after translation
+}
+
+// VRF is one routing instance.
+type VRF struct {
+	Name string
+	FIB  *nexthop.FIB
+}
+
+// PortKey selects a mapping of a floating IP.
+type PortKey struct {
+	Proto uint8
+	Port  uint16
+}
+
+// FloatingIP is a service address. A FloatingIP without mappings translates
+// every protocol and port one to one.
+type FloatingIP struct {
+	ID       uint32 // stable for its life; shown as the session's floating IP
+	Name     string
+	Address  [16]byte
+	Network  uint32
+	VRF      uint16
+	Ingress  bool                 // reachable from outside (direction INGRESS or BOTH)
+	Mappings map[PortKey]*Service // nil: Whole applies
+	Whole    *Service             // the 1:1 service; nil when there are mappings
+	// Fallback is where traffic to an unmapped port goes when the address is
+	// also a node address; 0 means such traffic is refused.
+	Fallback nexthop.ID
+}
+
+// Service is one (protocol, port) of a floating IP and the members behind it.
+type Service struct {
+	ID       uint32 // stable; the key of session affinity
+	Group    *nexthop.Group
+	Hash     nexthop.HashFields
+	Affinity uint32 // ClientIP affinity timeout in ticks; 0 = none
+}
+
+// Snapshot is the state of the forwarder at one epoch. It is built by the
+// control path, never changes after Publish, and a packet sees one snapshot
+// from start to end.
+type Snapshot struct {
+	// Epoch is set by Publish, 1 to 1<<24-1, wrapping past 0.
+	Epoch uint32
+	// Generation is the agent's own number for the state, shown by status.
+	Generation  uint64
+	Interfaces  []Interface // by port index; 0 is unused
+	VRFs        []VRF       // by VRF index; 0 is ip-fabric
+	NextHops    nexthop.Table
+	FloatingIPs []*FloatingIP // by the Index of a FloatingIP next hop
+	Policy      *policy.Set
+	// NodeAddresses are this node's own addresses: SecurityPolicy lets them
+	// reach local pods whatever it says (Kubernetes: probes).
+	NodeAddresses map[[16]byte]struct{}
+}
+
+// InterfaceNextHop is the id of the next hop that sends to a port. Every
+// snapshot has these, so a session's next hop outlives snapshots.
+func InterfaceNextHop(port uint16) nexthop.ID {
+	return nexthop.ID(uint32(NumDropReasonIDs) + uint32(port))
+}
+
+// FirstFreeNextHop is the lowest id that the control path may give to other
+// next hops: below it are the discards and the interfaces.
+const FirstFreeNextHop = nexthop.ID(NumDropReasonIDs + MaxPorts)
+
+// NumDropReasonIDs is how many next hop ids are kept for discards, one for each
+// possible DropReason.
+const NumDropReasonIDs = 256
+
+// Address16 returns the 16-byte form of an address, IPv4 as ::ffff:a.b.c.d.
+func Address16(a netip.Addr) [16]byte { return a.As16() }
