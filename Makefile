@@ -1,0 +1,35 @@
+# Build and test targets. `make test` and `make demo` are all a newcomer needs.
+GO      ?= go
+BIN     := bin
+LDFLAGS := -s -w
+export CGO_ENABLED = 0
+
+.PHONY: build demo test test-race lint gen bench docs deps clean
+
+build: ## bin/vrouter and bin/vrctl
+	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o $(BIN)/ ./cmd/...
+
+demo: build ## one host, whole job, in 30 seconds; needs root
+	$(BIN)/vrouter demo
+
+deps: ## Debian packages that the privileged tests call as witnesses; needs root
+	@test/deps.sh
+
+test: deps build ## unit and network-namespace tests, with the race detector where it matters
+	$(GO) vet ./...
+	test/run.sh
+
+test-race: ## everything under the race detector
+	CGO_ENABLED=1 $(GO) test -race -p 1 ./...
+
+lint: ## golangci-lint and staticcheck, pinned in tools/go.mod
+	test/lint.sh
+
+gen: ## Go from the .proto files, and the tables in docs/
+	test/gen.sh
+
+bench: ## in-memory figures of the engine
+	$(GO) test -run '^$$' -bench . -benchmem ./flowtable ./nexthop ./internal/... ./forwarder
+
+clean:
+	rm -rf $(BIN)

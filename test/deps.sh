@@ -1,0 +1,18 @@
+#!/bin/sh
+# Installs the Debian packages that privileged tests use as independent
+# witnesses. Without root it says what will be skipped and goes on.
+set -eu
+need="iproute2 nftables iptables iputils-ping iperf3 tshark tcpdump ethtool socat curl traceroute netcat-openbsd dnsmasq-base dnsutils python3-scapy conntrack"
+missing=""
+for p in $need; do
+	dpkg-query -W -f='${Status}' "$p" 2>/dev/null | grep -q 'ok installed' || missing="$missing $p"
+done
+[ -z "$missing" ] && exit 0
+if [ "$(id -u)" != 0 ]; then
+	echo "deps: not root, so these stay missing and their tests are skipped:$missing" >&2
+	exit 0
+fi
+export DEBIAN_FRONTEND=noninteractive
+apt-get update -qq
+# shellcheck disable=SC2086
+apt-get install -y -qq --no-install-recommends $missing >/dev/null

@@ -1,0 +1,67 @@
+package test
+
+import (
+	"encoding/json"
+	"os/exec"
+	"strings"
+	"testing"
+)
+
+const module = "github.com/vrouter-go/vrouter/"
+
+// rule forbids packages, by prefix, among the dependencies of one package.
+type rule struct {
+	pkg       string
+	forbidden []string
+	direct    bool // judge only what the package's own files import
+	why       string
+}
+
+var control = []string{module + "agent", module + "proto", module + "cmd", "google.golang.org/grpc", "google.golang.org/protobuf"}
+
+var rules = []rule{
+	{pkg: "flowtable", forbidden: []string{module}, why: "the flow table answers \"have I seen it?\" and knows no next hop, no policy, no port"},
+	{pkg: "internal/header", forbidden: []string{module, "golang.org", "github.com"}, why: "wire formats stand on the standard library alone"},
+	{pkg: "nexthop", forbidden: []string{module}, why: "next hops do not know what a flow or a port is"},
+	{pkg: "internal/policy", forbidden: []string{module}, why: "policy is asked by the forwarder and asks nobody"},
+	{pkg: "internal/port", forbidden: []string{module}, why: "the port contract stands below its drivers"},
+	{pkg: "forwarder", forbidden: control, why: "the engine must run without the agent, the API or gRPC"},
+	{pkg: "forwarder", forbidden: []string{module + "internal/port/", "github.com/google/gopacket", "github.com/vishvananda"}, why: "the engine sees devices only through internal/port"},
+	{pkg: "agent/client", forbidden: []string{module + "forwarder", module + "flowtable", module + "internal/port"}, why: "a client of the API must not carry the engine"},
+	{pkg: "cmd/vrctl", forbidden: []string{module + "forwarder", module + "flowtable", module + "internal/port", module + "internal/netns"}, why: "the operator's tool talks to the daemon and never links the engine"},
+	{pkg: "flowtable", direct: true, forbidden: []string{"log", "context"}, why: "nothing on the packet path logs or waits"},
+	{pkg: "nexthop", direct: true, forbidden: []string{"fmt", "log", "context"}, why: "nothing on the packet path formats, logs or waits"},
+	{pkg: "internal/header", direct: true, forbidden: []string{"fmt", "log", "context", "time"}, why: "nothing on the packet path formats, logs or reads the clock"},
+	{pkg: "forwarder", direct: true, forbidden: []string{"log", "log/slog"}, why: "the engine counts and reports; the agent logs"},
+}
+
+// TestImports holds the layering that docs/ARCHITECTURE.md draws: imports point
+// down only.
+func TestImports(t *testing.T) {
+	for _, r := range rules {
+		for _, dep := range dependencies(t, r) {
+			for _, f := range r.forbidden {
+				if dep == f || strings.HasPrefix(dep, strings.TrimSuffix(f, "/")+"/") || f == module && strings.HasPrefix(dep, module) {
+					t.Errorf("%s imports %s: %s", r.pkg, dep, r.why)
+				}
+			}
+		}
+	}
+}
+
+// dependencies lists what a package imports, by itself or through others.
+func dependencies(t *testing.T, r rule) []string {
+	t.Helper()
+	out, err := exec.Command("go", "list", "-json=Imports,Deps", module+r.pkg).Output()
+	if err != nil {
+		t.Fatalf("go list %s: %v", r.pkg, err)
+	}
+	var p struct{ Imports, Deps []string }
+	if err := json.Unmarshal(out, &p); err != nil {
+		t.Fatal(err)
+	}
+	if r.direct {
+		return p.Imports
+	}
+	return p.Deps
+}
