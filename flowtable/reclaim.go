@@ -14,7 +14,7 @@ func (t *Table) Alloc() Ref {
 		}
 		next := t.sessions[index].reply.stamp.Load()
 		// The tag keeps a stack that was popped and pushed meanwhile from looking the same.
-		if h.free.CompareAndSwap(head, head>>32+1<<32|uint64(next)) {
+		if h.free.CompareAndSwap(head, (head>>32+1)<<32|uint64(next)) {
 			t.sessions[index].reply.stamp.Store(0)
 			return Ref(index << 1)
 		}
@@ -50,7 +50,7 @@ func (t *Table) release(first, last uint32) {
 	for {
 		head := t.header.free.Load()
 		t.sessions[last].reply.stamp.Store(uint32(head))
-		if t.header.free.CompareAndSwap(head, head>>32+1<<32|uint64(first)) {
+		if t.header.free.CompareAndSwap(head, (head>>32+1)<<32|uint64(first)) {
 			return
 		}
 	}
