@@ -1,0 +1,521 @@
+package forwarder
+
+//go:generate go test -run TestDropsDocument . -update-drops
+
+// dropDescriptions says in words what each DropReason is. The cause is what
+// happened to the packet, the remedy is what to do about it, written for
+// somebody who has been woken up by it. "The sender" is the workload or host
+// behind the port that the packet came in on; the port is the one the counter
+// belongs to.
+var dropDescriptions = [NumDropReasons]DropDescription{
+	DropUnknown: {
+		"UNKNOWN",
+		"The packet ended without a reason, which the program never does on purpose.",
+		"This is a bug: save `vrctl drops -o json`, the state files and a capture of the port, and report it.",
+	},
+
+	// The frame and the IP header, one for each header.Fault.
+	DropShortEthernet: {
+		"SHORT_ETHERNET",
+		"The frame is shorter than an Ethernet header (14 bytes).",
+		"Look at the device or driver behind the port; no network stack sends such a frame.",
+	},
+	DropEthernetSource: {
+		"ETHERNET_SOURCE",
+		"The source MAC is a multicast or broadcast address, which nobody can have (IEEE 802.3 §3.2.3).",
+		"Look at the program or driver that made the frame; kernels do not send these.",
+	},
+	DropVLAN: {
+		"VLAN",
+		"The frame carries a VLAN tag (EtherType 0x8100 or 0x88a8), and ports are untagged.",
+		"Remove the VLAN device inside the workload, or give it one interface per network.",
+	},
+	DropEtherType: {
+		"ETHER_TYPE",
+		"The EtherType is none of IPv4, ARP and IPv6 (LLDP, 802.1X and bridges' spanning tree are the usual ones).",
+		"Harmless when slow and steady; otherwise capture the port to see which protocol it is and switch it off in the workload.",
+	},
+	DropShortARP: {
+		"SHORT_ARP",
+		"The ARP packet is shorter than the 28 bytes of Ethernet and IPv4 (RFC 826).",
+		"Look at the program that crafted it; kernels do not send these.",
+	},
+	DropARPFormat: {
+		"ARP_FORMAT",
+		"The ARP packet is not about Ethernet and IPv4, or its operation is neither request nor reply.",
+		"Look at the program that crafted it; kernels do not send these.",
+	},
+	DropShortIPv4: {
+		"SHORT_IPV4",
+		"The frame ends inside the IPv4 header.",
+		"Look at the program or driver that made the frame; kernels do not send these.",
+	},
+	DropIPv4Version: {
+		"IPV4_VERSION",
+		"EtherType IPv4, but the version field is not 4.",
+		"Look at the program that crafted the frame; kernels do not send these.",
+	},
+	DropIPv4HeaderLength: {
+		"IPV4_HEADER_LENGTH",
+		"The IPv4 header length is below 5 words or beyond the end of the packet (RFC 1812 §5.2.2).",
+		"Look at the program that crafted the frame; kernels do not send these.",
+	},
+	DropIPv4TotalLength: {
+		"IPV4_TOTAL_LENGTH",
+		"The IPv4 total length is shorter than the header or longer than the frame (RFC 1812 §5.2.2).",
+		"If a real program sent it, the device cut the frame: compare the MTU and offload settings on both ends of the port.",
+	},
+	DropIPv4Checksum: {
+		"IPV4_CHECKSUM",
+		"The IPv4 header checksum is wrong (RFC 1812 §5.2.2).",
+		"Corruption or a crafted frame: if it grows with traffic, suspect the driver or memory behind the port.",
+	},
+	DropIPv4Options: {
+		"IPV4_OPTIONS",
+		"An IPv4 option is shorter than 2 bytes or reaches beyond the header (RFC 791 §3.1).",
+		"Look at the program that crafted the frame; kernels do not send these.",
+	},
+	DropIPv4SourceRoute: {
+		"IPV4_SOURCE_ROUTE",
+		"The IPv4 header carries a source route option, which lets the sender choose the path past the policy (RFC 7126 §4.3).",
+		"Remove the option in the sender; no ordinary program sets it.",
+	},
+	DropShortIPv6: {
+		"SHORT_IPV6",
+		"The frame ends inside the IPv6 header (40 bytes).",
+		"Look at the program or driver that made the frame; kernels do not send these.",
+	},
+	DropIPv6Version: {
+		"IPV6_VERSION",
+		"EtherType IPv6, but the version field is not 6.",
+		"Look at the program that crafted the frame; kernels do not send these.",
+	},
+	DropIPv6PayloadLength: {
+		"IPV6_PAYLOAD_LENGTH",
+		"The IPv6 payload length is longer than the frame.",
+		"If a real program sent it, the device cut the frame: compare the MTU and offload settings on both ends of the port.",
+	},
+	DropIPv6MappedAddress: {
+		"IPV6_MAPPED_ADDRESS",
+		"An IPv6 packet carries an IPv4 address in mapped form (::ffff:a.b.c.d), which never belongs on the wire (RFC 4942 §2.2).",
+		"Look for a broken translator (NAT64, a VPN) in the sender.",
+	},
+	DropIPv6ExtensionHeaders: {
+		"IPV6_EXTENSION_HEADERS",
+		"The IPv6 extension headers are cut short, too many, or out of the order that RFC 8200 §4.1 allows.",
+		"Look at the program that crafted the frame; kernels send at most a few.",
+	},
+	DropIPv6RoutingHeader: {
+		"IPV6_ROUTING_HEADER",
+		"The IPv6 packet has a routing header of type 0, which is forbidden (RFC 5095 §3).",
+		"An attack or a very old program; find it by the source address in a capture of the port.",
+	},
+	DropIPv6SourceRoute: {
+		"IPV6_SOURCE_ROUTE",
+		"The IPv6 packet has a routing header with segments left, behind which its true destination hides from the policy.",
+		"Remove the header in the sender; segment routing does not pass this router.",
+	},
+	DropFragmentTiny: {
+		"FRAGMENT_TINY",
+		"The first fragment is too short to hold the L4 header, which hides the ports from the policy (RFC 1858 §3).",
+		"No path MTU is that small: look at the program that crafted it.",
+	},
+	DropFragmentOffset: {
+		"FRAGMENT_OFFSET",
+		"A TCP fragment at offset 8 would overwrite the flags of the first one (RFC 3128 §3).",
+		"An attack; find the source address in a capture of the port.",
+	},
+	DropFragmentLength: {
+		"FRAGMENT_LENGTH",
+		"The fragment is empty, or it is not the last one and its length is no multiple of 8 (RFC 791 §3.2, RFC 8200 §4.5).",
+		"An attack or a broken sender; find it by the source address in a capture of the port.",
+	},
+	DropFragmentTooLong: {
+		"FRAGMENT_TOO_LONG",
+		"The fragment reaches beyond the 65,535 bytes a datagram can have (ping of death).",
+		"An attack or a broken sender; find it by the source address in a capture of the port.",
+	},
+	DropShortTCP: {
+		"SHORT_TCP",
+		"The packet ends inside the TCP header.",
+		"Look at the program that crafted the packet; kernels do not send these.",
+	},
+	DropTCPDataOffset: {
+		"TCP_DATA_OFFSET",
+		"The TCP header length is below 5 words or beyond the end of the packet.",
+		"Look at the program that crafted the packet; kernels do not send these.",
+	},
+	DropTCPFlags: {
+		"TCP_FLAGS",
+		"The TCP flags can never occur together (none, SYN with FIN or RST): the marks of a port scanner.",
+		"Find the scanner by the source address in a capture of the port.",
+	},
+	DropShortUDP: {
+		"SHORT_UDP",
+		"The packet ends inside the UDP header.",
+		"Look at the program that crafted the packet; kernels do not send these.",
+	},
+	DropUDPLength: {
+		"UDP_LENGTH",
+		"The UDP length is below 8 or beyond the end of the packet (RFC 768).",
+		"Look at the program that crafted the packet; kernels do not send these.",
+	},
+	DropShortSCTP: {
+		"SHORT_SCTP",
+		"The packet ends inside the SCTP common header.",
+		"Look at the program that crafted the packet; SCTP stacks do not send these.",
+	},
+	DropPortZero: {
+		"PORT_ZERO",
+		"The source or destination port of TCP, UDP or SCTP is 0.",
+		"Look at the program's configuration: a port of 0 usually is one that was never set.",
+	},
+	DropShortICMP: {
+		"SHORT_ICMP",
+		"The packet ends inside the ICMP header.",
+		"Look at the program that crafted the packet; kernels do not send these.",
+	},
+	DropNDHopLimit: {
+		"ND_HOP_LIMIT",
+		"A neighbour discovery message with a hop limit other than 255, so it did not start on this link (RFC 4861 §7.1.1).",
+		"Somebody behind the workload forges neighbour discovery from afar; find the source address in a capture of the port.",
+	},
+	DropNDFragment: {
+		"ND_FRAGMENT",
+		"A neighbour discovery message in a fragment, which hides it from filters (RFC 6980 §5).",
+		"An attack; find the source address in a capture of the port.",
+	},
+	DropNDFormat: {
+		"ND_FORMAT",
+		"The neighbour discovery message fails the checks of RFC 4861 §7.1: code not 0, too short, a multicast target, or an option of length 0 or beyond the end.",
+		"Look at the program that crafted it; kernels do not send these.",
+	},
+	DropQuotedVersion: {
+		"QUOTED_VERSION",
+		"The packet quoted by an ICMP error is neither IPv4 nor IPv6.",
+		"Look at the device that sent the error, by its source address in a capture of the port.",
+	},
+
+	// Who sent it, and to whom.
+	DropInterfaceDown: {
+		"INTERFACE_DOWN",
+		"The packet came in on a port whose interface the state does not have (any more).",
+		"Normal for moments while an interface is removed; if it goes on, `vrctl get vmi` and apply the interface again.",
+	},
+	DropSourceMACSpoof: {
+		"SOURCE_MAC_SPOOF",
+		"The source MAC is not the interface's own.",
+		"Set the interface's macAddress to what the workload really uses (bridges and nested VMs change it), or switch anti-spoofing off for it; if neither is expected, treat the workload as hostile.",
+	},
+	DropWrongMAC: {
+		"WRONG_MAC",
+		"The frame is not addressed to the router's MAC, to a broadcast or to a multicast address.",
+		"The sender holds an old neighbour entry: flush it with `ip neigh flush dev IF` there, and check that it sets no static neighbours.",
+	},
+	DropBroadcast: {
+		"BROADCAST",
+		"The destination is a broadcast address, and broadcasts are not forwarded (RFC 2644).",
+		"None for the chatter of discovery protocols; a DHCP client in the workload should be replaced by the addresses of its interface.",
+	},
+	DropMulticast: {
+		"MULTICAST",
+		"The destination is a multicast group, and multicast is not forwarded.",
+		"None for the chatter of mDNS, MLD and SSDP; programs that need multicast have to be told unicast peers.",
+	},
+	DropLinkLocal: {
+		"LINK_LOCAL",
+		"An address is link-local, and the packet would have to leave the link (RFC 3927 §7, RFC 4291 §2.5.6).",
+		"Use a routable address; metadata services at 169.254.169.254 need a route of their own.",
+	},
+	DropMartianSource: {
+		"MARTIAN_SOURCE",
+		"The source address can never be a sender: unspecified, loopback, multicast, broadcast or reserved (RFC 1812 §5.3.7).",
+		"Look for a missing address or a broken NAT rule in the sender; a capture of the port shows which.",
+	},
+	DropMartianDestination: {
+		"MARTIAN_DESTINATION",
+		"The destination address can never be forwarded to: unspecified, loopback or reserved (RFC 1812 §5.3.7).",
+		"Look for a wrong address in the program's configuration; a capture of the port shows which.",
+	},
+	DropSourceSpoof: {
+		"SOURCE_SPOOF",
+		"The source address is none of the interface's addresses and allowed address pairs (RFC 2827).",
+		"If the workload forwards for others or holds another address, add it to the allowed address pairs; otherwise it is misconfigured or hostile.",
+	},
+	DropLandAttack: {
+		"LAND_ATTACK",
+		"Source and destination address are the same.",
+		"A workload that calls its own address over the network is misconfigured; from a host's own stack such packets never leave it.",
+	},
+	DropOffload: {
+		"OFFLOAD",
+		"The offload metadata of the frame (virtio_net_hdr) contradicts the frame: the checksum lies outside it, or the segment type does not fit the protocol.",
+		"Update the driver or hypervisor behind the port, or switch its offloads off with `ethtool -K IF tx off tso off`.",
+	},
+
+	// Neighbours.
+	DropARPSpoof: {
+		"ARP_SPOOF",
+		"The ARP sender's MAC or IPv4 address is not the interface's own.",
+		"Add the address to the interface's addresses or allowed address pairs if it is meant (VRRP, nested pods); otherwise the workload is misconfigured or tries to take over somebody's address.",
+	},
+	DropARPAnnouncement: {
+		"ARP_ANNOUNCEMENT",
+		"A gratuitous ARP: the workload announces an address that the control plane has already placed (RFC 5227 §3).",
+		"None needed: kernels send one when an interface comes up.",
+	},
+	DropARPNotRequest: {
+		"ARP_NOT_REQUEST",
+		"An ARP reply; the router learns no neighbours and asked nothing.",
+		"None when slow; a stream of them is an ARP scanner or a poisoning attempt inside the workload.",
+	},
+	DropARPDuplicateDetection: {
+		"ARP_DUPLICATE_DETECTION",
+		"The workload asks whether somebody else holds its own address (RFC 5227 §2.1.1), and silence is the answer it wants.",
+		"None needed: it happens when an interface comes up.",
+	},
+	DropARPNoTarget: {
+		"ARP_NO_TARGET",
+		"An ARP request for an address that the sender's network has no route to, or only a discarding one.",
+		"Check the address in the workload and the network's subnets and routes with `vrctl explain --vmi VMI --dst ADDRESS`.",
+	},
+	DropNDSpoof: {
+		"ND_SPOOF",
+		"The source address or the source link-layer option of the neighbour discovery message is not the interface's own.",
+		"Add the address to the interface's addresses or allowed address pairs if it is meant; otherwise the workload is misconfigured or tries to take over somebody's address.",
+	},
+	DropNDDuplicateDetection: {
+		"ND_DUPLICATE_DETECTION",
+		"The workload asks whether somebody else holds an address it is about to use (RFC 4862 §5.4), and silence is the answer it wants.",
+		"None needed: it happens when an interface comes up.",
+	},
+	DropNDAnnouncement: {
+		"ND_ANNOUNCEMENT",
+		"A neighbour advertisement; the router learns no neighbours, the control plane places the addresses.",
+		"None when slow; a stream of them is a poisoning attempt inside the workload.",
+	},
+	DropNDNoTarget: {
+		"ND_NO_TARGET",
+		"A neighbour solicitation for an address that the sender's network has no route to, or only a discarding one.",
+		"Check the address in the workload and the network's subnets and routes with `vrctl explain --vmi VMI --dst ADDRESS`.",
+	},
+	DropRouterDiscovery: {
+		"ROUTER_DISCOVERY",
+		"A router solicitation; addresses and routes come from the control plane, so the router advertises nothing.",
+		"None needed: kernels send a few when an interface comes up; `sysctl net.ipv6.conf.IF.accept_ra=0` in the workload stops them.",
+	},
+	DropRouterAdvertisement: {
+		"ROUTER_ADVERTISEMENT",
+		"The sender claims to be a router (RFC 6105 calls it a rogue advertisement).",
+		"Stop radvd or forwarding in the workload; if nobody set it up there, treat the workload as hostile.",
+	},
+	DropNDRedirect: {
+		"ND_REDIRECT",
+		"An ICMPv6 redirect from a port; only the router may redirect, and it never does.",
+		"Switch off forwarding or redirects in the workload; if nobody set it up there, treat the workload as hostile.",
+	},
+
+	// Fragments.
+	DropFragmentOverlap: {
+		"FRAGMENT_OVERLAP",
+		"Fragments of the datagram overlap, so its content depends on who puts it together (RFC 5722, RFC 8200 §4.5).",
+		"An attack, or an IPv4 sender that reuses identifications too fast (RFC 6864): lower its MTU so that it does not fragment.",
+	},
+	DropFragmentDuplicate: {
+		"FRAGMENT_DUPLICATE",
+		"The fragment repeats one of its datagram exactly; the datagram itself goes on (RFC 8200 §4.5).",
+		"Normal at a low rate; otherwise the path duplicates packets (a bridge loop), or an IPv4 sender reuses identifications too fast (RFC 6864): lower its MTU so that it does not fragment.",
+	},
+	DropFragmentLimit: {
+		"FRAGMENT_LIMIT",
+		"The fragments that wait for their first one have reached the limit in count or bytes.",
+		"A flood of incomplete datagrams, or a lossy path with large UDP: find the source in a capture, and let the program send datagrams below the MTU.",
+	},
+	DropFragmentTimeout: {
+		"FRAGMENT_TIMEOUT",
+		"The first fragment of the datagram did not arrive in time.",
+		"Fragments are lost on the way to this port: look for loss or a firewall that drops fragments before it.",
+	},
+	DropFragmentChecksum: {
+		"FRAGMENT_CHECKSUM",
+		"The fragmented datagram needs its checksum recomputed over all its bytes, which one fragment does not hold (SCTP through NAT).",
+		"Lower the sender's MTU or message size so that it does not fragment.",
+	},
+
+	// ICMP.
+	DropICMPChecksum: {
+		"ICMP_CHECKSUM",
+		"The checksum of an ICMP message that the router has to answer or translate is wrong (RFC 5508 REQ-3).",
+		"Corruption or a crafted packet: if it grows with traffic, suspect the driver or memory behind the port.",
+	},
+	DropICMPType: {
+		"ICMP_TYPE",
+		"An ICMP type that is neither echo nor an error about a session (redirect, timestamp, router discovery).",
+		"None needed; the type shows in a capture of the port.",
+	},
+	DropICMPErrorFormat: {
+		"ICMP_ERROR_FORMAT",
+		"The packet quoted by an ICMP error is too short or malformed, or is itself an ICMP error (RFC 1812 §4.3.2.7).",
+		"Look at the device that sent the error: it must quote the IP header and 8 bytes behind it.",
+	},
+	DropICMPErrorSpoof: {
+		"ICMP_ERROR_SPOOF",
+		"The workload complains by ICMP about a packet that was not sent to it.",
+		"If the workload routes for others, add their addresses to its allowed address pairs; otherwise it tries to disturb somebody's connection.",
+	},
+	DropICMPErrorNoSession: {
+		"ICMP_ERROR_NO_SESSION",
+		"No session sent the packet that the ICMP error quotes (RFC 5508 REQ-4).",
+		"Late errors about finished sessions are normal; a stream of them is forged (RFC 5927).",
+	},
+	DropICMPErrorMismatch: {
+		"ICMP_ERROR_MISMATCH",
+		"The ICMP error is not addressed to the sender of the packet it quotes.",
+		"Forged, or a NAT on the way that does not translate quoted packets: look at the source address in a capture.",
+	},
+
+	// Where it goes.
+	DropNoRoute: {
+		"NO_ROUTE",
+		"The sender's network has no route to the destination.",
+		"Run `vrctl explain --vmi VMI --dst ADDRESS`; networks reach each other only where a NetworkPolicy with a PASS rule joins them.",
+	},
+	DropDiscardRoute: {
+		"DISCARD_ROUTE",
+		"The destination's route says discard: an unallocated address of a subnet, or a Route with a discard next hop.",
+		"Check whether the destination still exists (`vrctl explain` names the route); a pod that has gone leaves its address like this.",
+	},
+	DropVRFLoop: {
+		"VRF_LOOP",
+		"Routes lead from VRF to VRF without end.",
+		"Correct the Route resources: `vrctl explain` lists the VRFs that the lookup went through.",
+	},
+	DropNoGatewayService: {
+		"NO_GATEWAY_SERVICE",
+		"The packet is for the router's own address, where only ping is answered; TCP and UDP were refused.",
+		"Correct the address in the program: a gateway offers no services (DNS servers and the like have addresses of their own).",
+	},
+	DropSourceInterfaceGone: {
+		"SOURCE_INTERFACE_GONE",
+		"The session's initiator left with its interface, so there is nobody to send the reply to.",
+		"Normal for moments after a workload is removed; the sender gives up by itself.",
+	},
+
+	// Whether it may.
+	DropNetworkPolicy: {
+		"NETWORK_POLICY",
+		"No NetworkPolicy between the two networks passes the packet, or one denies it.",
+		"`vrctl explain` names the deciding rule; add a PASS rule for the networks, protocol and port if the traffic is meant.",
+	},
+	DropSecurityEgress: {
+		"SECURITY_EGRESS",
+		"A SecurityPolicy selects the sending workload for egress, and none of its rules allows this peer and port.",
+		"`vrctl explain` names the policy; add an egress rule if the traffic is meant (DNS is often forgotten).",
+	},
+	DropSecurityIngress: {
+		"SECURITY_INGRESS",
+		"A SecurityPolicy selects the receiving workload for ingress, and none of its rules allows this peer and port.",
+		"`vrctl explain` names the policy; add an ingress rule if the traffic is meant.",
+	},
+
+	// Floating IPs and NAT.
+	DropFloatingIPPort: {
+		"FLOATING_IP_PORT",
+		"The floating IP has port mappings, and none for this protocol and port; the client was refused.",
+		"Add the port to floatingIpPortMappings, or correct the port in the client.",
+	},
+	DropFloatingIPNoMember: {
+		"FLOATING_IP_NO_MEMBER",
+		"The floating IP maps the port, but has no member that may take a new connection; the client was refused.",
+		"See the members with `vrctl get fip NAME -o wide`: start the backends or their readiness probes, or add members.",
+	},
+	DropFloatingIPDirection: {
+		"FLOATING_IP_DIRECTION",
+		"The floating IP has direction EGRESS, so nobody may connect to it.",
+		"Set the direction to INGRESS or BOTH if connections are meant to come in.",
+	},
+	DropFloatingIPFamily: {
+		"FLOATING_IP_FAMILY",
+		"The chosen member has no address of the packet's family (IPv4 or IPv6).",
+		"Give the member's interface an address of that family, or bind the floating IP to members that have one.",
+	},
+	DropMemberGone: {
+		"MEMBER_GONE",
+		"The interface of the member that holds this connection no longer exists.",
+		"Expected after a backend was removed: the client has to connect again and gets another member.",
+	},
+	DropNATPorts: {
+		"NAT_PORTS",
+		"Source translation found no free port for this destination.",
+		"Spread the connections over more source addresses, or let idle ones close sooner; `vrctl flow list --dst ADDRESS` shows who holds them.",
+	},
+	DropNATProtocol: {
+		"NAT_PROTOCOL",
+		"The protocol cannot be translated: only TCP, UDP, SCTP and ICMP echo can.",
+		"Reach the workload by its own address for other protocols (GRE, ESP, AH).",
+	},
+
+	// Sessions.
+	DropFlowTableFull: {
+		"FLOW_TABLE_FULL",
+		"The flow table is full, and established sessions are never evicted, so the new one was refused.",
+		"`vrctl status` shows the table; find who fills it with `vrctl flow list`, give that interface a flow quota, or raise the table size.",
+	},
+	DropFlowQuota: {
+		"FLOW_QUOTA",
+		"The interface holds as many sessions as its flow quota allows.",
+		"A scan or flood in the workload, or a busy program: look at `vrctl flow list --vmi VMI`, then stop it or raise the quota.",
+	},
+	DropTCPOutOfWindow: {
+		"TCP_OUT_OF_WINDOW",
+		"A TCP segment, often an RST, lies outside the connection's window, so the peers never agreed to it (RFC 5961 §3).",
+		"A few after a workload restarts are normal; many are blind reset attempts or a path that reorders by whole windows.",
+	},
+	DropTCPNoSession: {
+		"TCP_NO_SESSION",
+		"A TCP segment that cannot open a connection (a reset, or an answer of a service) belongs to no session.",
+		"A few after a restart or a timeout are normal, the client's next packet opens the session again; if connections hang, compare the TCP timeouts with `vrctl status`.",
+	},
+
+	// The way out.
+	DropTTL: {
+		"TTL",
+		"The TTL or hop limit ran out here; the sender was told (RFC 1812 §5.3.1).",
+		"Normal for traceroute; otherwise packets go round in circles between this router and another: compare the routes of both.",
+	},
+	DropMTU: {
+		"MTU",
+		"The packet is longer than the MTU of the output port and must not be fragmented; the sender was told (RFC 1191, RFC 8201).",
+		"Normal once per connection; if connections hang, the sender ignores the ICMP error: let it in there, or lower the sender's MTU.",
+	},
+	DropOutputGone: {
+		"OUTPUT_GONE",
+		"The output port is not attached.",
+		"Start the workload, or attach its TAP: `vrctl get vmi` shows which interfaces have no device.",
+	},
+	DropOutputFull: {
+		"OUTPUT_FULL",
+		"The output device's queue was full: the receiver reads more slowly than others send to it.",
+		"Give the receiving workload CPU or queues (tap.queues); short bursts are normal, TCP adapts.",
+	},
+	DropOutputDown: {
+		"OUTPUT_DOWN",
+		"The output device is down or has vanished.",
+		"Set the link up in the workload's namespace, or restart the workload; the port is attached again by itself.",
+	},
+	DropOutputRejected: {
+		"OUTPUT_REJECTED",
+		"The output device refused the frame for its length or offload metadata.",
+		"Compare the interface's MTU with that of the device; if they agree, report a bug with a capture of the port.",
+	},
+	DropNoBuffer: {
+		"NO_BUFFER",
+		"The router had no free buffer for a packet it had to make: a segment, a fragment or an answer.",
+		"A burst of work that only this router can do; take offloads that force segmentation off the ports that lack them, or report it if it goes on.",
+	},
+	DropWorkerPanic: {
+		"WORKER_PANIC",
+		"The program failed on this packet, dropped it and went on.",
+		"This is a bug: the log has the stack and the packet's bytes; please report both.",
+	},
+}
