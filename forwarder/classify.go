@@ -49,7 +49,7 @@ func (w *Worker) classify(in *Interface, p *packet) {
 		w.drop(p, DropOffload)
 		return
 	}
-	if p.l.IsFragment && !w.fragment(in, p) {
+	if p.l.IsFragment && !w.fragment(p) {
 		p.fate = fateDone // held, or dropped
 		return
 	}

@@ -78,6 +78,7 @@ const (
 
 	// Fragments.
 	DropFragmentOverlap
+	DropFragmentDuplicate
 	DropFragmentLimit
 	DropFragmentTimeout
 	DropFragmentChecksum
