@@ -150,7 +150,7 @@ func (w *Worker) unplug(index uint16) {
 	w.tx[index] = nil
 	for token := range w.queues {
 		if w.queues[token].q != nil && w.queues[token].port == index {
-			w.dropQueue(uint32(token))
+			w.dropQueue(token)
 		}
 	}
 }

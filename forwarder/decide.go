@@ -298,7 +298,7 @@ func (f *Forwarder) permit(snap *Snapshot, q *question, d *decision, in, out *In
 	} else {
 		v := snap.Policy.Network(&pq)
 		t.network(&pq, v)
-		d.rule, d.log = v.Rule, v.Log
+		d.rule, d.log = uint32(v.Rule), v.Log
 		if !v.Pass {
 			d.drop(DropNetworkPolicy, t)
 			return false
@@ -310,14 +310,18 @@ func (f *Forwarder) permit(snap *Snapshot, q *question, d *decision, in, out *In
 	sv := snap.Policy.Security(&pq, src, dst)
 	t.security(&pq, sv)
 	d.log = d.log || sv.Log
-	if sv.Rule != 0 && !sv.Open() {
-		d.rule = sv.Rule
+	if sv.Rule >= policy.FirstRule || !sv.Pass {
+		d.rule = uint32(sv.Rule)
 	}
-	if !sv.Pass {
-		d.drop(securityReason(sv), t)
-		return false
+	if sv.Pass {
+		return true
 	}
-	return true
+	if sv.Stage == policy.StageEgress {
+		d.drop(DropSecurityEgress, t)
+	} else {
+		d.drop(DropSecurityIngress, t)
+	}
+	return false
 }
 
 // identity is what SecurityPolicy knows an address behind an interface as.
@@ -328,7 +332,7 @@ func (s *Snapshot) identity(itf *Interface, addr *[16]byte) uint32 {
 	if _, ok := s.NodeAddresses[*addr]; ok {
 		return policy.IdentityNode
 	}
-	return policy.IdentityNone
+	return policy.IdentityWorld
 }
 
 // drop ends the decision with a reason.

@@ -146,6 +146,7 @@ func (f *Forwarder) Close() error {
 	for _, w := range f.workers {
 		errs = append(errs, w.close())
 	}
+	f.ager.Close()
 	return errors.Join(append(errs, f.flows.Close())...)
 }
 

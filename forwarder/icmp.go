@@ -80,11 +80,10 @@ func (w *Worker) echo(p *packet) {
 // every ICMP checksum is whole.
 func verifyICMP(p *packet) DropReason {
 	if p.partial() {
-		o := &p.frame.Offload
-		if !header.CompletePartial(p.bytes()[:p.l.End], int(o.CsumStart), int(o.CsumOffset)) {
+		if !validOffload(p) {
 			return DropOffload
 		}
-		*o = port.Offload{}
+		completeChecksum(p.frame, &p.l)
 	}
 	if !header.VerifyL4(p.bytes(), &p.l) {
 		return DropICMPChecksum

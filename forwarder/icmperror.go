@@ -117,44 +117,19 @@ func (w *Worker) sendError(p *packet, src *[16]byte, kind errorKind, mtu uint32)
 // checksum (Paris traceroute) do not, nor does anybody who reads a capture. The
 // checksums of SCTP and ICMP, which no sender leaves to its TAP, stay.
 func asOnTheWire(p *packet) {
-	if !p.superpacket() && !p.partial() {
+	l := &p.l
+	if !p.superpacket() {
+		completeChecksum(p.frame, l)
 		return
 	}
-	if end := p.l.Payload + int32(p.frame.Offload.GSOSize); p.superpacket() && end < p.l.End {
-		p.l.End = end
-		setLength(p)
-	}
-	l := &p.l
-	segment := p.bytes()[l.L4:l.End]
-	switch {
-	case l.IsFragment:
-	case l.Proto == header.ProtoTCP:
-		tcp := header.TCP(segment)
-		tcp.SetChecksum(0)
-		tcp.SetChecksum(header.TransportChecksum(&l.Src, &l.Dst, l.Proto, segment))
-	case l.Proto == header.ProtoUDP:
-		udp := header.UDP(segment)
-		udp.SetChecksum(0)
-		udp.SetChecksum(header.TransportChecksum(&l.Src, &l.Dst, l.Proto, segment[:udp.Length()]))
-	}
-}
-
-// setLength writes the length fields of a superpacket that was cut to its first
-// segment. More segments follow, so it does not end the stream.
-func setLength(p *packet) {
-	b, l := p.bytes(), &p.l
-	if l.Version == 6 {
-		header.IPv6(b[l.L3:]).SetPayloadLength(int(l.End-l.L3) - header.IPv6Length)
+	l.End = l.Payload + int32(p.frame.Offload.GSOSize)
+	b := p.bytes()[:l.End]
+	src, dst := setNetworkHeader(b, l, 0)
+	segment := b[l.L4:]
+	if l.Proto == header.ProtoTCP {
+		setTCPSegment(segment, 0, true, false)
 	} else {
-		ip := header.IPv4(b[l.L3:])
-		ip.SetTotalLength(int(l.End - l.L3))
-		ip.UpdateChecksum()
+		header.UDP(segment).SetLength(len(segment))
 	}
-	switch l.Proto {
-	case header.ProtoTCP:
-		tcp := header.TCP(b[l.L4:])
-		tcp.SetFlags(tcp.Flags() &^ (header.TCPFin | header.TCPPsh))
-	case header.ProtoUDP:
-		header.UDP(b[l.L4:]).SetLength(int(l.End - l.L4))
-	}
+	setTransportChecksum(segment, &src, &dst, l, false)
 }

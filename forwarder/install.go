@@ -34,7 +34,7 @@ func (w *Worker) open(in *Interface, p *packet) flowtable.Ref {
 // reject drops a packet and, where the standard asks for it, tells the sender.
 func (w *Worker) reject(in *Interface, p *packet, reason DropReason) {
 	if reason == DropNoRoute {
-		w.icmpError(in, p, reason, hostUnreachable, 0) // RFC 1812 §5.2.7.1, RFC 4443 §3.1
+		w.icmpError(in, p, reason, noRoute, 0) // RFC 1812 §5.2.7.1, RFC 4443 §3.1
 		return
 	}
 	w.drop(p, reason)
