@@ -12,10 +12,10 @@ func (t *Table) Alloc() Ref {
 		if index == 0 {
 			break
 		}
-		next := t.sessions[index].reply.stamp.Load()
+		next := t.sessions[index].reply.extra.Load()
 		// The tag keeps a stack that was popped and pushed meanwhile from looking the same.
 		if h.free.CompareAndSwap(head, (head>>32+1)<<32|uint64(next)) {
-			t.sessions[index].reply.stamp.Store(0)
+			t.sessions[index].reply.extra.Store(0)
 			return Ref(index << 1)
 		}
 	}
@@ -41,7 +41,7 @@ func (t *Table) Free(r Ref) {
 // release clears the chain of unused records from first to last and puts it on
 // the free stack.
 func (t *Table) release(first, last uint32) {
-	for i := first; ; i = t.sessions[i].reply.stamp.Load() {
+	for i := first; ; i = t.sessions[i].reply.extra.Load() {
 		t.sessions[i].clear()
 		if i == last {
 			break
@@ -49,7 +49,7 @@ func (t *Table) release(first, last uint32) {
 	}
 	for {
 		head := t.header.free.Load()
-		t.sessions[last].reply.stamp.Store(uint32(head))
+		t.sessions[last].reply.extra.Store(uint32(head))
 		if t.header.free.CompareAndSwap(head, (head>>32+1)<<32|uint64(first)) {
 			return
 		}
@@ -64,7 +64,7 @@ func (s *Session) clear() {
 	s.addr, s.ports, s.vrf = [4][16]byte{}, [4]uint16{}, [2]uint16{}
 	s.decision.Store(0)
 	s.member.Store(0)
-	s.rule.Store(0)
+	s.lastSeen.Store(0)
 	s.reply.bytes.Store(0)
 	s.reply.packets.Store(0)
 	s.reply.next.Store(0)
@@ -77,7 +77,7 @@ func (t *Table) retire(index uint32) {
 	limbo := &t.header.limbo
 	for {
 		head := limbo.Load()
-		t.sessions[index].reply.stamp.Store(uint32(head))
+		t.sessions[index].reply.extra.Store(uint32(head))
 		if limbo.CompareAndSwap(head, uint64(index)) {
 			return
 		}
@@ -104,13 +104,13 @@ func (t *Table) Reclaim(budget int) int {
 		}
 		first, last, n := t.waiting, t.waiting, 1
 		for ; done+n < budget; n++ {
-			next := t.sessions[last].reply.stamp.Load()
+			next := t.sessions[last].reply.extra.Load()
 			if next == 0 {
 				break
 			}
 			last = next
 		}
-		t.waiting = t.sessions[last].reply.stamp.Load()
+		t.waiting = t.sessions[last].reply.extra.Load()
 		t.release(first, last)
 		done += n
 	}

@@ -14,15 +14,15 @@ const SessionSize = 160
 // Methods that only read may be called by anybody whose Reader is online. A
 // Session is never copied.
 type Session struct {
-	forward  half          // 0: stamp = last seen
+	forward  half          // 0: extra = rule
 	addr     [4][16]byte   // 32: forward source, destination, reply source, destination
 	ports    [4]uint16     // 96: in the order of addr
 	decision atomic.Uint64 // 104: see Decision
 	vrf      [2]uint16     // 112: by direction
 	attr     atomic.Uint32 // 116: protocol | Flags<<8 | charged port<<16
 	member   atomic.Uint32 // 120
-	rule     atomic.Uint32 // 124
-	reply    half          // 128: stamp = created; the free-list link of an unused record
+	lastSeen atomic.Uint32 // 124: ticks; here because both directions read it
+	reply    half          // 128: extra = created; the link of an unused record
 }
 
 // half is what one direction of a session writes: 32 bytes.
@@ -32,7 +32,7 @@ type half struct {
 	next    atomic.Uint32 // TCP: end of the highest sequence sent
 	ack     atomic.Uint32 // TCP: highest acknowledgement sent
 	tcp     atomic.Uint32 // TCP: see tcp.go
-	stamp   atomic.Uint32 // ticks of 100 ms; which moment depends on the direction
+	extra   atomic.Uint32 // the session's: see there
 }
 
 // Flags are properties of a session.
@@ -140,33 +140,33 @@ func (s *Session) Member() uint32 { return s.member.Load() }
 func (s *Session) SetMember(member uint32) { s.member.Store(member) }
 
 // Rule returns the number of the policy rule that let the session pass.
-func (s *Session) Rule() uint32 { return s.rule.Load() }
+func (s *Session) Rule() uint32 { return s.forward.extra.Load() }
 
 // SetRule records the policy rule that decided, at first or on a newer epoch.
-func (s *Session) SetRule(rule uint32) { s.rule.Store(rule) }
+func (s *Session) SetRule(rule uint32) { s.forward.extra.Store(rule) }
 
 // Begin stamps a new session with the time of its first packet, in ticks of
 // 100 ms. Before Insert only.
 func (s *Session) Begin(now uint32) {
-	s.forward.stamp.Store(now)
-	s.reply.stamp.Store(now)
+	s.lastSeen.Store(now)
+	s.reply.extra.Store(now)
 }
 
 // Seen notes a packet of the connection at now, in ticks. It is the only thing
 // that keeps a session from ageing. An ICMP error about the connection is not
 // one of its packets and must not be reported here (RFC 5508 REQ-6).
 func (s *Session) Seen(now uint32) {
-	if s.forward.stamp.Load() != now { // at most one write per tick to the shared line
-		s.forward.stamp.Store(now)
+	if s.lastSeen.Load() != now { // at most one write per tick to the shared line
+		s.lastSeen.Store(now)
 	}
 }
 
 // LastSeen returns the tick of the latest packet of either direction.
-func (s *Session) LastSeen() uint32 { return s.forward.stamp.Load() }
+func (s *Session) LastSeen() uint32 { return s.lastSeen.Load() }
 
 // Created returns the tick of the first packet. After Remove the field belongs
 // to the table: read it before.
-func (s *Session) Created() uint32 { return s.reply.stamp.Load() }
+func (s *Session) Created() uint32 { return s.reply.extra.Load() }
 
 // Age returns how many ticks before now the session was created.
 func (s *Session) Age(now uint32) uint32 { return since(now, s.Created()) }

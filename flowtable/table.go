@@ -125,18 +125,32 @@ func (t *Table) overflow(hash uint64, i int) *bucket {
 // The value has no meaning; it is returned so that the load is not dropped.
 func (t *Table) Touch(hash uint64) uint64 { return t.buckets[t.place(hash)].meta.Load() }
 
-// TouchSession loads the lines of the session that hash most likely leads to,
-// and is called for every packet of a batch between Touch and Lookup. As with
-// Touch the value has no meaning.
-func (t *Table) TouchSession(hash uint64) uint64 {
-	b := &t.buckets[t.place(hash)]
-	for i := range b.slots {
-		if v := b.slots[i].Load(); v>>32 == hash&(1<<32-1) {
-			s := t.Session(Ref(v))
-			return uint64(s.forward.stamp.Load()) + s.decision.Load() + s.reply.packets.Load()
+// prefetchGo is Prefetch without assembly: it loads instead.
+func (t *Table) prefetchGo(hashes []uint64, hints []Ref) (sum uint64) {
+	for _, hash := range hashes {
+		sum += t.Touch(hash)
+	}
+	for i, hash := range hashes {
+		b := &t.buckets[t.place(hash)]
+		hints[i] = 0
+		if m := b.match(hash); m != 0 {
+			hints[i] = Ref(b.slots[bits.TrailingZeros8(m)].Load())
+			s := t.Session(hints[i])
+			sum += s.forward.bytes.Load() + s.decision.Load() + s.reply.bytes.Load()
 		}
 	}
-	return 0
+	return sum
+}
+
+// match returns a bit for each slot that carries hash's signature. It has no
+// branch: which slot it will be is nothing a processor could predict.
+func (b *bucket) match(hash uint64) (m uint8) {
+	signature := hash & (1<<32 - 1)
+	for i := range b.slots {
+		different := b.slots[i].Load()>>32 ^ signature
+		m |= uint8((different-1)>>63) << i
+	}
+	return m
 }
 
 // Session returns the record that r names. r must come from this table and be
@@ -147,30 +161,36 @@ func (t *Table) Session(r Ref) *Session { return &t.sessions[r>>1] }
 // direction it crosses it in, or 0. It takes no lock and writes nothing.
 func (t *Table) Lookup(k *Key, hash uint64) Ref {
 	b := &t.buckets[t.place(hash)]
-	for i := range b.slots {
-		v := b.slots[i].Load()
-		if v>>32 == hash&(1<<32-1) && t.Session(Ref(v)).holds(k, Direction(v&1)) {
-			return Ref(v)
-		}
+	if r := t.lookupIn(b, k, hash); r != 0 {
+		return r
 	}
-	if depth := b.meta.Load() >> metaDepth & metaDepthMask; depth != 0 {
-		return t.lookupFurther(k, hash, int(depth))
+	// A key whose own bucket was full when it came lies further on.
+	for i := range int(b.meta.Load() >> metaDepth & metaDepthMask) {
+		if r := t.lookupIn(t.overflow(hash, i), k, hash); r != 0 {
+			return r
+		}
 	}
 	return 0
 }
 
-// lookupFurther looks for a key whose own bucket was full when it came.
-func (t *Table) lookupFurther(k *Key, hash uint64, depth int) Ref {
-	for i := range depth {
-		b := t.overflow(hash, i)
-		for j := range b.slots {
-			v := b.slots[j].Load()
-			if v>>32 == hash&(1<<32-1) && t.Session(Ref(v)).holds(k, Direction(v&1)) {
-				return Ref(v)
-			}
+// lookupIn looks for k in one bucket.
+func (t *Table) lookupIn(b *bucket, k *Key, hash uint64) Ref {
+	for m := b.match(hash); m != 0; m &= m - 1 {
+		r := Ref(b.slots[bits.TrailingZeros8(m)].Load())
+		if t.Session(r).holds(k, r.Direction()) {
+			return r
 		}
 	}
 	return 0
+}
+
+// LookupHint is Lookup for a key that Prefetch gave a hint for. It is right
+// whatever the hint: sessions set up or removed since Prefetch are seen.
+func (t *Table) LookupHint(k *Key, hash uint64, hint Ref) Ref {
+	if t.Session(hint).holds(k, hint.Direction()) {
+		return hint
+	}
+	return t.Lookup(k, hash)
 }
 
 // Range calls fn for live sessions in table order, starting at cursor (0 at

@@ -1,0 +1,17 @@
+package flowtable
+
+// prefetch is prefetchGo in assembly: what matters is the order in which the
+// memory is asked for, and Go has no instruction for that.
+//
+//go:noescape
+func prefetch(buckets *bucket, n uint64, sessions *Session, hashes *uint64, hints *Ref, count int)
+
+// Prefetch asks the memory for what the lookups of a whole batch will read, so
+// that their cache misses overlap, and notes in hints, as long as hashes, where
+// each lookup will probably end: for LookupHint. Nothing is promised: a hint may
+// be of another connection, or 0 although the session exists.
+func (t *Table) Prefetch(hashes []uint64, hints []Ref) {
+	if hints = hints[:len(hashes)]; len(hashes) > 0 {
+		prefetch(&t.buckets[0], uint64(len(t.buckets)), &t.sessions[0], &hashes[0], &hints[0], len(hashes))
+	}
+}

@@ -1,0 +1,70 @@
+#include "textflag.h"
+
+// func prefetch(buckets *bucket, n uint64, sessions *Session, hashes *uint64, hints *Ref, count int)
+//
+// The first loop asks for every bucket, the second finds in each the slot whose
+// signature matches and asks for the record it names. A prefetch retires at
+// once, so the misses of a whole batch are under way together; plain loads would
+// fill the reorder buffer after a few packets.
+TEXT ·prefetch(SB), NOSPLIT, $0-48
+	MOVQ buckets+0(FP), SI
+	MOVQ n+8(FP), R8
+	MOVQ sessions+16(FP), DI
+	MOVQ hashes+24(FP), R9
+	MOVQ hints+32(FP), R10
+	MOVQ count+40(FP), R11
+
+	XORQ CX, CX
+bucket:
+	CMPQ CX, R11
+	JGE  buckets_done
+	MOVQ (R9)(CX*8), AX
+	MULQ R8                  // DX = bucket number (Table.place)
+	SHLQ $6, DX
+	PREFETCHT0 (SI)(DX*1)
+	INCQ CX
+	JMP  bucket
+
+buckets_done:
+	XORQ CX, CX
+session:
+	CMPQ CX, R11
+	JGE  done
+	MOVQ (R9)(CX*8), AX
+	MOVD AX, X0
+	PSHUFD $0, X0, X0        // the signature, four times
+	MULQ R8
+	SHLQ $6, DX
+	ADDQ SI, DX
+	MOVOU 0(DX), X1
+	MOVOU 16(DX), X2
+	MOVOU 32(DX), X3
+	MOVOU 48(DX), X4
+	SHUFPS $0xdd, X2, X1     // signatures of slots 0 to 3
+	SHUFPS $0xdd, X4, X3     // of slots 4 to 6, and half of meta
+	PCMPEQL X0, X1
+	PCMPEQL X0, X3
+	PACKSSLW X3, X1
+	PACKSSWB X1, X1
+	PMOVMSKB X1, BX
+	ANDL $0x7f, BX
+	JZ   none
+	BSFL BX, BX
+	MOVL (DX)(BX*8), AX      // the Ref
+	MOVL AX, (R10)(CX*4)
+	SHRL $1, AX
+	LEAQ (AX)(AX*4), AX
+	SHLQ $5, AX              // times SessionSize
+	PREFETCHT0 (DI)(AX*1)
+	PREFETCHT0 64(DI)(AX*1)
+	PREFETCHT0 128(DI)(AX*1)
+	INCQ CX
+	JMP  session
+
+none:
+	MOVL $0, (R10)(CX*4)
+	INCQ CX
+	JMP  session
+
+done:
+	RET
