@@ -9,13 +9,15 @@ import (
 
 // pcapng block types and limits (draft-ietf-opsawg-pcapng sections 3 and 4).
 const (
-	blockSection  = 0x0a0d0d0a
-	blockPacket   = 2
-	blockSimple   = 3
-	blockEnhanced = 6
+	blockSection   = 0x0a0d0d0a
+	blockInterface = 1
+	blockPacket    = 2
+	blockSimple    = 3
+	blockEnhanced  = 6
 
 	byteOrderMagic = 0x1a2b3c4d
 	minBlock       = 12
+	minInterface   = 20
 	maxBlock       = 16 << 20 // as Wireshark
 )
 
@@ -79,10 +81,17 @@ func (b *blockReader) fill() error {
 	return b.check()
 }
 
-// check makes sure that the packet fits in the block that carries it.
+// check makes sure that the packet fits in the block that carries it, and takes
+// away an interface's snap length, which pcapgo allocates in advance.
 func (b *blockReader) check() error {
 	fixed, at := 0, 0 // bytes before the packet, and where its captured length is
 	switch b.order.Uint32(b.block) {
+	case blockInterface:
+		if len(b.block) < minInterface {
+			return fmt.Errorf("%w: %d bytes are too short for an interface", errCorrupt, len(b.block))
+		}
+		b.order.PutUint32(b.block[12:], 0) // no limit
+		return nil
 	case blockPacket, blockEnhanced:
 		fixed, at = 28, 20
 	case blockSimple: // it has only the length on the wire
