@@ -13,10 +13,11 @@ import (
 const noRule = ^uint32(0)
 
 // cell is what a rule asks of a packet apart from the destination port, as one
-// hash key. What a and b mean is up to the owner of the cells: prefix numbers in
-// a network policy; peer and kind of peer in a security policy. 12 bytes.
+// hash key. What a, b and c mean is up to the owner of the cells: prefix numbers
+// in a network policy; subject, peer and kind of peer in a security policy.
+// 16 bytes.
 type cell struct {
-	a, b    uint32
+	a, b, c uint32
 	srcPort uint16 // the upper srcBits bits of the source port
 	srcBits uint8  // 0 = any source port
 	proto   uint8  // 0 = any protocol
@@ -32,7 +33,7 @@ type claim struct {
 
 // maxClaims bounds the memory of a compiled policy: about 100 bytes a claim while
 // it is compiled, 50 after.
-const maxClaims = 1 << 23
+const maxClaims = 1 << 22
 
 var errTooLarge = errors.New("policy: rules, prefixes with exceptions and port ranges come to more than " +
 	strconv.Itoa(maxClaims) + " entries; use fewer exceptions or larger ranges")
@@ -58,7 +59,10 @@ type cells struct {
 // buildCells compiles claims, which it reorders.
 func buildCells(claims []claim) cells {
 	slices.SortFunc(claims, func(x, y claim) int {
-		return cmp.Or(compareCells(x.cell, y.cell), cmp.Compare(x.order, y.order))
+		if n := compareCells(x.cell, y.cell); n != 0 {
+			return n
+		}
+		return cmp.Compare(x.order, y.order)
 	})
 	c := cells{index: make(map[cell]span)}
 	for len(claims) > 0 {
@@ -76,9 +80,21 @@ func buildCells(claims []claim) cells {
 	return c
 }
 
+// compareCells sorts equal cells together.
 func compareCells(x, y cell) int {
-	return cmp.Or(cmp.Compare(x.a, y.a), cmp.Compare(x.b, y.b), cmp.Compare(x.proto, y.proto),
-		cmp.Compare(x.srcBits, y.srcBits), cmp.Compare(x.srcPort, y.srcPort))
+	switch {
+	case x.a != y.a:
+		return cmp.Compare(x.a, y.a)
+	case x.b != y.b:
+		return cmp.Compare(x.b, y.b)
+	default:
+		return cmp.Compare(x.rest(), y.rest())
+	}
+}
+
+// rest packs all but a and b.
+func (k cell) rest() uint64 {
+	return uint64(k.c)<<32 | uint64(k.srcPort)<<16 | uint64(k.srcBits)<<8 | uint64(k.proto)
 }
 
 // appendSteps lays the claims of one cell, in their order, over the ports: who
@@ -124,12 +140,12 @@ func firstFree(free []uint32, i uint32) uint32 {
 	return i
 }
 
-// first returns the lowest order below best that claims the packet in cell
-// (a, b), else best.
-func (c *cells) first(a, b uint32, q *Query, best uint32) uint32 {
+// first returns the lowest order below best that claims the packet in the cells
+// with k's a, b and c, else best.
+func (c *cells) first(k cell, q *Query, best uint32) uint32 {
 	for lengths := c.srcBits; lengths != 0; lengths &= lengths - 1 {
 		n := uint8(bits.TrailingZeros32(lengths))
-		k := cell{a: a, b: b, srcPort: uint16(uint32(q.SrcPort) &^ (0xffff >> n)), srcBits: n, proto: q.Proto}
+		k.srcPort, k.srcBits, k.proto = uint16(uint32(q.SrcPort)&^(0xffff>>n)), n, q.Proto
 		best = min(best, c.at(k, q.DstPort))
 		if c.anyProto && q.Proto != 0 {
 			k.proto = 0

@@ -119,7 +119,7 @@ func (c *classifier) first(q *Query, best uint32) uint32 {
 		if c.src.min[s] < best {
 			for d := longest; ; d = c.dst.outer[d] {
 				if c.dst.min[d] < best {
-					best = c.cells.first(s, d, q, best)
+					best = c.cells.first(cell{a: s, b: d}, q, best)
 				}
 				if d == 0 {
 					break

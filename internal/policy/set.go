@@ -27,7 +27,7 @@ func (s *Set) WithNetworks(policies []NetworkPolicy) (*Set, error) {
 // s's network policies. It keeps no reference to its input. An error names the
 // policy and rule by position.
 func (s *Set) WithSecurity(policies []SecurityPolicy) (*Set, error) {
-	t, err := compileSecurity(policies)
+	t, err := compileSecurity(policies, fullBudget)
 	if err != nil {
 		return nil, err
 	}

@@ -105,12 +105,12 @@ func TestNetworkLikeModel(t *testing.T) {
 	})
 }
 
-// drawIdentities draws few identities or, at times, more than smallPeer.
+// drawIdentities draws few identities or, at times, many.
 func drawIdentities(t *rapid.T) []uint32 {
 	if rapid.IntRange(0, 3).Draw(t, "large") == 0 {
 		first := rapid.Uint32Range(FirstIdentity, FirstIdentity+6).Draw(t, "first")
 		var ids []uint32
-		for i := range uint32(smallPeer + 2) {
+		for i := range uint32(18) {
 			ids = append(ids, first+i*2)
 		}
 		return ids
@@ -144,17 +144,18 @@ func drawSecurityPolicies(t *rapid.T) []SecurityPolicy {
 			Rules: rapid.SliceOfN(rule, 0, 4).Draw(t, "rules"),
 		}
 	})
-	return rapid.SliceOfN(policy, 0, 6).Draw(t, "policies")
+	return rapid.SliceOfN(policy, 0, 12).Draw(t, "policies")
 }
 
 func TestSecurityLikeModel(t *testing.T) {
 	identity := rapid.OneOf(rapid.Uint32Range(FirstIdentity, FirstIdentity+7), rapid.SampledFrom([]uint32{IdentityWorld, IdentityNode, FirstIdentity + 20}))
 	rapid.Check(t, func(t *rapid.T) {
 		policies := drawSecurityPolicies(t)
-		s, err := new(Set).WithSecurity(policies)
+		table, err := compileSecurity(policies, rapid.SampledFrom([]budget{{manySets: 1}, {1, 6, 30}, {1, 1000, 1000}, fullBudget}).Draw(t, "budget"))
 		if err != nil {
 			t.Fatal(err)
 		}
+		s := &Set{security: table}
 		for range 50 {
 			q, src, dst := drawQuery(t), identity.Draw(t, "source identity"), identity.Draw(t, "destination identity")
 			egress, ingress := modelSecurity(policies, Egress, q, src, dst), modelSecurity(policies, Ingress, q, dst, src)
