@@ -9,9 +9,9 @@ import (
 	"github.com/vrouter-go/vrouter/nexthop"
 )
 
-// families are the two address families of the standard state, so that each
+// bothFamilies are the two address bothFamilies of the standard state, so that each
 // test runs for both.
-var families = []struct {
+var bothFamilies = []struct {
 	name, client, fip, node string
 	web                     [3]string
 }{
@@ -37,7 +37,7 @@ func ends(t *testing.T, l any) (src, dst string, ttl uint8) {
 func memberPort(s *flowtable.Session) uint16 { return web1Port + uint16(s.Member()-firstMem) }
 
 func TestFloatingIPTranslatesBothWays(t *testing.T) {
-	for _, fam := range families {
+	for _, fam := range bothFamilies {
 		t.Run(fam.name, func(t *testing.T) {
 			r := newRig(t)
 			r.inject(clientPort, build(t, tcpTo(clientPort, fam.client, fam.fip, 40000, 80, syn, "")))
@@ -73,7 +73,7 @@ func TestFloatingIPTranslatesBothWays(t *testing.T) {
 }
 
 func TestUnmappedPortIsRefused(t *testing.T) {
-	for _, fam := range families {
+	for _, fam := range bothFamilies {
 		t.Run(fam.name, func(t *testing.T) {
 			r := newRig(t)
 			r.inject(clientPort, build(t, tcpTo(clientPort, fam.client, fam.fip, 40000, 443, syn, "")))
@@ -98,7 +98,7 @@ func TestUnmappedPortIsRefused(t *testing.T) {
 }
 
 func TestServiceWithoutMemberIsRefused(t *testing.T) {
-	for _, fam := range families {
+	for _, fam := range bothFamilies {
 		t.Run(fam.name, func(t *testing.T) {
 			r := newRig(t)
 			r.state.members(t, func([]nexthop.Member) []nexthop.Member { return nil })
@@ -116,7 +116,7 @@ func TestServiceWithoutMemberIsRefused(t *testing.T) {
 }
 
 func TestHairpinReachesItself(t *testing.T) {
-	for _, fam := range families {
+	for _, fam := range bothFamilies {
 		t.Run(fam.name, func(t *testing.T) {
 			r := newRig(t)
 			r.state.members(t, func(m []nexthop.Member) []nexthop.Member { return m[:1] })
@@ -214,7 +214,7 @@ func TestLiveFlowStaysWhileItsMemberLives(t *testing.T) {
 }
 
 func TestUDPOfARemovedMemberIsDecidedAnew(t *testing.T) {
-	for _, fam := range families {
+	for _, fam := range bothFamilies {
 		t.Run(fam.name, func(t *testing.T) {
 			r := newRig(t)
 			datagram := build(t, udpTo(clientPort, fam.client, fam.fip, 5353, 80, "hello"))
@@ -364,7 +364,7 @@ func TestNothingAllocatesPerPacket(t *testing.T) {
 			}
 			w.reader.Online()
 			defer w.reader.Offline()
-			for range 2 * ringDepth { // the wire's buffers grow to the frames they have held
+			for range 8 * ringDepth { // the wire's buffers grow to the frames they have held
 				run(frame())
 			}
 			frames := make([][]byte, 51)

@@ -57,9 +57,12 @@ func mac(last byte) [6]byte { return [6]byte{2, 0, 0, 0, 0, last} }
 
 // newRig returns a forwarder with vhost0, a client network and a pod network of
 // three web servers behind the floating IP 10.96.0.10 / fd00:96::10, 80→8080.
-func newRig(t testing.TB) *rig {
+func newRig(t testing.TB) *rig { return newRigWorkers(t, 1) }
+
+// newRigWorkers is newRig with several workers.
+func newRigWorkers(t testing.TB, workers int) *rig {
 	r := &rig{t: t, ports: map[uint16]*memory.Device{}, state: standardState(), sink: []*port.Frame{port.NewFrame()}}
-	f, err := New(Config{Workers: 1, Sessions: 4096, Clock: func() int64 { return r.nanos }})
+	f, err := New(Config{Workers: workers, Sessions: 16384, Clock: func() int64 { return r.nanos }})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -160,6 +163,7 @@ func (s *state) fip(name, address string, six bool) {
 
 // members replaces the members of every mapping.
 func (s *state) members(t testing.TB, change func([]nexthop.Member) []nexthop.Member) {
+	s.floating = append([]*FloatingIP(nil), s.floating...)
 	for i, fip := range s.floating {
 		next := *fip
 		next.Mappings = map[PortKey]*Service{}
@@ -218,7 +222,7 @@ func (r *rig) publish() {
 }
 
 func (r *rig) attach(index uint16, features port.Features) {
-	dev, err := memory.New(memory.Config{Name: "mem", Queues: 1, Features: features, Depth: ringDepth})
+	dev, err := memory.New(memory.Config{Name: "mem", Queues: 1, Features: features, Depth: ringDepth, Poll: true})
 	if err != nil {
 		r.t.Fatal(err)
 	}
