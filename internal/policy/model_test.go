@@ -15,6 +15,9 @@ func inPorts(ranges []PortRange, port uint16) bool {
 }
 
 func inPrefix(p netip.Prefix, addr [16]byte) bool {
+	if p.Addr().Is4In6() {
+		p = netip.PrefixFrom(p.Addr().Unmap(), p.Bits()-96)
+	}
 	return !p.IsValid() || p.Contains(netip.AddrFrom16(addr).Unmap())
 }
 

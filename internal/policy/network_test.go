@@ -88,7 +88,12 @@ func TestTooLarge(t *testing.T) {
 	ports := make([]PortMatch, 1<<16)
 	_, err := new(Set).WithSecurity([]SecurityPolicy{ingress(backend, allow([]Peer{everything, everything}, ports...))})
 	if err != errTooLarge {
-		t.Fatalf("got error %v, want %v", err, errTooLarge)
+		t.Errorf("security: got error %v, want %v", err, errTooLarge)
+	}
+	ranges := make([]PortRange, 1<<12)
+	_, err = new(Set).WithNetworks([]NetworkPolicy{{Networks: []uint32{1, 2}, Rules: []NetworkRule{{Rule: 300, SrcPorts: ranges, DstPorts: ranges}}}})
+	if err != errTooLarge {
+		t.Errorf("network: got error %v, want %v", err, errTooLarge)
 	}
 }
 

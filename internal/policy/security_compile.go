@@ -14,20 +14,6 @@ const smallPeer = 16
 
 const worldIsNoPod = "identity 0 is no pod; use a prefix for addresses outside"
 
-// budget bounds the memory that is spent to answer in constant time, spent on
-// the identities that need it most first. A rule set beyond it still compiles,
-// and takes longer for the flows it concerns.
-type budget struct {
-	// manySets is the number of sets that one identity may be in, as a subject or
-	// as a peer, before their rules are merged for it, so that a pod which many
-	// policies name costs no more than one that a few do. At least 1.
-	manySets int
-	merged   int // rules that merging subjects repeats
-	written  int // claims that writing out peers repeats
-}
-
-var fullBudget = budget{manySets: 8, merged: maxClaims / 4, written: maxClaims / 4}
-
 // securityCompiler compiles one direction.
 type securityCompiler struct {
 	*direction
@@ -139,7 +125,7 @@ func (c *securityCompiler) subject(ids []uint32) uint32 {
 // lasts.
 func (c *securityCompiler) merge() {
 	merged := map[string]uint32{}
-	for _, id := range heaviest(c.subjectsOf, c.budget.manySets) {
+	for _, id := range heaviest(c.subjectsOf, c.budget.manySets, cmp.Compare[uint32]) {
 		list := c.subjectsOf[id]
 		key := setKey(list)
 		s, ok := merged[key]
@@ -158,20 +144,6 @@ func (c *securityCompiler) merge() {
 		}
 		c.subjectsOf[id] = []uint32{s}
 	}
-}
-
-// heaviest lists the identities that are in more than many sets, those in
-// most first.
-func heaviest(setsOf map[uint32][]uint32, many int) (ids []uint32) {
-	for id, sets := range setsOf {
-		if len(sets) > many {
-			ids = append(ids, id)
-		}
-	}
-	slices.SortFunc(ids, func(x, y uint32) int {
-		return cmp.Or(cmp.Compare(len(setsOf[y]), len(setsOf[x])), cmp.Compare(x, y))
-	})
-	return ids
 }
 
 // claimAll makes the claims of every subject; false means too many.
@@ -212,7 +184,7 @@ func (c *securityCompiler) writeOut(s uint32) {
 			groupsOf[id] = append(groupsOf[id], g)
 		}
 	}
-	for _, id := range heaviest(groupsOf, c.budget.manySets) {
+	for _, id := range heaviest(groupsOf, c.budget.manySets, cmp.Compare[uint32]) {
 		before := len(c.claims)
 		for _, g := range groupsOf[id] {
 			for _, order := range byGroup[g] {

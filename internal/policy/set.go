@@ -16,7 +16,7 @@ type Set struct {
 // s's security policies. Policies apply in the order given. It keeps no
 // reference to its input. An error names the policy and rule by position.
 func (s *Set) WithNetworks(policies []NetworkPolicy) (*Set, error) {
-	t, err := compileNetworks(policies)
+	t, err := compileNetworks(policies, fullBudget)
 	if err != nil {
 		return nil, err
 	}

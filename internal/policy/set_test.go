@@ -30,11 +30,7 @@ func drawPrefix(t *rapid.T) netip.Prefix {
 }
 
 func drawBlock(t *rapid.T) netip.Prefix {
-	p := netip.MustParsePrefix(rapid.SampledFrom(somePrefixes).Draw(t, "prefix"))
-	if p.Addr().Is4In6() {
-		p = netip.PrefixFrom(p.Addr().Unmap(), p.Bits()-96)
-	}
-	return p
+	return netip.MustParsePrefix(rapid.SampledFrom(somePrefixes).Draw(t, "prefix"))
 }
 
 func drawProto(t *rapid.T) uint8 {
@@ -65,6 +61,11 @@ func drawQuery(t *rapid.T) *Query {
 	}
 }
 
+// drawBudget draws none, little, enough or all.
+func drawBudget(t *rapid.T) budget {
+	return rapid.SampledFrom([]budget{{manySets: 1}, {1, 6, 30}, {1, 150, 8}, {1, 1000, 1000}, fullBudget}).Draw(t, "budget")
+}
+
 func drawNetworkPolicies(t *rapid.T) []NetworkPolicy {
 	id := FirstRule
 	rule := rapid.Custom(func(t *rapid.T) NetworkRule {
@@ -82,20 +83,21 @@ func drawNetworkPolicies(t *rapid.T) []NetworkPolicy {
 	})
 	policy := rapid.Custom(func(t *rapid.T) NetworkPolicy {
 		return NetworkPolicy{
-			Networks: rapid.SliceOfN(rapid.Uint32Range(1, 7), 0, 9).Draw(t, "networks"),
+			Networks: rapid.SliceOfN(rapid.Uint32Range(1, 7), 0, 14).Draw(t, "networks"),
 			Rules:    rapid.SliceOfN(rule, 0, 8).Draw(t, "rules"),
 		}
 	})
-	return rapid.SliceOfN(policy, 0, 5).Draw(t, "policies")
+	return rapid.SliceOfN(policy, 0, 7).Draw(t, "policies")
 }
 
 func TestNetworkLikeModel(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		policies := drawNetworkPolicies(t)
-		s, err := new(Set).WithNetworks(policies)
+		table, err := compileNetworks(policies, drawBudget(t))
 		if err != nil {
 			t.Fatal(err)
 		}
+		s := &Set{networks: table}
 		for range 50 {
 			q := drawQuery(t)
 			if got, want := s.Network(q), modelNetwork(policies, q); got != want {
@@ -151,7 +153,7 @@ func TestSecurityLikeModel(t *testing.T) {
 	identity := rapid.OneOf(rapid.Uint32Range(FirstIdentity, FirstIdentity+7), rapid.SampledFrom([]uint32{IdentityWorld, IdentityNode, FirstIdentity + 20}))
 	rapid.Check(t, func(t *rapid.T) {
 		policies := drawSecurityPolicies(t)
-		table, err := compileSecurity(policies, rapid.SampledFrom([]budget{{manySets: 1}, {1, 6, 30}, {1, 1000, 1000}, fullBudget}).Draw(t, "budget"))
+		table, err := compileSecurity(policies, drawBudget(t))
 		if err != nil {
 			t.Fatal(err)
 		}
