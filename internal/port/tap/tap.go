@@ -217,6 +217,12 @@ func attach(name, netns string, queues int) (*Device, error) {
 	if err := d.open(netns, name, flags, min(max(queues, 1), MaxQueues)); err != nil {
 		return nil, err
 	}
+	// The guest sends nothing until the kernel has noticed, up to a second later,
+	// that the device has a carrier now. Asking for the link makes it look at once
+	// (linux facd15dfd691, in 6.8; create asks anyway).
+	if _, err := guest.tap(name); err != nil {
+		return nil, errors.Join(err, d.Close())
+	}
 	return d, nil
 }
 
