@@ -150,6 +150,17 @@ func TestAt(t *testing.T) {
 	}
 }
 
+// TestLineEnds counts lines alike with Unix and Windows line ends.
+func TestLineEnds(t *testing.T) {
+	const text = "# first\nkind: VirtualNetwork\nname: pods\n---\nkind: VirtualNetwork\nname: x\nspec:\n  vrf: a b\n"
+	for _, end := range []string{"\n", "\r\n"} {
+		_, err := Parse([]Source{{Name: "f", Data: []byte(strings.ReplaceAll(text, "\n", end))}}, nil)
+		if err == nil || !strings.HasPrefix(err.Error(), "f:8:8: spec.vrf: ") {
+			t.Errorf("%q: %v", end, err)
+		}
+	}
+}
+
 // TestBounds refuses input that is too deep or too much, quickly and without a crash.
 func TestBounds(t *testing.T) {
 	for name, text := range map[string]string{

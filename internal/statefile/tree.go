@@ -73,6 +73,12 @@ func readTree(c chunk) (*node, *Problem) {
 	if !utf8.Valid(c.data) {
 		return nil, &Problem{Line: c.line, Column: 1, Message: "the document is not UTF-8 text", Hint: "save the file as UTF-8"}
 	}
+	for i, b := range c.data { // a line break in YAML but not for most editors: line numbers would differ
+		if b == '\r' && (i+1 == len(c.data) || c.data[i+1] != '\n') {
+			return nil, &Problem{Line: c.line + bytes.Count(c.data[:i], []byte{'\n'}), Column: 1, Message: "a carriage return without a line feed",
+				Hint: "save the file with Unix or Windows line ends"}
+		}
+	}
 	if trimmed := bytes.TrimSpace(c.data); len(trimmed) == 0 {
 		return nil, nil
 	} else if isJSON(trimmed) { // not left to the YAML parser, since YAML forbids tabs where JSON allows them
