@@ -249,6 +249,9 @@ func TestDecrementTTL(t *testing.T) {
 		PutIPv4(p, &IPFields{Source: addr("10.0.0.1"), Destination: addr("10.0.0.2"),
 			ID: rapid.Uint16().Draw(t, "id"), Proto: rapid.Uint8().Draw(t, "proto"), TTL: rapid.Uint8Min(1).Draw(t, "ttl")})
 		ttl := p.TTL()
+		if !p.hasRightChecksum(IPv4MinimumLength) || Checksum(p, 0) != 0xffff {
+			t.Fatalf("a right header checksum is refused: % x", p)
+		}
 		p.DecrementTTL()
 		if p.TTL() != ttl-1 || naiveSum(p, 0) != 0xffff {
 			t.Fatalf("TTL %d -> %d, sum %04x", ttl, p.TTL(), naiveSum(p, 0))

@@ -134,7 +134,7 @@ func faultCases() map[Fault]map[string][]byte {
 			"IPv6 with extension in front": v6(extHopByHop,
 				join([]byte{extFragment, 0, 1, 4, 0, 0, 0, 0}, fragment(ProtoUDP, 65520, true), eight), nil),
 		},
-		FaultShortTCP:      {"IPv4": v4(ProtoTCP, tcp(TCPSyn)[:19], nil), "IPv6": v6(ProtoTCP, nil, nil)},
+		FaultShortTCP:      {"IPv6, padding does not count": join(v6(ProtoTCP, tcp(TCPSyn)[:12], nil), eight), "IPv4": v4(ProtoTCP, tcp(TCPSyn)[:19], nil), "IPv6": v6(ProtoTCP, nil, nil)},
 		FaultTCPDataOffset: {"16": v4(ProtoTCP, set(tcp(TCPSyn), tcpDataOffset, 0x40), nil), "24 of 20": v4(ProtoTCP, set(tcp(TCPSyn), tcpDataOffset, 0x60), nil)},
 		FaultTCPFlags: {
 			"null": v4(ProtoTCP, tcp(0), nil), "SYN+FIN": v4(ProtoTCP, tcp(TCPSyn|TCPFin), nil),
@@ -143,7 +143,7 @@ func faultCases() map[Fault]map[string][]byte {
 			"ECE alone": v6(ProtoTCP, tcp(TCPEce), nil),
 		},
 		FaultShortUDP:  {"IPv4": v4(ProtoUDP, udp(5, 53, 8)[:7], nil), "IPv6": v6(ProtoUDP, nil, nil)},
-		FaultUDPLength: {"7": v4(ProtoUDP, udp(5, 53, 7), nil), "9 of 8": v4(ProtoUDP, udp(5, 53, 9), nil), "0": v6(ProtoUDP, udp(5, 53, 0), nil)},
+		FaultUDPLength: {"IPv6, padding does not count": join(v6(ProtoUDP, udp(5, 53, 16), nil), eight), "IPv4, padding does not count": join(v4(ProtoUDP, udp(5, 53, 16), nil), eight), "7": v4(ProtoUDP, udp(5, 53, 7), nil), "9 of 8": v4(ProtoUDP, udp(5, 53, 9), nil), "0": v6(ProtoUDP, udp(5, 53, 0), nil)},
 		FaultShortSCTP: {"15": v4(ProtoSCTP, sctp(5, 6)[:15], nil)},
 		FaultPortZero: {
 			"TCP source":       v4(ProtoTCP, set(set(tcp(TCPSyn), 0, 0), 1, 0), nil),
@@ -154,7 +154,10 @@ func faultCases() map[Fault]map[string][]byte {
 		},
 		FaultShortICMP:  {"IPv4": v4(ProtoICMP, icmp(8, 0)[:7], nil), "IPv6": v6(ProtoICMPv6, icmp(128, 0)[:7], nil)},
 		FaultNDHopLimit: {"solicitation": v6(ProtoICMPv6, nd(ICMPv6NeighborSolicitation, "fd00::9"), nil), "router advertisement": v6(ProtoICMPv6, nd(ICMPv6RouterAdvertisement, "::"), nil)},
-		FaultNDFragment: {"atomic": v6(extFragment, join(fragment(ProtoICMPv6, 0, false), nd(ICMPv6NeighborSolicitation, "fd00::9")), hop255)},
+		FaultNDFragment: {
+			"first":  v6(extFragment, join(fragment(ProtoICMPv6, 0, true), nd(ICMPv6NeighborSolicitation, "fd00::9")), hop255),
+			"atomic": v6(extFragment, join(fragment(ProtoICMPv6, 0, false), nd(ICMPv6NeighborSolicitation, "fd00::9")), hop255),
+		},
 		FaultNDFormat: {
 			"code":                 v6(ProtoICMPv6, set(nd(ICMPv6NeighborSolicitation, "fd00::9"), 1, 1), hop255),
 			"short":                v6(ProtoICMPv6, nd(ICMPv6NeighborSolicitation, "fd00::9")[:23], hop255),

@@ -53,7 +53,7 @@ func (l *Layout) parseQuotedL4(seg []byte) Fault {
 	if l.IsICMP() {
 		l.setICMP(seg)
 	} else {
-		l.SrcPort, l.DstPort = TCP(seg).SrcPort(), TCP(seg).DstPort()
+		l.SrcPort, l.DstPort = Ports(seg).SrcPort(), Ports(seg).DstPort()
 	}
 	if l.Proto == ProtoTCP && len(seg) > tcpFlags {
 		l.TCPFlags = TCP(seg).Flags()

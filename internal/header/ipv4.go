@@ -1,6 +1,9 @@
 package header
 
-import "encoding/binary"
+import (
+	"encoding/binary"
+	"math/bits"
+)
 
 // IPv4 header lengths in bytes: without options, and with as many as fit.
 const (
@@ -108,6 +111,19 @@ func (p IPv4) SetDestination(a [16]byte) { *(*[4]byte)(p[ip4Destination:]) = [4]
 func (p IPv4) UpdateChecksum() {
 	p.SetChecksum(0)
 	p.SetChecksum(^Checksum(p[:p.HeaderLength()], 0))
+}
+
+// hasRightChecksum reports whether the header of length bytes, at least
+// IPv4MinimumLength, sums to 0xffff. Headers without options, nearly all of them,
+// take three loads.
+func (p IPv4) hasRightChecksum(length int) bool {
+	if length != IPv4MinimumLength {
+		return Checksum(p[:length], 0) == 0xffff
+	}
+	_ = p[IPv4MinimumLength-1]
+	sum, carry := bits.Add64(binary.LittleEndian.Uint64(p), binary.LittleEndian.Uint64(p[8:]), 0)
+	sum, carry = bits.Add64(sum, uint64(binary.LittleEndian.Uint32(p[16:])), carry)
+	return fold(sum+carry) == 0xffff // carry is 0 or sum is small
 }
 
 // DecrementTTL takes 1 from the TTL, which must not be 0, and repairs the

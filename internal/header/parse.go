@@ -73,7 +73,7 @@ func (l *Layout) parseIPv4(b []byte, quoted bool) Fault {
 	if total < header || total > len(p) {
 		return FaultIPv4TotalLength
 	}
-	if Checksum(p[:header], 0) != 0xffff {
+	if !p.hasRightChecksum(header) {
 		return FaultIPv4Checksum
 	}
 	l.setIPv4(p)
@@ -138,7 +138,7 @@ func (l *Layout) parseIPv6(b []byte, quoted bool) Fault {
 	if fault != FaultNone || !l.IsFirst() {
 		return fault
 	}
-	return l.parseL4(b[l.L4:], quoted)
+	return l.parseL4(b[l.L4:l.End], quoted)
 }
 
 // walkExtensions follows the chain of extension headers in b, which begins with

@@ -246,3 +246,31 @@ func TestSetters(t *testing.T) {
 		t.Errorf("quoted length: %d, %d", m4.QuotedLength(), m6.QuotedLength())
 	}
 }
+
+// Ports reads and writes what the three transports do, and ChecksumOffset is where
+// they keep their sum.
+func TestPorts(t *testing.T) {
+	t.Parallel()
+	b := make([]byte, TCPMinimumLength)
+	Ports(b).SetSrcPort(0x1234)
+	Ports(b).SetDstPort(0x5678)
+	if Ports(b).SrcPort() != 0x1234 || TCP(b).SrcPort() != 0x1234 || UDP(b).SrcPort() != 0x1234 || SCTP(b).SrcPort() != 0x1234 ||
+		Ports(b).DstPort() != 0x5678 || TCP(b).DstPort() != 0x5678 || UDP(b).DstPort() != 0x5678 || SCTP(b).DstPort() != 0x5678 {
+		t.Errorf("% x", b)
+	}
+	for proto, set := range map[uint8]func([]byte){
+		ProtoTCP:    func(b []byte) { TCP(b).SetChecksum(0xabcd) },
+		ProtoUDP:    func(b []byte) { UDP(b).SetChecksum(0xabcd) },
+		ProtoICMP:   func(b []byte) { ICMPv4(b).SetChecksum(0xabcd) },
+		ProtoICMPv6: func(b []byte) { ICMPv6(b).SetChecksum(0xabcd) },
+	} {
+		clear(b)
+		set(b)
+		if got := bytes.Index(b, []byte{0xab, 0xcd}); got != ChecksumOffset(proto) {
+			t.Errorf("protocol %d: the sum is at %d, ChecksumOffset says %d", proto, got, ChecksumOffset(proto))
+		}
+	}
+	if ChecksumOffset(ProtoSCTP) != -1 || ChecksumOffset(47) != -1 {
+		t.Error("SCTP and GRE have no Internet checksum")
+	}
+}

@@ -18,9 +18,6 @@ const (
 )
 
 const (
-	l4SrcPort = 0 // the same place in TCP, UDP and SCTP
-	l4DstPort = 2
-
 	tcpSeq        = 4
 	tcpAck        = 8
 	tcpDataOffset = 12
