@@ -60,8 +60,8 @@ func (a *Affinity) Get(client *[16]byte, service, now uint32) (member uint32, ok
 	b := a.lock(client, service)
 	for i := range b.entries {
 		e := &b.entries[i]
-		if e.service == service && e.client == *client {
-			member, ok = e.member, e.live(now)
+		if e.service == service && e.client == *client && e.live(now) {
+			member, ok = e.member, true
 			break
 		}
 	}

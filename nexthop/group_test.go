@@ -2,7 +2,9 @@ package nexthop
 
 import (
 	"math"
+	"math/rand/v2"
 	"strconv"
+	"strings"
 	"testing"
 )
 
@@ -136,5 +138,174 @@ func TestDisruption(t *testing.T) {
 		if got > limit {
 			t.Errorf("%d <-> %d: %.2f %% moves, limit %.2f %%", n, n+1, got*100, limit*100)
 		}
+	}
+}
+
+// weightedMembers returns n ready members with weights 1 to 7.
+func weightedMembers(n int) []Member {
+	m := equalMembers(n)
+	for i := range m {
+		m[i].Weight = uint16(1 + i%7)
+	}
+	return m
+}
+
+// reliability 1.3: weighted shares hold at every width, wide groups included.
+func TestBalanceOfWide(t *testing.T) {
+	for _, n := range []int{50, 129, 256, 400, 1000} {
+		members := weightedMembers(n)
+		g, total := mustGroup(t, members), 0.0
+		for _, m := range members {
+			total += float64(m.Weight)
+		}
+		count := make([]float64, n)
+		const draws = 1 << 18
+		for i := range draws {
+			index, _ := g.Select(flowHash(i))
+			count[index]++
+		}
+		chi2 := 0.0 // about n-1 with a deviation of sqrt(2(n-1)) for a fair choice
+		for i, m := range members {
+			want := draws * float64(m.Weight) / total
+			chi2 += (count[i] - want) * (count[i] - want) / want
+		}
+		t.Logf("%d members: chi-square %.0f of %d degrees", n, chi2, n-1)
+		if limit := float64(n-1) + 6*math.Sqrt(2*float64(n-1)); chi2 > limit {
+			t.Errorf("%d members: chi-square %.0f, at most %.0f for a fair choice", n, chi2, limit)
+		}
+	}
+}
+
+// KEP-1669: new flows go to ready members; if there is none, to those that are
+// leaving but still serve; else they are refused. Draining takes none.
+func TestStates(t *testing.T) {
+	for _, c := range []struct {
+		name   string
+		states []State
+		usable []uint32
+	}{
+		{"ready only", []State{Ready, Serving, Draining, Ready}, []uint32{1, 4}},
+		{"serving when none is ready", []State{Draining, Serving, Serving, Draining}, []uint32{2, 3}},
+		{"draining never", []State{Draining, Draining}, nil},
+		{"nobody", nil, nil},
+	} {
+		members := equalMembers(len(c.states))
+		for i := range members {
+			members[i].State = c.states[i]
+		}
+		g, seen := mustGroup(t, members), map[uint32]bool{}
+		if g.Usable() != len(c.usable) || g.Len() != len(c.states) {
+			t.Errorf("%s: %d of %d members usable", c.name, g.Usable(), g.Len())
+		}
+		for i := range 1000 {
+			if index, ok := g.Select(flowHash(i)); ok {
+				seen[g.Member(index).ID] = true
+			} else if c.usable != nil {
+				t.Fatalf("%s: refused", c.name)
+			}
+		}
+		if len(seen) != len(c.usable) {
+			t.Errorf("%s: flows went to %v, want %v", c.name, seen, c.usable)
+		}
+		for _, id := range c.usable {
+			if !seen[id] {
+				t.Errorf("%s: member %d got nothing", c.name, id)
+			}
+		}
+	}
+}
+
+// TestStateMoves: a member that drains gives up its own share of the hash space
+// and nobody else's; when it is ready again it gets the same back.
+func TestStateMoves(t *testing.T) {
+	members := weightedMembers(9)
+	before := mustGroup(t, members)
+	members[3].State = Draining
+	after := mustGroup(t, members)
+	for i := range flows {
+		was, is := pick(t, before, flowHash(i)), pick(t, after, flowHash(i))
+		if was != is && was != 4 {
+			t.Fatalf("a flow of member %d moved to %d while member 4 drained", was, is)
+		}
+	}
+}
+
+// TestOrder: every node chooses alike, in whatever order it learnt the members.
+func TestOrder(t *testing.T) {
+	for _, n := range []int{5, 400} {
+		members := weightedMembers(n)
+		a := mustGroup(t, members)
+		rand.New(rand.NewPCG(1, 1)).Shuffle(n, func(i, j int) { members[i], members[j] = members[j], members[i] })
+		b := mustGroup(t, members)
+		for i := range 5000 {
+			if x, y := pick(t, a, flowHash(i)), pick(t, b, flowHash(i)); x != y {
+				t.Fatalf("%d members: %d in one order, %d in another", n, x, y)
+			}
+		}
+	}
+}
+
+func TestFind(t *testing.T) {
+	members := []Member{{ID: 30, Weight: 1, Port: 3}, {ID: 10, Weight: 1, State: Draining}, {ID: 4_000_000_000, Weight: 2}}
+	g := mustGroup(t, members)
+	for _, m := range members {
+		if got, ok := g.Find(m.ID); !ok || got != m {
+			t.Errorf("Find(%d) = %+v %v", m.ID, got, ok)
+		}
+	}
+	for _, id := range []uint32{0, 11, 31, ^uint32(0)} {
+		if got, ok := g.Find(id); ok {
+			t.Errorf("Find(%d) = %+v, want none", id, got)
+		}
+	}
+}
+
+func TestBadGroups(t *testing.T) {
+	for want, members := range map[string][]Member{
+		"member 7 appears twice":        {{ID: 7, Weight: 1}, {ID: 8, Weight: 1}, {ID: 7, Weight: 1}},
+		"member 7 has weight 0":         {{ID: 7}},
+		"member 7 has an unknown state": {{ID: 7, Weight: 1, State: 9}},
+		"at most 65535 fit":             make([]Member, MaxMembers+1),
+	} {
+		if _, err := NewGroup(members); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("got error %v, want %q", err, want)
+		}
+	}
+}
+
+// TestFirstOfWeighted compares the race with one in floating point that takes
+// every logarithm.
+func TestFirstOfWeighted(t *testing.T) {
+	r := rand.New(rand.NewPCG(2, 3))
+	for range 20_000 {
+		runners := make([]runner, 1+r.IntN(12))
+		for i := range runners {
+			runners[i] = runner{seed: r.Uint64(), weight: uint32(1 + r.IntN(65535))}
+		}
+		hash := r.Uint64()
+		at := func(i int) float64 {
+			return -math.Log2(float64(draw(hash, runners[i].seed))/(1<<64)) / float64(runners[i].weight)
+		}
+		got, best := firstOfWeighted(runners, hash), 0
+		for i := range runners {
+			if at(i) < at(best) {
+				best = i
+			}
+		}
+		if at(got) > at(best)*1.005 {
+			t.Fatalf("runner %d arrives at %g, runner %d at %g", got, at(got), best, at(best))
+		}
+	}
+}
+
+func BenchmarkNewGroup(b *testing.B) {
+	for _, n := range []int{2, 10, 100, 1000} {
+		m := weightedMembers(n)
+		b.Run(strconv.Itoa(n), func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				_, _ = NewGroup(m)
+			}
+		})
 	}
 }

@@ -42,14 +42,13 @@ func HashTuple(fields HashFields, src, dst *[16]byte, srcPort, dstPort uint16, p
 	if fields&HashAll == 0 {
 		fields = HashAll
 	}
-	h := uint64(ecmpSeed0)
+	var s0, s1, d0, d1, rest uint64
 	if fields&HashSource != 0 {
-		h = fold(binary.LittleEndian.Uint64(src[:8])^h, binary.LittleEndian.Uint64(src[8:])^ecmpSeed1)
+		s0, s1 = binary.LittleEndian.Uint64(src[:8]), binary.LittleEndian.Uint64(src[8:])
 	}
 	if fields&HashDestination != 0 {
-		h = fold(binary.LittleEndian.Uint64(dst[:8])^h, binary.LittleEndian.Uint64(dst[8:])^ecmpSeed2)
+		d0, d1 = binary.LittleEndian.Uint64(dst[:8]), binary.LittleEndian.Uint64(dst[8:])
 	}
-	var rest uint64
 	if fields&HashSourcePort != 0 {
 		rest |= uint64(srcPort) << 32
 	}
@@ -59,7 +58,10 @@ func HashTuple(fields HashFields, src, dst *[16]byte, srcPort, dstPort uint16, p
 	if fields&HashProtocol != 0 {
 		rest |= uint64(proto)
 	}
-	return fold(fold(rest^ecmpSeed3, h^ecmpSeed1), h^ecmpSeed0)
+	h := fold(s0^ecmpSeed0, s1^ecmpSeed1)
+	h = fold(d0^h^ecmpSeed2, d1^ecmpSeed3)
+	h = fold(rest^ecmpSeed1, h^ecmpSeed2)
+	return fold(h^ecmpSeed3, ecmpSeed0)
 }
 
 // fold multiplies to 128 bits and folds the halves, which mixes every input bit

@@ -19,7 +19,7 @@ type securityCompiler struct {
 	*direction
 	budget     budget               // what is left
 	rules      []*SecurityRule      // by order
-	orders     [][]uint32           // by subject: its rules, ascending
+	orders     [][]uint32           // by subject: its rules
 	bySubjects map[string]uint32    // set of identities → subject
 	byPeers    map[string]uint32    // large set of identities → its number: a group
 	groups     [][]uint32           // by number: the group's identities
@@ -137,7 +137,6 @@ func (c *securityCompiler) merge() {
 			if c.budget.merged -= len(orders); c.budget.merged < 0 {
 				return
 			}
-			slices.Sort(orders)
 			s = uint32(len(c.orders))
 			merged[key] = s
 			c.orders = append(c.orders, orders)
@@ -151,10 +150,8 @@ func (c *securityCompiler) claimAll() bool {
 	c.subjects = make([]subject, len(c.orders))
 	for i, orders := range c.orders {
 		c.subjects[i].min = noRule
-		if len(orders) > 0 {
-			c.subjects[i].min = orders[0]
-		}
 		for _, order := range orders {
+			c.subjects[i].min = min(c.subjects[i].min, order)
 			r := c.rules[order]
 			if len(r.Peers) == 0 {
 				c.claim(order, cell{a: uint32(i), c: peerPrefix})
