@@ -66,10 +66,8 @@ func (sp *space) applyRoutes(s Spec, link netlink.Link) error {
 		return fmt.Errorf("list routes: %w", err)
 	}
 	want := s.routes()
-	var kept []Route
 	for _, r := range have {
-		if i := slices.IndexFunc(want, func(w Route) bool { return sameRoute(w, r) }); i >= 0 {
-			kept = append(kept, want[i])
+		if slices.ContainsFunc(want, func(w Route) bool { return sameRoute(w, r) }) {
 			continue
 		}
 		if err := sp.h.RouteDel(&r); err != nil && !errors.Is(err, unix.ESRCH) {
@@ -77,9 +75,6 @@ func (sp *space) applyRoutes(s Spec, link netlink.Link) error {
 		}
 	}
 	for _, r := range want {
-		if slices.Contains(kept, r) {
-			continue
-		}
 		if err := sp.addRoute(r, index); err != nil {
 			return err
 		}
@@ -88,8 +83,8 @@ func (sp *space) applyRoutes(s Spec, link netlink.Link) error {
 }
 
 // addRoute adds a route and never replaces one: the namespace may be the node's
-// own, with routes of others. A route to the same destination on the same link
-// (the kernel's own for an address) serves as well.
+// own, with routes of others. The same route on the same link, from an earlier
+// apply or the kernel's own for an address, serves as well.
 func (sp *space) addRoute(r Route, index int) error {
 	nr := &netlink.Route{LinkIndex: index, Dst: ipNet(r.Dst), Protocol: RouteProtocol}
 	switch {

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 
 	"github.com/vrouter-go/vrouter/internal/netns"
 	"github.com/vrouter-go/vrouter/internal/port"
@@ -269,11 +270,43 @@ func TestAttach(t *testing.T) {
 			if want, _, _ := strings.Cut(before, " Attached"); !strings.HasPrefix(after, want) {
 				t.Errorf("flags changed:\n%s%s", before, after)
 			}
+			if c.vnet && vnetHdrSize(t, nsA) != 10 { // what a TAP has when it is made
+				t.Errorf("vnet header left at %d bytes", vnetHdrSize(t, nsA))
+			}
 			if d.ApplyLink(tap.Spec{Name: "tap0", Netns: nsA}) == nil {
 				t.Error("ApplyLink worked on a device that is not ours")
 			}
 		})
 	}
+}
+
+// vnetHdrSize attaches to tap0 as it is and returns its header length.
+func vnetHdrSize(t *testing.T, ns string) (size int) {
+	t.Helper()
+	if err := netns.Do(ns, func() error {
+		link, err := netlink.LinkByName("tap0")
+		if err != nil {
+			return err
+		}
+		fd, err := unix.Open("/dev/net/tun", unix.O_RDWR|unix.O_CLOEXEC, 0)
+		if err != nil {
+			return err
+		}
+		defer unix.Close(fd)
+		ifr, err := unix.NewIfreq("tap0")
+		if err != nil {
+			return err
+		}
+		ifr.SetUint16(unix.IFF_TAP | uint16(link.(*netlink.Tuntap).Flags))
+		if err := unix.IoctlIfreq(fd, unix.TUNSETIFF, ifr); err != nil {
+			return err
+		}
+		size, err = unix.IoctlGetInt(fd, unix.TUNGETVNETHDRSZ)
+		return err
+	}); err != nil {
+		t.Fatal(err)
+	}
+	return size
 }
 
 // The guest deletes its end; the queue must say so, and the device can be made
