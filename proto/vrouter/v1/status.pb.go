@@ -935,7 +935,7 @@ func (x *MemoryStatus) GetResidentBytes() uint64 {
 	return 0
 }
 
-// PacketTotals count packets.
+// PacketTotals count packets. At any time received + generated = transmitted + dropped + held.
 type PacketTotals struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// received packets.
@@ -945,7 +945,9 @@ type PacketTotals struct {
 	// dropped packets.
 	Dropped uint64 `protobuf:"varint,3,opt,name=dropped,proto3" json:"dropped,omitempty"`
 	// held packets: fragments that wait for others.
-	Held          uint64 `protobuf:"varint,4,opt,name=held,proto3" json:"held,omitempty"`
+	Held uint64 `protobuf:"varint,4,opt,name=held,proto3" json:"held,omitempty"`
+	// generated packets: what the vRouter made itself, such as ICMP errors, resets, and the segments of a superpacket beyond the first.
+	Generated     uint64 `protobuf:"varint,5,opt,name=generated,proto3" json:"generated,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1004,6 +1006,13 @@ func (x *PacketTotals) GetDropped() uint64 {
 func (x *PacketTotals) GetHeld() uint64 {
 	if x != nil {
 		return x.Held
+	}
+	return 0
+}
+
+func (x *PacketTotals) GetGenerated() uint64 {
+	if x != nil {
+		return x.Generated
 	}
 	return 0
 }
@@ -1443,12 +1452,13 @@ const file_vrouter_v1_status_proto_rawDesc = "" +
 	"\fMemoryStatus\x12\x1d\n" +
 	"\n" +
 	"heap_bytes\x18\x01 \x01(\x04R\theapBytes\x12%\n" +
-	"\x0eresident_bytes\x18\x02 \x01(\x04R\rresidentBytes\"z\n" +
+	"\x0eresident_bytes\x18\x02 \x01(\x04R\rresidentBytes\"\x98\x01\n" +
 	"\fPacketTotals\x12\x1a\n" +
 	"\breceived\x18\x01 \x01(\x04R\breceived\x12 \n" +
 	"\vtransmitted\x18\x02 \x01(\x04R\vtransmitted\x12\x18\n" +
 	"\adropped\x18\x03 \x01(\x04R\adropped\x12\x12\n" +
-	"\x04held\x18\x04 \x01(\x04R\x04held\"\xd9\x04\n" +
+	"\x04held\x18\x04 \x01(\x04R\x04held\x12\x1c\n" +
+	"\tgenerated\x18\x05 \x01(\x04R\tgenerated\"\xd9\x04\n" +
 	"\n" +
 	"PortStatus\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x122\n" +
