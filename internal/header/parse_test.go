@@ -286,6 +286,32 @@ func TestParseInner(t *testing.T) {
 	}
 }
 
+// A good packet is recognised by any quote of it that holds the IP headers and 8
+// bytes more, and by no shorter one.
+func TestParseInnerTruncated(t *testing.T) {
+	t.Parallel()
+	for _, c := range parseCases {
+		if c.want.Version == 0 {
+			continue
+		}
+		packet := unhex(t, c.frame)[EthernetLength:c.want.End]
+		need := int(c.want.L4) - EthernetLength
+		if c.want.Payload > c.want.L4 {
+			need += quotedL4Length
+		}
+		for n := range len(packet) + 1 {
+			var l Layout
+			fault := ParseInner(packet[:n:n], &l)
+			if ok := fault == FaultNone; ok != (n >= need) {
+				t.Errorf("%s: first %d bytes: %v", c.name, n, fault)
+			}
+			if fault == FaultNone && (l.SrcPort != c.want.SrcPort || l.DstPort != c.want.DstPort || l.Proto != c.want.Proto) {
+				t.Errorf("%s: first %d bytes: %+v", c.name, n, l)
+			}
+		}
+	}
+}
+
 // RFC 5508 REQ-3: an ICMP error whose quoted IP header has a wrong checksum is dropped; options in it are traversed
 // RFC 792: a quote holds the IP header and at least 8 bytes of what follows
 func TestParseInnerFaults(t *testing.T) {
