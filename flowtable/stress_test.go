@@ -1,0 +1,177 @@
+package flowtable
+
+import (
+	"math/rand/v2"
+	"runtime"
+	"sync"
+	"sync/atomic"
+	"testing"
+)
+
+// The stress test: workers open, find and remove few connections, as often as
+// they can, so that they meet in every step. Run with -race.
+const (
+	stressSessions    = 48
+	stressConnections = 40 // flows; each may be opened from either end
+	stressWorkers     = 4
+)
+
+// stress is the table and what each worker did to each flow.
+type stress struct {
+	table    *Table
+	inserted [stressConnections]atomic.Int64
+	removed  [stressConnections]atomic.Int64
+	done     atomic.Bool
+}
+
+// mark is what a session of key k must carry: readers check that they never see
+// another session's record under their key.
+func mark(k Key) uint32 { return uint32(k.SrcPort)<<16 | uint32(k.DstPort) }
+
+// worker opens, finds and removes connections until its steps are used up.
+func (s *stress) worker(t *testing.T, seed uint64, steps int) {
+	rng := rand.New(rand.NewPCG(seed, 1))
+	reader := s.table.NewReader()
+	defer reader.Close()
+	for range steps {
+		i := rng.IntN(stressConnections)
+		k := flow(i)
+		if rng.IntN(2) == 0 {
+			k = k.Reverse()
+		}
+		r := s.table.find(k)
+		if r == 0 {
+			r = s.open(t, i, k, rng)
+		}
+		if r != 0 {
+			s.use(t, r, k)
+			if rng.IntN(4) == 0 && s.table.Remove(r) {
+				s.removed[i].Add(1)
+			}
+		}
+		switch rng.IntN(20) {
+		case 0:
+			reader.Offline()
+			runtime.Gosched()
+			reader.Online()
+		default:
+			reader.Quiesce()
+		}
+	}
+}
+
+// open sets up a session for key k of flow i. From the flow's own end it may try
+// a reply port that clashes with other flows before it takes the flow's own, as
+// NAT does; the other end then finds its way barred, and gives up.
+func (s *stress) open(t *testing.T, i int, k Key, rng *rand.Rand) Ref {
+	r := s.table.Alloc()
+	if r == 0 {
+		return 0 // waiting for readers
+	}
+	record := s.table.Session(r)
+	record.SetMember(mark(k))
+	reply := k.Reverse()
+	if k == flow(i) && rng.IntN(2) == 0 {
+		reply.DstPort = uint16(20_000 + i%3)
+	}
+	for {
+		record.SetKeys(k, reply)
+		switch got, other := s.table.Insert(r); got {
+		case Inserted:
+			s.inserted[i].Add(1)
+			return r
+		case Exists:
+			s.table.Free(r)
+			return other
+		case Conflict:
+			if reply == k.Reverse() {
+				s.table.Free(r)
+				return 0
+			}
+			reply = k.Reverse()
+		default:
+			t.Errorf("Insert = %d", got)
+			s.table.Free(r)
+			return 0
+		}
+	}
+}
+
+// use checks and writes what a packet of key k does to its session.
+func (s *stress) use(t *testing.T, r Ref, k Key) {
+	record := s.table.Session(r)
+	forward := record.Key(Forward)
+	if record.Key(r.Direction()) != k || record.Member() != mark(forward) {
+		t.Errorf("%v led to a session of %v marked %#x", k, forward, record.Member())
+	}
+	record.Seen(1)
+	record.Count(r.Direction(), 100, 1)
+	record.TrackTCP(r.Direction(), 1, 1, 1, flagACK, 1, nil)
+}
+
+// control reclaims, ages and lists while the workers run.
+func (s *stress) control(t *testing.T) {
+	ager := NewAger(s.table, Timeouts{}, func(*Session) { t.Error("a young session expired") })
+	defer ager.Close()
+	for !s.done.Load() {
+		ager.Sweep(2, stressSessions)
+		s.table.Range(0, stressSessions, func(_ Ref, record *Session) bool {
+			if forward := record.Key(Forward); record.Member() != mark(forward) {
+				t.Errorf("listed %v marked %#x", forward, record.Member())
+			}
+			return true
+		})
+		runtime.Gosched()
+	}
+}
+
+// No session is lost, doubled or handed out twice, whoever meets whom.
+func TestStress(t *testing.T) {
+	s := &stress{table: newTable(t, stressSessions)}
+	steps := 30_000
+	if testing.Short() {
+		steps = 3_000
+	}
+	var workers, control sync.WaitGroup
+	control.Go(func() { s.control(t) })
+	for w := range stressWorkers {
+		workers.Go(func() { s.worker(t, uint64(w), steps) })
+	}
+	workers.Wait()
+	s.done.Store(true)
+	control.Wait()
+
+	live := 0
+	for i := range stressConnections {
+		r, back := s.table.find(flow(i)), s.table.find(flow(i).Reverse())
+		balance := s.inserted[i].Load() - s.removed[i].Load()
+		if present := r != 0 || back != 0; balance != 0 && balance != 1 || present != (balance == 1) {
+			t.Errorf("flow %d: inserted %d, removed %d, found %d and %d", i, s.inserted[i].Load(), s.removed[i].Load(), r, back)
+		}
+		live += int(balance)
+	}
+	if slots, _ := indexUse(s.table); s.table.Live() != live || slots != 2*live {
+		t.Errorf("%d live, table says %d, %d slots in use", live, s.table.Live(), slots)
+	}
+	s.drain(t)
+}
+
+// drain removes everything and expects every record back.
+func (s *stress) drain(t *testing.T) {
+	s.table.Range(0, stressSessions, func(r Ref, _ *Session) bool { return s.table.Remove(r) })
+	for s.table.Reclaim(stressSessions) != 0 {
+	}
+	if slots, further := indexUse(s.table); slots != 0 || further != 0 {
+		t.Errorf("empty, but %d slots in use, %d keys in further buckets", slots, further)
+	}
+	seen := map[Ref]bool{}
+	for r := s.table.Alloc(); r != 0; r = s.table.Alloc() {
+		if seen[r] {
+			t.Fatalf("%d was handed out twice", r)
+		}
+		seen[r] = true
+	}
+	if len(seen) != stressSessions {
+		t.Errorf("%d of %d records came back", len(seen), stressSessions)
+	}
+}
