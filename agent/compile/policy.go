@@ -1,0 +1,224 @@
+package compile
+
+import (
+	"fmt"
+	"net/netip"
+	"strconv"
+
+	"github.com/vrouter-go/vrouter/agent/state"
+	"github.com/vrouter-go/vrouter/forwarder"
+	"github.com/vrouter-go/vrouter/internal/policy"
+	pb "github.com/vrouter-go/vrouter/proto/vrouter/v1"
+)
+
+// policies is compiled policy and the numbers in it.
+type policies struct {
+	set        *policy.Set
+	names      *Names
+	rules      map[string]policy.RuleID // by the name that status shows: fabric-pods/1
+	nextRule   policy.RuleID
+	identities identities
+}
+
+func newPolicies() policies {
+	return policies{
+		set: &policy.Set{}, names: &Names{}, rules: map[string]policy.RuleID{},
+		nextRule: policy.FirstRule, identities: newIdentities(),
+	}
+}
+
+// Names tells what the numbers in sessions and verdicts stand for. It never
+// changes.
+type Names struct {
+	rules map[policy.RuleID]string
+	// shared names the floating IPs of addresses that several have, by
+	// forwarder.FloatingIP.ID and port.
+	shared map[uint32]map[forwarder.PortKey]string
+}
+
+// FloatingIP returns the name of the floating IP that serves a port of an address.
+func (n *Names) FloatingIP(f *forwarder.FloatingIP, key forwarder.PortKey) string {
+	if name, ok := n.shared[f.ID][key]; ok {
+		return name
+	}
+	return f.Name
+}
+
+// Rule returns the name of a policy rule: policy/rule, or the reason where no
+// rule decided; "" for none.
+func (n *Names) Rule(id uint32) string {
+	switch name, ok := n.rules[policy.RuleID(id)]; {
+	case ok:
+		return name
+	case policy.RuleID(id) == policy.RuleNone:
+		return ""
+	case policy.RuleID(id) < policy.FirstRule:
+		return "default/" + policy.RuleID(id).String()
+	}
+	return "deleted/" + strconv.FormatUint(uint64(id), 10)
+}
+
+// rule returns the number of a rule, which it keeps while it exists and which is
+// never another's. ICMP stands for two rules of the engine with one number.
+func (p *policies) rule(name string) policy.RuleID {
+	id, ok := p.rules[name]
+	if !ok {
+		id = p.nextRule
+		p.nextRule++
+		p.rules[name] = id
+	}
+	return id
+}
+
+// compilePolicies compiles the policies between networks and the graph of
+// networks that they join.
+func (c *Compiler) compilePolicies(affected []state.Key) error {
+	for range of(affected, state.NetworkPolicy) {
+		c.dirty.joins = true
+	}
+	if !c.dirty.joins {
+		return nil
+	}
+	joins := map[string]map[string]struct{}{}
+	var compiled []policy.NetworkPolicy
+	for _, name := range c.state.Names(state.NetworkPolicy) {
+		np := c.state.Get(state.Key{Kind: state.NetworkPolicy, Name: name}).GetNetworkPolicy()
+		p := policy.NetworkPolicy{}
+		for _, vn := range np.GetVirtualNetworks() {
+			p.Networks = append(p.Networks, c.networks[vn].id)
+		}
+		for i, rule := range np.GetRules() {
+			p.Rules = append(p.Rules, c.networkRules(ruleName(name, "", rule.GetName(), i), rule)...)
+			if rule.GetAction() == pb.NetworkPolicyRule_PASS {
+				join(joins, np.GetVirtualNetworks(), rule)
+			}
+		}
+		compiled = append(compiled, p)
+	}
+	set, err := c.policies.set.WithNetworks(compiled)
+	if err != nil {
+		return fmt.Errorf("network policies: %w", err)
+	}
+	c.policies.set = set
+	for name, n := range c.networks {
+		c.setImports(n, names(joins[name]))
+	}
+	c.renameRules()
+	return nil
+}
+
+// join notes which networks a passing rule lets open flows to which.
+func join(joins map[string]map[string]struct{}, attached []string, rule *pb.NetworkPolicyRule) {
+	ends := func(e *pb.PolicyEndpoint) []string {
+		if e.GetVirtualNetwork() != "" {
+			return []string{e.GetVirtualNetwork()}
+		}
+		return attached
+	}
+	add := func(from, to string) {
+		if from == to {
+			return
+		}
+		if joins[from] == nil {
+			joins[from] = map[string]struct{}{}
+		}
+		joins[from][to] = struct{}{}
+	}
+	for _, src := range ends(rule.GetSource()) {
+		for _, dst := range ends(rule.GetDestination()) {
+			add(src, dst)
+			if rule.GetDirection() == pb.NetworkPolicyRule_BOTH {
+				add(dst, src)
+			}
+		}
+	}
+}
+
+func (c *Compiler) networkRules(name string, rule *pb.NetworkPolicyRule) []policy.NetworkRule {
+	r := policy.NetworkRule{
+		Rule: c.policies.rule(name), Log: rule.GetLog(),
+		Both: rule.GetDirection() == pb.NetworkPolicyRule_BOTH,
+	}
+	if rule.GetAction() == pb.NetworkPolicyRule_PASS {
+		r.Action = policy.Pass
+	}
+	r.SrcNetwork, r.SrcPrefix = c.endpoint(rule.GetSource())
+	r.DstNetwork, r.DstPrefix = c.endpoint(rule.GetDestination())
+	r.SrcPorts, r.DstPorts = portRanges(rule.GetSourcePorts()), portRanges(rule.GetDestinationPorts())
+	var rules []policy.NetworkRule
+	for _, proto := range protocols(rule.GetProtocol(), pb.Protocol_ANY) {
+		r.Proto = proto
+		rules = append(rules, r)
+	}
+	return rules
+}
+
+func (c *Compiler) endpoint(e *pb.PolicyEndpoint) (network uint32, prefix netip.Prefix) {
+	if n := c.networks[e.GetVirtualNetwork()]; n != nil {
+		network = n.id
+	}
+	prefix, _ = netip.ParsePrefix(e.GetPrefix())
+	return network, prefix
+}
+
+func portRanges(list []*pb.PortRange) []policy.PortRange {
+	ranges := make([]policy.PortRange, len(list))
+	for i, r := range list {
+		ranges[i] = policy.PortRange{From: uint16(r.GetStart()), To: uint16(max(r.GetEnd(), r.GetStart()))}
+	}
+	return ranges
+}
+
+// protocols returns the numbers that a rule's protocol stands for: ICMP is two,
+// ANY is the engine's 0.
+func protocols(p, left pb.Protocol_Value) []uint8 {
+	if p == pb.Protocol_PROTOCOL_UNSPECIFIED {
+		p = left
+	}
+	switch p {
+	case pb.Protocol_ANY:
+		return []uint8{0}
+	case pb.Protocol_ICMP:
+		return []uint8{uint8(pb.Protocol_ICMP), uint8(pb.Protocol_ICMPV6)}
+	}
+	return []uint8{uint8(p)}
+}
+
+// ruleName is how a rule is shown: policy/name, or policy/place counted from 1;
+// a place of a security policy stands behind its direction.
+func ruleName(policyName, direction, name string, i int) string {
+	switch {
+	case name != "":
+		return policyName + "/" + name
+	case direction != "":
+		return policyName + "/" + direction + "-" + strconv.Itoa(i+1)
+	}
+	return policyName + "/" + strconv.Itoa(i+1)
+}
+
+// renameRules forgets the names of rules that are gone.
+func (c *Compiler) renameRules() {
+	live := map[string]struct{}{}
+	for name, r := range c.state.Of(state.NetworkPolicy) {
+		for i, rule := range r.GetNetworkPolicy().GetRules() {
+			live[ruleName(name, "", rule.GetName(), i)] = struct{}{}
+		}
+	}
+	for name, r := range c.state.Of(state.SecurityPolicy) {
+		for i, rule := range r.GetSecurityPolicy().GetIngress() {
+			live[ruleName(name, "ingress", rule.GetName(), i)] = struct{}{}
+		}
+		for i, rule := range r.GetSecurityPolicy().GetEgress() {
+			live[ruleName(name, "egress", rule.GetName(), i)] = struct{}{}
+		}
+	}
+	shown := make(map[policy.RuleID]string, len(live))
+	for name, id := range c.policies.rules {
+		if _, ok := live[name]; !ok {
+			delete(c.policies.rules, name)
+			continue
+		}
+		shown[id] = name
+	}
+	c.policies.names = &Names{rules: shown, shared: c.policies.names.shared}
+}

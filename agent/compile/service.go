@@ -1,0 +1,254 @@
+package compile
+
+import (
+	"net/netip"
+	"slices"
+
+	"github.com/vrouter-go/vrouter/agent/state"
+	"github.com/vrouter-go/vrouter/forwarder"
+	"github.com/vrouter-go/vrouter/nexthop"
+	pb "github.com/vrouter-go/vrouter/proto/vrouter/v1"
+)
+
+// floatingIP is a compiled FloatingIP resource. Several may stand at one place.
+type floatingIP struct {
+	place     state.Place
+	ingress   bool
+	egress    bool
+	whole     *forwarder.Service
+	mappings  map[forwarder.PortKey]*forwarder.Service
+	listed    []string // the VMIs behind it
+	network   uint32
+	sameGroup map[string]*nexthop.Group // by nothing but content: see group
+}
+
+// service is what a slot of the snapshot's floating IPs holds.
+type service struct {
+	slot int
+	name string // of the slot
+}
+
+// placeName names the slot of a place.
+func placeName(p state.Place) string { return "fip " + p.Network + " " + p.Address.String() }
+
+// compileFloatingIPs compiles the affected floating IPs, then the places where
+// they stand or stood.
+func (c *Compiler) compileFloatingIPs(affected []state.Key) error {
+	places := map[state.Place]struct{}{}
+	for name := range of(affected, state.FloatingIP) {
+		if old := c.fips[name]; old != nil {
+			places[old.place] = struct{}{}
+			c.touch(old.listed)
+		}
+		fip := c.state.Get(state.Key{Kind: state.FloatingIP, Name: name}).GetFloatingIp()
+		if fip == nil {
+			delete(c.fips, name)
+			continue
+		}
+		f, err := c.floatingIP(name, fip)
+		if err != nil {
+			return err
+		}
+		c.fips[name] = f
+		places[f.place] = struct{}{}
+		c.touch(f.listed)
+	}
+	if slices.ContainsFunc(affected, func(k state.Key) bool { return k.Kind == state.Fabric }) {
+		for _, f := range c.fips {
+			if f.place.Network == state.FabricNetwork {
+				places[f.place] = struct{}{} // it may be a node address now, or no longer
+			}
+		}
+	}
+	for p := range places {
+		if err := c.compilePlace(p); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// touch has interfaces compiled again.
+func (c *Compiler) touch(vmis []string) {
+	for _, name := range vmis {
+		c.dirty.vmis[name] = struct{}{}
+	}
+}
+
+func (c *Compiler) floatingIP(name string, fip *pb.FloatingIP) (*floatingIP, error) {
+	f := &floatingIP{place: c.state.PlaceOf(fip)}
+	f.ingress = fip.GetDirection() != pb.FloatingIP_EGRESS
+	f.egress = fip.GetDirection() == pb.FloatingIP_EGRESS || fip.GetDirection() == pb.FloatingIP_BOTH
+	members := c.members(name, fip, f.place.Address)
+	for _, m := range members {
+		f.listed = append(f.listed, m.vmi)
+	}
+	template := forwarder.Service{Hash: hashFields(fip.GetHashFields()), Affinity: affinityTicks(fip.GetSessionAffinity())}
+	old := c.fips[name]
+	build := func(key forwarder.PortKey, members []nexthop.Member) (*forwarder.Service, error) {
+		svc := template
+		before := old.at(key)
+		if before != nil && sameMembers(before.Group, members) {
+			svc.Group = before.Group
+		} else {
+			g, err := nexthop.NewGroup(members)
+			if err != nil {
+				return nil, err
+			}
+			svc.Group = g
+		}
+		if before != nil && (before.Affinity != 0) == (svc.Affinity != 0) {
+			svc.ID = before.ID
+		} else { // affinities of before must not come back
+			c.affinityID++
+			svc.ID = c.affinityID
+		}
+		return &svc, nil
+	}
+	var err error
+	mappings := fip.GetFloatingIpPortMappings().GetPortMappings()
+	if len(mappings) == 0 {
+		f.whole, err = build(forwarder.PortKey{}, toGroup(members, nil))
+		return f, err
+	}
+	f.mappings = make(map[forwarder.PortKey]*forwarder.Service, len(mappings))
+	for _, m := range mappings {
+		key := forwarder.PortKey{Proto: state.Protocol(m), Port: uint16(m.GetSrcPort())}
+		if f.mappings[key], err = build(key, toGroup(members, m)); err != nil {
+			return nil, err
+		}
+	}
+	return f, nil
+}
+
+// at returns the service of a mapping; the zero key is the service of an address
+// without mappings.
+func (f *floatingIP) at(key forwarder.PortKey) *forwarder.Service {
+	switch {
+	case f == nil:
+		return nil
+	case key == forwarder.PortKey{}:
+		return f.whole
+	}
+	return f.mappings[key]
+}
+
+// member is a member before it is put into the group of a mapping.
+type member struct {
+	nexthop.Member
+	vmi     string
+	targets []*pb.PortMapping
+}
+
+// members returns the members of a floating IP in name order, each with its id.
+func (c *Compiler) members(fipName string, fip *pb.FloatingIP, service netip.Addr) []member {
+	list := slices.Clone(state.Members(fip))
+	slices.SortFunc(list, func(a, b *pb.Member) int {
+		switch {
+		case a.GetVirtualMachineInterface() < b.GetVirtualMachineInterface():
+			return -1
+		case a.GetVirtualMachineInterface() > b.GetVirtualMachineInterface():
+			return 1
+		}
+		return 0
+	})
+	taken := make(map[uint32]struct{}, len(list))
+	var members []member
+	for _, m := range list {
+		name := m.GetVirtualMachineInterface()
+		v := c.vmis[name]
+		addr, ok := state.MemberAddress(m, c.state.Get(state.Key{Kind: state.VirtualMachineInterface, Name: name}).GetVirtualMachineInterface(), service)
+		if v == nil || !ok {
+			continue
+		}
+		id := memberID(fipName, name, 0)
+		for attempt := 1; ; attempt++ {
+			if _, clash := taken[id]; !clash {
+				break
+			}
+			id = memberID(fipName, name, attempt)
+		}
+		taken[id] = struct{}{}
+		members = append(members, member{
+			Member: nexthop.Member{
+				ID: id, Weight: uint16(max(m.GetWeight(), 1)), State: memberState(m.GetState()),
+				NextHop: forwarder.InterfaceNextHop(v.port), Address: addr.As16(), Interface: v.port,
+			},
+			vmi: name, targets: m.GetTargetPorts(),
+		})
+	}
+	return members
+}
+
+// toGroup gives members the target port of a mapping, nil for none.
+func toGroup(members []member, mapping *pb.PortMapping) []nexthop.Member {
+	list := make([]nexthop.Member, len(members))
+	for i, m := range members {
+		list[i] = m.Member
+		if mapping != nil {
+			list[i].Port = m.target(mapping)
+		}
+	}
+	return list
+}
+
+// target returns the member's own port for a mapping, else the mapping's.
+func (m *member) target(mapping *pb.PortMapping) uint16 {
+	for _, t := range m.targets {
+		if t.GetSrcPort() == mapping.GetSrcPort() && state.Protocol(t) == state.Protocol(mapping) {
+			return state.TargetPort(t)
+		}
+	}
+	return state.TargetPort(mapping)
+}
+
+func memberState(s pb.Member_State) nexthop.State {
+	switch s {
+	case pb.Member_SERVING:
+		return nexthop.Serving
+	case pb.Member_DRAINING:
+		return nexthop.Draining
+	}
+	return nexthop.Ready
+}
+
+// sameMembers reports whether a group has exactly these members.
+func sameMembers(g *nexthop.Group, members []nexthop.Member) bool {
+	if g.Len() != len(members) {
+		return false
+	}
+	for _, m := range members {
+		if have, ok := g.Find(m.ID); !ok || have != m {
+			return false
+		}
+	}
+	return true
+}
+
+// ticksPerSecond: session time is counted in 100 ms.
+const ticksPerSecond = 10
+
+func affinityTicks(a *pb.SessionAffinity) uint32 {
+	if a.GetType() != pb.SessionAffinity_CLIENT_IP {
+		return 0
+	}
+	if a.GetTimeoutSeconds() == 0 {
+		return nexthop.DefaultAffinityTimeout
+	}
+	return a.GetTimeoutSeconds() * ticksPerSecond
+}
+
+func hashFields(fields []pb.FloatingIP_HashField) nexthop.HashFields {
+	bits := map[pb.FloatingIP_HashField]nexthop.HashFields{
+		pb.FloatingIP_SOURCE_IP:        nexthop.HashSource,
+		pb.FloatingIP_DESTINATION_IP:   nexthop.HashDestination,
+		pb.FloatingIP_IP_PROTOCOL:      nexthop.HashProtocol,
+		pb.FloatingIP_SOURCE_PORT:      nexthop.HashSourcePort,
+		pb.FloatingIP_DESTINATION_PORT: nexthop.HashDestinationPort,
+	}
+	var all nexthop.HashFields
+	for _, f := range fields {
+		all |= bits[f]
+	}
+	return all
+}

@@ -1,0 +1,244 @@
+package agent
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+
+	"github.com/vrouter-go/vrouter/agent/state"
+	"github.com/vrouter-go/vrouter/flowtable"
+	"github.com/vrouter-go/vrouter/forwarder"
+	"github.com/vrouter-go/vrouter/internal/policy"
+	"github.com/vrouter-go/vrouter/nexthop"
+	pb "github.com/vrouter-go/vrouter/proto/vrouter/v1"
+)
+
+// Explain implements pb.AgentServiceServer.
+func (s *Service) Explain(_ context.Context, req *pb.ExplainRequest) (*pb.ExplainResponse, error) {
+	if err := check(req); err != nil {
+		return nil, err
+	}
+	port, key, err := s.agent.packet(req)
+	if err != nil {
+		return nil, rpcError(err)
+	}
+	return s.agent.explain(port, key), nil
+}
+
+// packet turns a request into the packet that it describes.
+func (a *Agent) packet(req *pb.ExplainRequest) (port uint16, key flowtable.Key, err error) {
+	bad := func(field, format string, args ...any) error {
+		return &state.Error{Violations: []state.Violation{{Upsert: -1, Request: field, Description: fmt.Sprintf(format, args...)}}}
+	}
+	snap := a.options.Forwarder.Snapshot()
+	name := req.GetVirtualMachineInterface()
+	for i := range snap.Interfaces {
+		if itf := &snap.Interfaces[i]; itf.Kind != forwarder.Absent && itf.Name == name {
+			port = uint16(i)
+		}
+	}
+	if port == 0 {
+		return 0, key, bad("virtualMachineInterface", "%s does not exist; `vrctl get VirtualMachineInterface` lists them, and vhost0 is the node", name)
+	}
+	dst, err := netip.ParseAddr(req.GetDestination())
+	if err != nil {
+		return 0, key, bad("destination", "%v", err)
+	}
+	dst = dst.Unmap()
+	key = flowtable.Key{
+		Dst: dst.As16(), Proto: uint8(req.GetProtocol()), VRF: snap.Interfaces[port].VRF,
+		SrcPort: uint16(req.GetSourcePort()), DstPort: uint16(req.GetDestinationPort()),
+	}
+	if key.Proto <= uint8(pb.Protocol_ICMP) {
+		key.Proto = uint8(pb.Protocol_ICMP)
+		if dst.Is6() {
+			key.Proto = uint8(pb.Protocol_ICMPV6)
+		}
+	}
+	src, ok := sourceOf(&snap.Interfaces[port], dst)
+	if req.GetSource() != "" {
+		if src, err = netip.ParseAddr(req.GetSource()); err != nil || src.Unmap().Is4() != dst.Is4() {
+			return 0, key, bad("source", "must be an address of the same family as the destination %s", dst)
+		}
+	} else if !ok {
+		return 0, key, bad("source", "%s has no address of the family of %s; give one of its addresses", name, dst)
+	}
+	key.Src = src.As16()
+	if key.SrcPort == 0 {
+		key.SrcPort = a.freePort(key)
+	}
+	return port, key, nil
+}
+
+// sourceOf returns the first own address of an interface in the family of dst.
+func sourceOf(itf *forwarder.Interface, dst netip.Addr) (netip.Addr, bool) {
+	for _, r := range itf.Sources {
+		if a := netip.AddrFrom16(r.Address).Unmap(); r.Bits == 128 && a.Is4() == dst.Is4() {
+			return a, true
+		}
+	}
+	return netip.Addr{}, false
+}
+
+// freePort returns a source port that no live session of this pair uses.
+func (a *Agent) freePort(key flowtable.Key) uint16 {
+	flows := a.options.Forwarder.Flows()
+	reader := flows.NewReader()
+	defer reader.Close()
+	const first, last = 49152, 65535 // RFC 6335 §6: dynamic ports
+	for p := first; p <= last; p++ {
+		key.SrcPort = uint16(p)
+		if flows.Lookup(&key, flows.Hash(&key)) == 0 {
+			return uint16(p)
+		}
+	}
+	return first
+}
+
+// explain tells the journey of a packet.
+func (a *Agent) explain(port uint16, key flowtable.Key) *pb.ExplainResponse {
+	e := a.options.Forwarder.Explain(port, key)
+	v := a.flowView()
+	x := &pb.ExplainResponse{
+		Rule: v.names.Rule(e.Rule), Packet: tuple(key), Rewritten: tuple(e.Rewritten),
+		Output: portName(v.snap, e.Output), Generation: v.snap.Generation, FloatingIp: v.floatingIP(key),
+	}
+	if e.Member != 0 {
+		x.Member = x.GetOutput()
+	}
+	if e.Session != 0 {
+		x.Session = a.liveFlow(v, e.Session)
+	}
+	switch e.Verdict {
+	case "FORWARD":
+		x.Verdict, x.Reason = pb.Verdict_FORWARD, "new session"
+		if x.GetSession() != nil {
+			x.Reason = "live session"
+		}
+	case "LOCAL":
+		x.Verdict, x.Reason, x.Reply = pb.Verdict_REPLY, "for the vRouter itself", localReply(key.Proto)
+	default:
+		d := e.Reason.Describe()
+		x.Verdict, x.Reason, x.Doc, x.Remedy = pb.Verdict_DROP, d.Name, d.Cause, d.Remedy
+		x.Reply = dropReply(e, key.Proto)
+	}
+	for i := range e.Steps {
+		x.Steps = append(x.Steps, v.step(&e.Steps[i]))
+	}
+	return x
+}
+
+// liveFlow describes a session unless it has ended meanwhile.
+func (a *Agent) liveFlow(v *flowView, ref flowtable.Ref) *pb.Flow {
+	flows := a.options.Forwarder.Flows()
+	reader := flows.NewReader()
+	defer reader.Close()
+	if s := flows.Session(ref); s.Live() {
+		return v.flow(ref, s)
+	}
+	return nil
+}
+
+func localReply(proto uint8) string {
+	switch pb.Protocol_Value(proto) {
+	case pb.Protocol_ICMP:
+		return "ICMP echo reply"
+	case pb.Protocol_ICMPV6:
+		return "ICMPv6 echo reply"
+	}
+	return ""
+}
+
+// dropReply is what the sender of a refused packet gets.
+func dropReply(e forwarder.Explanation, proto uint8) string {
+	switch {
+	case e.Verdict == "REFUSE" && proto == uint8(pb.Protocol_TCP):
+		return "TCP RST"
+	case e.Verdict == "REFUSE":
+		return "ICMP port unreachable"
+	case e.Reason == forwarder.DropNoRoute:
+		return "ICMP host unreachable"
+	}
+	return ""
+}
+
+// step turns one step of the engine's trace into words.
+func (v *flowView) step(s *forwarder.Step) *pb.ExplainStep {
+	say := func(stage, result, detail string) *pb.ExplainStep {
+		return &pb.ExplainStep{Stage: stage, Result: result, Detail: detail}
+	}
+	addr := netip.AddrFrom16(s.Address).Unmap().String()
+	switch s.Stage {
+	case forwarder.StageSource:
+		if s.Reason != forwarder.DropUnknown {
+			return say("anti-spoof", s.Reason.String(), addr+" may not be sent from here")
+		}
+		return say("anti-spoof", addr+" belongs here", "")
+	case forwarder.StageSession:
+		return say("session", "live session", "its binding and member stay while they are valid")
+	case forwarder.StageRoute:
+		return say("route", s.Prefix().String()+" in "+v.vrf(s.VRF), v.hopName(s.Route.NextHop)+v.inNetwork(s.Route.Network))
+	case forwarder.StageNoRoute:
+		return say("route", "no route to "+addr+" in "+v.vrf(s.VRF), "")
+	case forwarder.StageLocal:
+		return say("local", "the vRouter itself", "")
+	case forwarder.StageFallback:
+		return say("floating-ip", "port is not mapped by "+s.Floating.Name, "the address is the node's own: to vhost0")
+	case forwarder.StageUnmapped:
+		return say("floating-ip", "port is not mapped by "+s.Floating.Name, "refused")
+	case forwarder.StageNoMember:
+		return say("floating-ip", s.Floating.Name+" has no usable member", fmt.Sprintf("%d members, none takes new flows", s.Service.Group.Len()))
+	case forwarder.StageMember:
+		return say("member", v.member(&s.Member), v.chosen(s))
+	case forwarder.StageKept:
+		return say("member", "kept: "+netip.AddrFrom16(s.Member.Address).Unmap().String(), "the live session stays with its member")
+	case forwarder.StageNetwork:
+		return say("network-policy", verdictText(s.Verdict), fmt.Sprintf("%s by rule %s", v.networks(&s.Query), v.names.Rule(uint32(s.Verdict.Rule))))
+	case forwarder.StageSecurity:
+		return say("security-policy", verdictText(s.Verdict), fmt.Sprintf("%s by rule %s", s.Verdict.Stage, v.names.Rule(uint32(s.Verdict.Rule))))
+	case forwarder.StageForward:
+		return say("output", "forwarded", "")
+	}
+	return say("end", s.Reason.String(), s.Reason.Describe().Cause)
+}
+
+func verdictText(v policy.Verdict) string {
+	if v.Pass {
+		return "pass"
+	}
+	return "deny"
+}
+
+func (v *flowView) member(m *nexthop.Member) string {
+	text := portName(v.snap, m.Interface) + " at " + netip.AddrFrom16(m.Address).Unmap().String()
+	if m.Port != 0 {
+		text += fmt.Sprintf(" port %d", m.Port)
+	}
+	return text
+}
+
+func (v *flowView) chosen(s *forwarder.Step) string {
+	if s.Sticky {
+		return "session affinity: the client's member"
+	}
+	return fmt.Sprintf("hash %#016x over %d of %d members", s.Hash, s.Service.Group.Usable(), s.Service.Group.Len())
+}
+
+// networkName names the network with policy's number id: its VRF's name.
+func (v *flowView) networkName(id uint32) string {
+	if id == 0 {
+		return "no network"
+	}
+	return v.vrf(uint16(id - 1))
+}
+
+func (v *flowView) inNetwork(id uint32) string {
+	if id == 0 {
+		return ""
+	}
+	return ", network " + v.networkName(id)
+}
+
+func (v *flowView) networks(q *policy.Query) string {
+	return v.networkName(q.SrcNetwork) + " → " + v.networkName(q.DstNetwork)
+}

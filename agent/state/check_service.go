@@ -1,0 +1,194 @@
+package state
+
+import (
+	"fmt"
+	"net/netip"
+
+	pb "github.com/vrouter-go/vrouter/proto/vrouter/v1"
+)
+
+func (c *checker) floatingIP(k Key, fip *pb.FloatingIP) {
+	place := c.PlaceOf(fip)
+	field := "spec.address"
+	if fip.GetAddress() == "" {
+		field = "spec.parent"
+	}
+	if !place.Address.IsValid() {
+		return // a bad address or parent, reported already
+	}
+	if _, ok := c.unicast(k, field, place.Address.String()); !ok {
+		return
+	}
+	c.addressOwners(k, field, place, fip)
+	c.sharing(k, field, place, fip)
+	for i, m := range Members(fip) {
+		c.member(k, i, place, fip, m)
+	}
+}
+
+// addressOwners refuses a floating IP at an address that somebody else has. The
+// node's own addresses are no clash: ports that are not mapped are the node's.
+func (c *checker) addressOwners(k Key, field string, place Place, fip *pb.FloatingIP) {
+	at := thing{claimAddress, place.Network, place.Address.String()}
+	for owner := range c.claimed[at] {
+		switch {
+		case owner.Kind == Fabric:
+		case owner == Key{InstanceIP, fip.GetParent()}:
+			if len(c.Get(owner).GetInstanceIp().GetVirtualMachineInterfaces()) > 0 {
+				c.report.add(k, field, "%s has interfaces of its own at %s, and only one of them can answer; leave its virtualMachineInterfaces out", owner, place.Address)
+			}
+		default:
+			c.report.add(k, field, "%s", taken(at, owner))
+		}
+	}
+}
+
+// sharing lets several floating IPs have one address, as the NodePorts of a node
+// do, while each serves ports of its own.
+func (c *checker) sharing(k Key, field string, place Place, fip *pb.FloatingIP) {
+	mine := mappingsOf(fip)
+	for _, name := range c.FloatingIPsAt(place) {
+		if name == k.Name {
+			continue
+		}
+		other := c.Get(Key{FloatingIP, name}).GetFloatingIp()
+		theirs := mappingsOf(other)
+		if len(mine) == 0 || len(theirs) == 0 || egress(fip) || egress(other) {
+			c.report.add(k, field, "%s in network %s belongs to FloatingIP/%s; two floating IPs share an address only when both have port mappings and direction INGRESS",
+				place.Address, place.Network, name)
+			continue
+		}
+		for p, i := range mine {
+			if _, ok := theirs[p]; ok {
+				c.report.add(k, fmt.Sprintf("spec.floatingIpPortMappings.portMappings[%d].srcPort", i),
+					"%s port %d at %s is served by FloatingIP/%s; choose another port", pb.Protocol_Value(p.proto), p.port, place.Address, name)
+			}
+		}
+	}
+}
+
+type servicePort struct {
+	proto uint8
+	port  uint16
+}
+
+func mappingsOf(fip *pb.FloatingIP) map[servicePort]int {
+	ports := map[servicePort]int{}
+	for i, m := range fip.GetFloatingIpPortMappings().GetPortMappings() {
+		ports[servicePort{Protocol(m), uint16(m.GetSrcPort())}] = i
+	}
+	return ports
+}
+
+func egress(fip *pb.FloatingIP) bool {
+	return fip.GetDirection() == pb.FloatingIP_EGRESS || fip.GetDirection() == pb.FloatingIP_BOTH
+}
+
+func (c *checker) member(k Key, i int, place Place, fip *pb.FloatingIP, m *pb.Member) {
+	field := fmt.Sprintf("spec.members[%d]", i)
+	nameField := field + ".virtualMachineInterface"
+	if len(fip.GetVirtualMachineInterfaces()) > 0 {
+		nameField = fmt.Sprintf("spec.virtualMachineInterfaces[%d]", i)
+	}
+	name := m.GetVirtualMachineInterface()
+	vmi := c.Get(Key{VirtualMachineInterface, name}).GetVirtualMachineInterface()
+	if vmi == nil {
+		return // reported as dangling
+	}
+	a, ok := MemberAddress(m, vmi, place.Address)
+	switch {
+	case !ok:
+		c.report.add(k, nameField, "%s has no %s address, and the floating IP is %s; give the interface one, or leave it out", name, family(place.Address), place.Address)
+	case m.GetAddress() != "" && a.Is4() != place.Address.Is4():
+		c.report.add(k, field+".address", "%s must be of the same family as the floating IP %s", a, place.Address)
+	case m.GetAddress() != "" && !hasAddress(vmi, a):
+		c.report.add(k, field+".address", "%s is not an address of %s; give one of its addresses or of its allowedAddressPairs", a, name)
+	}
+	mapped := mappingsOf(fip)
+	for j, t := range m.GetTargetPorts() {
+		if _, ok := mapped[servicePort{Protocol(t), uint16(t.GetSrcPort())}]; !ok {
+			c.report.add(k, fmt.Sprintf("%s.targetPorts[%d].srcPort", field, j), "%s port %d is not among floatingIpPortMappings; map it there first",
+				pb.Protocol_Value(Protocol(t)), t.GetSrcPort())
+		}
+	}
+}
+
+func hasAddress(vmi *pb.VirtualMachineInterface, a netip.Addr) bool {
+	for _, s := range vmi.GetAddresses() {
+		if canonical(s) == a.String() {
+			return true
+		}
+	}
+	for _, pair := range vmi.GetAllowedAddressPairs() {
+		if p, err := netip.ParsePrefix(pair.GetPrefix()); err == nil && p.IsSingleIP() && p.Addr() == a {
+			return true
+		}
+	}
+	return false
+}
+
+func family(a netip.Addr) string {
+	if a.Is4() {
+		return "IPv4"
+	}
+	return "IPv6"
+}
+
+func (c *checker) networkPolicy(k Key, np *pb.NetworkPolicy) {
+	attached := map[string]bool{}
+	for _, name := range np.GetVirtualNetworks() {
+		attached[name] = true
+	}
+	names := map[string]int{}
+	for i, rule := range np.GetRules() {
+		field := fmt.Sprintf("spec.rules[%d]", i)
+		if j, ok := names[rule.GetName()]; ok && rule.GetName() != "" {
+			c.report.add(k, field+".name", "%q is the name of rules[%d]; give each rule its own", rule.GetName(), j)
+		}
+		names[rule.GetName()] = i
+		for _, end := range [...]struct {
+			name string
+			pb   *pb.PolicyEndpoint
+		}{{"source", rule.GetSource()}, {"destination", rule.GetDestination()}} {
+			if vn := end.pb.GetVirtualNetwork(); vn != "" && !attached[vn] {
+				c.report.add(k, field+"."+end.name+".virtualNetwork", "the policy is not attached to %s, so the rule would never match; add %s to virtualNetworks", vn, vn)
+			}
+		}
+		src, serr := netip.ParsePrefix(rule.GetSource().GetPrefix())
+		dst, derr := netip.ParsePrefix(rule.GetDestination().GetPrefix())
+		if serr == nil && derr == nil && src.Addr().Is4() != dst.Addr().Is4() {
+			c.report.add(k, field+".destination.prefix", "%s and %s are of two families, so the rule would never match; write one rule for each family", src, dst)
+		}
+	}
+}
+
+func (c *checker) securityPolicy(k Key, sp *pb.SecurityPolicy) {
+	for _, list := range [...]struct {
+		name  string
+		rules []*pb.SecurityRule
+	}{{"ingress", sp.GetIngress()}, {"egress", sp.GetEgress()}} {
+		names := map[string]int{}
+		for i, rule := range list.rules {
+			field := fmt.Sprintf("spec.%s[%d]", list.name, i)
+			if j, ok := names[rule.GetName()]; ok && rule.GetName() != "" {
+				c.report.add(k, field+".name", "%q is the name of %s[%d]; give each rule its own", rule.GetName(), list.name, j)
+			}
+			names[rule.GetName()] = i
+			for j, peer := range rule.GetPeers() {
+				c.ipBlock(k, fmt.Sprintf("%s.peers[%d].ipBlock", field, j), peer.GetIpBlock())
+			}
+		}
+	}
+}
+
+func (c *checker) ipBlock(k Key, field string, b *pb.IpBlock) {
+	cidr, err := netip.ParsePrefix(b.GetCidr())
+	if err != nil {
+		return
+	}
+	for i, s := range b.GetExcept() {
+		if p, err := netip.ParsePrefix(s); err == nil && (p.Bits() < cidr.Bits() || !cidr.Overlaps(p)) {
+			c.report.add(k, fmt.Sprintf("%s.except[%d]", field, i), "%s is not inside %s; give a part of it", p, cidr)
+		}
+	}
+}

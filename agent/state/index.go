@@ -1,0 +1,158 @@
+package state
+
+import (
+	"fmt"
+	"net/netip"
+	"strings"
+
+	pb "github.com/vrouter-go/vrouter/proto/vrouter/v1"
+)
+
+// ref is a field that names another resource.
+type ref struct {
+	field string
+	to    Key
+}
+
+// thing is something that one resource alone may have.
+type thing struct {
+	what  string // what it is, for the error: "address", "MAC address", ...
+	scope string // where it must be unique: a network, a namespace
+	value string
+}
+
+// claim is a field that takes a thing.
+type claim struct {
+	field string
+	thing
+}
+
+// references returns the resources that r names. The fields are those of the
+// JSON form.
+func references(r *pb.Resource) []ref {
+	var refs []ref
+	to := func(kind, name, field string, args ...any) {
+		if name != "" {
+			refs = append(refs, ref{fmt.Sprintf(field, args...), Key{kind, name}})
+		}
+	}
+	switch x := r.GetSpec().(type) {
+	case *pb.Resource_VirtualMachineInterface:
+		to(VirtualNetwork, x.VirtualMachineInterface.GetVirtualNetwork(), "spec.virtualNetwork")
+	case *pb.Resource_InstanceIp:
+		to(VirtualNetwork, x.InstanceIp.GetVirtualNetwork(), "spec.virtualNetwork")
+		for i, name := range x.InstanceIp.GetVirtualMachineInterfaces() {
+			to(VirtualMachineInterface, name, "spec.virtualMachineInterfaces[%d]", i)
+		}
+	case *pb.Resource_FloatingIp:
+		to(VirtualNetwork, x.FloatingIp.GetVirtualNetwork(), "spec.virtualNetwork")
+		to(InstanceIP, x.FloatingIp.GetParent(), "spec.parent")
+		for i, name := range x.FloatingIp.GetVirtualMachineInterfaces() {
+			to(VirtualMachineInterface, name, "spec.virtualMachineInterfaces[%d]", i)
+		}
+		for i, m := range x.FloatingIp.GetMembers() {
+			to(VirtualMachineInterface, m.GetVirtualMachineInterface(), "spec.members[%d].virtualMachineInterface", i)
+		}
+	case *pb.Resource_NetworkPolicy:
+		for i, name := range x.NetworkPolicy.GetVirtualNetworks() {
+			to(VirtualNetwork, name, "spec.virtualNetworks[%d]", i)
+		}
+		for i, rule := range x.NetworkPolicy.GetRules() {
+			to(VirtualNetwork, rule.GetSource().GetVirtualNetwork(), "spec.rules[%d].source.virtualNetwork", i)
+			to(VirtualNetwork, rule.GetDestination().GetVirtualNetwork(), "spec.rules[%d].destination.virtualNetwork", i)
+		}
+	case *pb.Resource_Route:
+		for i, hop := range x.Route.GetNextHops() {
+			if hop.GetInterface() != Vhost0 {
+				to(VirtualMachineInterface, hop.GetInterface(), "spec.nextHops[%d].interface", i)
+			}
+		}
+	}
+	return refs
+}
+
+// What a claim can be about.
+const (
+	claimAddress = "address"
+	claimService = "floating IP address"
+	claimMAC     = "MAC address"
+	claimVRF     = "VRF"
+	claimDevice  = "device"
+	claimRoute   = "route"
+	claimFabric  = "Fabric"
+	claimUse     = "use" // not exclusive: finds the routes of a VRF and those to vhost0
+)
+
+// claims returns the things that only one resource may have and r takes. They
+// come from r alone, but for the address of a floating IP's parent, which
+// addresses.go looks up.
+func claims(r *pb.Resource) []claim {
+	var list []claim
+	take := func(what, scope, value, field string, args ...any) {
+		list = append(list, claim{fmt.Sprintf(field, args...), thing{what, scope, value}})
+	}
+	switch x := r.GetSpec().(type) {
+	case *pb.Resource_VirtualNetwork:
+		take(claimVRF, "", VRFName(r.GetName(), x.VirtualNetwork), "spec.vrf")
+		for i, sn := range x.VirtualNetwork.GetSubnets() {
+			if sn.GetGateway() != "" {
+				take(claimAddress, r.GetName(), canonical(sn.GetGateway()), "spec.subnets[%d].gateway", i)
+			}
+		}
+	case *pb.Resource_VirtualMachineInterface:
+		vmi := x.VirtualMachineInterface
+		for i, a := range vmi.GetAddresses() {
+			take(claimAddress, vmi.GetVirtualNetwork(), canonical(a), "spec.addresses[%d]", i)
+		}
+		take(claimMAC, vmi.GetVirtualNetwork(), MAC(r.GetName(), vmi.GetMacAddress()).String(), "spec.macAddress")
+		name, guest := TapNames(r.GetName(), vmi.GetTap())
+		take(claimDevice, vmi.GetTap().GetNetns(), guest, "spec.tap.guestName")
+		if vmi.GetTap().GetNetns() != "" { // the name also tells devices apart on this node
+			take(claimDevice, "", name, "spec.tap.name")
+		}
+	case *pb.Resource_InstanceIp:
+		take(claimAddress, x.InstanceIp.GetVirtualNetwork(), canonical(x.InstanceIp.GetAddress()), "spec.address")
+	case *pb.Resource_FloatingIp:
+		if x.FloatingIp.GetAddress() != "" {
+			take(claimService, x.FloatingIp.GetVirtualNetwork(), canonical(x.FloatingIp.GetAddress()), "spec.address")
+		} else {
+			take(claimService, "parent", x.FloatingIp.GetParent(), "spec.parent")
+		}
+	case *pb.Resource_Route:
+		take(claimRoute, x.Route.GetVrf(), x.Route.GetPrefix(), "spec.prefix")
+		take(claimUse, "vrf", x.Route.GetVrf(), "spec.vrf")
+		for i, hop := range x.Route.GetNextHops() {
+			if hop.GetVrf() != "" {
+				take(claimUse, "vrf", hop.GetVrf(), "spec.nextHops[%d].vrf", i)
+			}
+			if hop.GetInterface() == Vhost0 {
+				take(claimUse, "interface", Vhost0, "spec.nextHops[%d].interface", i)
+			}
+		}
+	case *pb.Resource_Fabric:
+		take(claimFabric, "", "", "name")
+		for i, a := range x.Fabric.GetNodeAddresses() {
+			take(claimAddress, FabricNetwork, canonical(a), "spec.nodeAddresses[%d]", i)
+		}
+		if v := x.Fabric.GetVhost0(); v != nil {
+			take(claimDevice, v.GetNetns(), VhostName(v), "spec.vhost0.name")
+			if v.GetNetns() != "" {
+				take(claimDevice, "", VhostName(v), "spec.vhost0.name")
+			}
+			for i, p := range v.GetAddresses() {
+				host, _, _ := strings.Cut(p, "/")
+				take(claimAddress, FabricNetwork, canonical(host), "spec.vhost0.addresses[%d]", i)
+			}
+		}
+	}
+	return list
+}
+
+// canonical writes an address in its shortest form, so that two spellings are
+// one address. What is no address stays as it is; validation refuses it.
+func canonical(s string) string {
+	if a, err := netip.ParseAddr(s); err == nil {
+		return a.String()
+	}
+	return s
+}

@@ -1,0 +1,256 @@
+package state
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+
+	"google.golang.org/protobuf/proto"
+
+	pb "github.com/vrouter-go/vrouter/proto/vrouter/v1"
+)
+
+// Limits of a transaction and of the state that it makes.
+const (
+	MaxResources  = 500_000
+	MaxInterfaces = 4094 // forwarder.MaxPorts less port 0 and vhost0
+	MaxNetworks   = 4095 // beside ip-fabric
+)
+
+// Request is a transaction: upserts and deletes take effect together.
+type Request struct {
+	Owner   string // who writes
+	Upserts []*pb.Resource
+	Deletes []Key
+	// Sweep are deletes that the request does not list itself: what a prune or the
+	// end of a snapshot removes.
+	Sweep []Key
+}
+
+// Change is what a transaction did to one resource; nil = absent.
+type Change struct {
+	Key      Key
+	Old, New *pb.Resource
+}
+
+// Transaction is a change that the state shows already and that can still be
+// taken back. It ends with Commit or Rollback, before the next one begins.
+type Transaction struct {
+	state   *State
+	changes []Change
+	undo    []undo
+	results []*pb.ResourceResult
+}
+
+type undo struct {
+	key Key
+	old *object
+}
+
+// Begin carries out a request and checks the state that it makes. The error is
+// an *Error, and the state is then as before. The resources of the request
+// belong to the state afterwards and must not be changed.
+func (s *State) Begin(req Request) (*Transaction, error) {
+	r := &report{upserts: make(map[Key]int, len(req.Upserts)), fields: make(map[Key]string, len(req.Upserts))}
+	r.request(req)
+	if err := r.err(); err != nil {
+		return nil, err
+	}
+	tx := &Transaction{state: s}
+	next := s.generation + 1
+	for _, res := range req.Upserts {
+		tx.upsert(res, req.Owner, next)
+	}
+	tx.remove(req.Deletes, true)
+	tx.remove(req.Sweep, false)
+	c := checker{State: s, report: r, deleted: map[Key]struct{}{}}
+	for _, ch := range tx.changes {
+		if ch.New == nil {
+			c.deleted[ch.Key] = struct{}{}
+		}
+	}
+	c.deletes(req.Deletes)
+	c.limits()
+	for k := range tx.closure() {
+		c.resource(k)
+	}
+	if err := r.err(); err != nil {
+		tx.Rollback()
+		return nil, err
+	}
+	slices.SortFunc(tx.results, func(a, b *pb.ResourceResult) int {
+		return keyOf(a.GetKey()).Compare(keyOf(b.GetKey()))
+	})
+	return tx, nil
+}
+
+func keyOf(k *pb.ResourceKey) Key { return Key{k.GetKind(), k.GetName()} }
+
+// request checks what can be said about a request without the state.
+func (r *report) request(req Request) {
+	for i, res := range req.Upserts {
+		k := KeyOf(res)
+		if first, ok := r.upserts[k]; ok && k.Kind != "" {
+			r.list = append(r.list, Violation{
+				Upsert: i, Request: fmt.Sprintf("upserts[%d]", i), Resource: k, Field: "name",
+				Description: fmt.Sprintf("is in the transaction already, as upserts[%d]; give each resource once", first),
+			})
+			continue
+		}
+		r.upserts[k], r.fields[k] = i, specField(res)
+		r.messageRules(k, res)
+	}
+	for i, k := range req.Deletes {
+		if _, ok := r.upserts[k]; ok {
+			r.list = append(r.list, Violation{
+				Upsert: -1, Request: fmt.Sprintf("deletes[%d]", i), Resource: k, Field: "name",
+				Description: "is both upserted and deleted in one transaction; leave one out",
+			})
+		}
+	}
+}
+
+// upsert puts a resource into the state unless it says what is there already.
+func (tx *Transaction) upsert(res *pb.Resource, owner string, generation uint64) {
+	k := KeyOf(res)
+	o := &object{sum: sum(k, res), refs: references(res), claims: claims(res)}
+	old := tx.state.objects[k.Kind][k.Name]
+	if old != nil && old.sum == o.sum && old.res.GetOwner() == owner {
+		tx.result(k, pb.ResourceResult_UNCHANGED)
+		return
+	}
+	o.res = proto.CloneOf(res)
+	o.res.Owner, o.res.Generation = owner, generation
+	outcome := pb.ResourceResult_CREATED
+	if old != nil {
+		outcome = pb.ResourceResult_UPDATED
+	}
+	tx.put(k, o)
+	tx.result(k, outcome)
+}
+
+// remove takes resources out of the state.
+func (tx *Transaction) remove(keys []Key, report bool) {
+	for _, k := range keys {
+		if tx.state.Get(k) == nil {
+			if report {
+				tx.result(k, pb.ResourceResult_NOT_FOUND)
+			}
+			continue
+		}
+		tx.put(k, nil)
+		tx.result(k, pb.ResourceResult_DELETED)
+	}
+}
+
+func (tx *Transaction) put(k Key, o *object) {
+	old := tx.state.put(k, o)
+	tx.undo = append(tx.undo, undo{k, old})
+	ch := Change{Key: k}
+	if old != nil {
+		ch.Old = old.res
+	}
+	if o != nil {
+		ch.New = o.res
+	}
+	tx.changes = append(tx.changes, ch)
+}
+
+func (tx *Transaction) result(k Key, outcome pb.ResourceResult_Outcome) {
+	tx.results = append(tx.results, &pb.ResourceResult{Key: k.Proto(), Outcome: outcome})
+}
+
+// Changes returns what the transaction changes, in no order.
+func (tx *Transaction) Changes() []Change { return tx.changes }
+
+// Results returns what became of each resource, by kind and name.
+func (tx *Transaction) Results() []*pb.ResourceResult { return tx.results }
+
+// Commit makes the transaction stay. One that changes nothing makes no new
+// generation.
+func (tx *Transaction) Commit() {
+	if len(tx.changes) > 0 {
+		tx.state.generation++
+	}
+	tx.undo = nil
+}
+
+// Rollback puts the state back as it was.
+func (tx *Transaction) Rollback() {
+	for _, u := range slices.Backward(tx.undo) {
+		tx.state.put(u.key, u.old)
+	}
+	tx.undo = nil
+}
+
+// Affected returns every resource whose meaning the transaction may change: the
+// changed ones, those that they name or named, and those that name them,
+// directly or through one another.
+func (tx *Transaction) Affected() []Key {
+	keys := tx.closure()
+	for _, ch := range tx.changes {
+		for _, res := range [...]*pb.Resource{ch.Old, ch.New} {
+			for _, r := range references(res) {
+				keys[r.to] = struct{}{}
+			}
+		}
+	}
+	return slices.SortedFunc(maps.Keys(keys), Key.Compare)
+}
+
+// closure returns the changed resources and those that name them, directly or
+// through one another.
+func (tx *Transaction) closure() map[Key]struct{} {
+	keys := map[Key]struct{}{}
+	var visit func(Key)
+	visit = func(k Key) {
+		if _, ok := keys[k]; ok {
+			return
+		}
+		keys[k] = struct{}{}
+		for referrer := range tx.state.referrers[k] {
+			visit(referrer)
+		}
+	}
+	for _, ch := range tx.changes {
+		visit(ch.Key)
+		for _, use := range uses(ch) {
+			for k := range tx.state.claimed[use] {
+				visit(k)
+			}
+		}
+	}
+	return keys
+}
+
+// uses returns what others use without naming the changed resource: a network's
+// VRF, and the node's port.
+func uses(ch Change) []thing {
+	switch ch.Key.Kind {
+	case VirtualNetwork:
+		return []thing{
+			{claimUse, "vrf", VRFName(ch.Key.Name, ch.Old.GetVirtualNetwork())},
+			{claimUse, "vrf", VRFName(ch.Key.Name, ch.New.GetVirtualNetwork())},
+		}
+	case Fabric:
+		return []thing{{claimUse, "interface", Vhost0}}
+	}
+	return nil
+}
+
+// Restore makes the state what an earlier process kept. Resources keep their
+// owner and generation. The error is an *Error and the state is then empty.
+func (s *State) Restore(generation uint64, resources []*pb.Resource) error {
+	tx, err := s.Begin(Request{Upserts: resources})
+	if err != nil {
+		return err
+	}
+	for _, res := range resources {
+		k := KeyOf(res)
+		o := s.objects[k.Kind][k.Name]
+		s.put(k, &object{res: proto.CloneOf(res), sum: o.sum, refs: o.refs, claims: o.claims})
+	}
+	tx.Commit()
+	s.generation = generation
+	return nil
+}

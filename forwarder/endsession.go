@@ -1,0 +1,15 @@
+package forwarder
+
+import "github.com/vrouter-go/vrouter/flowtable"
+
+// EndSession removes a live session, as an operator asks; its next packet is
+// decided anew. It reports whether there was one. Control path: the caller found
+// the session by Table.Range and is still inside it.
+func (f *Forwarder) EndSession(ref flowtable.Ref) bool {
+	charged := f.flows.Session(ref).Port()
+	if !f.flows.Remove(ref) {
+		return false
+	}
+	f.refund(charged)
+	return true
+}
