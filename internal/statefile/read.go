@@ -48,7 +48,7 @@ func expand(path string) ([]string, error) {
 	}
 	info, err := os.Stat(path)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("%s: no such file or directory; give a state file, a directory of them, or - for standard input: %w", path, fs.ErrNotExist)
+		return nil, fmt.Errorf("%s: %w; give a state file, a directory of them, or - for standard input", path, fs.ErrNotExist)
 	}
 	if err != nil {
 		return nil, err
@@ -67,7 +67,7 @@ func expand(path string) ([]string, error) {
 		}
 	}
 	if len(files) == 0 {
-		return nil, fmt.Errorf("%s: the directory holds no .yaml, .yml or .json file: %w", path, fs.ErrNotExist)
+		return nil, fmt.Errorf("%s: %w: the directory holds no .yaml, .yml or .json file", path, fs.ErrNotExist)
 	}
 	return files, nil
 }

@@ -1,0 +1,255 @@
+package main
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/vrouter-go/vrouter/internal/statefile"
+	vrouterv1 "github.com/vrouter-go/vrouter/proto/vrouter/v1"
+)
+
+// resourceColumn is a column of a table of resources.
+type resourceColumn = column[*vrouterv1.Resource]
+
+// resourceColumns are the columns of a kind, between its name and what all kinds have.
+func resourceColumns(kind string) []resourceColumn {
+	columns := []resourceColumn{{title: "NAME", value: (*vrouterv1.Resource).GetName}}
+	columns = append(columns, map[string][]resourceColumn{
+		"VirtualNetwork": networkColumns, "VirtualMachineInterface": interfaceColumns, "InstanceIP": instanceColumns, "FloatingIP": floatingColumns,
+		"NetworkPolicy": networkPolicyColumns, "SecurityPolicy": securityPolicyColumns, "Route": routeColumns, "Fabric": fabricColumns,
+	}[kind]...)
+	return append(columns,
+		resourceColumn{title: "OWNER", wide: true, value: (*vrouterv1.Resource).GetOwner},
+		resourceColumn{title: "GENERATION", wide: true, value: func(r *vrouterv1.Resource) string { return strconv.FormatUint(r.GetGeneration(), 10) }},
+	)
+}
+
+var networkColumns = []resourceColumn{
+	{title: "SUBNETS", value: func(r *vrouterv1.Resource) string {
+		return list(r.GetVirtualNetwork().GetSubnets(), (*vrouterv1.Subnet).GetPrefix)
+	}},
+	{title: "GATEWAYS", value: func(r *vrouterv1.Resource) string {
+		return list(r.GetVirtualNetwork().GetSubnets(), (*vrouterv1.Subnet).GetGateway)
+	}},
+	{title: "VRF", wide: true, value: statefile.VRF},
+}
+
+var interfaceColumns = []resourceColumn{
+	{title: "NETWORK", value: func(r *vrouterv1.Resource) string { return r.GetVirtualMachineInterface().GetVirtualNetwork() }},
+	{title: "ADDRESSES", value: func(r *vrouterv1.Resource) string {
+		return strings.Join(r.GetVirtualMachineInterface().GetAddresses(), ",")
+	}},
+	{title: "MAC", value: func(r *vrouterv1.Resource) string { return r.GetVirtualMachineInterface().GetMacAddress() }},
+	{title: "LABELS", value: func(r *vrouterv1.Resource) string { return labels(r.GetVirtualMachineInterface().GetLabels()) }},
+	{title: "NAMESPACE", wide: true, value: func(r *vrouterv1.Resource) string { return r.GetVirtualMachineInterface().GetNamespace() }},
+	{title: "TAP", wide: true, value: func(r *vrouterv1.Resource) string { return r.GetVirtualMachineInterface().GetTap().GetName() }},
+	{title: "NETNS", wide: true, value: func(r *vrouterv1.Resource) string { return r.GetVirtualMachineInterface().GetTap().GetNetns() }},
+}
+
+var instanceColumns = []resourceColumn{
+	{title: "ADDRESS", value: func(r *vrouterv1.Resource) string { return r.GetInstanceIp().GetAddress() }},
+	{title: "NETWORK", value: func(r *vrouterv1.Resource) string { return r.GetInstanceIp().GetVirtualNetwork() }},
+	{title: "INTERFACES", value: func(r *vrouterv1.Resource) string {
+		return strings.Join(r.GetInstanceIp().GetVirtualMachineInterfaces(), ",")
+	}},
+}
+
+var floatingColumns = []resourceColumn{
+	{title: "ADDRESS", value: func(r *vrouterv1.Resource) string {
+		if parent := r.GetFloatingIp().GetParent(); r.GetFloatingIp().GetAddress() == "" && parent != "" {
+			return "of " + parent
+		}
+		return r.GetFloatingIp().GetAddress()
+	}},
+	{title: "NETWORK", value: func(r *vrouterv1.Resource) string { return r.GetFloatingIp().GetVirtualNetwork() }},
+	{title: "PORTS", value: func(r *vrouterv1.Resource) string {
+		mappings := r.GetFloatingIp().GetFloatingIpPortMappings()
+		if mappings == nil {
+			return "all"
+		}
+		return list(mappings.GetPortMappings(), portMapping)
+	}},
+	{title: "MEMBERS", value: func(r *vrouterv1.Resource) string { return list(members(r.GetFloatingIp()), member) }},
+	{title: "AFFINITY", wide: true, value: func(r *vrouterv1.Resource) string {
+		if a := r.GetFloatingIp().GetSessionAffinity(); a.GetType() == vrouterv1.SessionAffinity_CLIENT_IP {
+			return "CLIENT_IP"
+		}
+		return "NONE"
+	}},
+	{title: "DIRECTION", wide: true, value: func(r *vrouterv1.Resource) string {
+		if d := r.GetFloatingIp().GetDirection(); d != vrouterv1.FloatingIP_DIRECTION_UNSPECIFIED {
+			return d.String()
+		}
+		return "INGRESS"
+	}},
+}
+
+// members of a floating IP, the short form written out.
+func members(f *vrouterv1.FloatingIP) []*vrouterv1.Member {
+	all := slices.Clone(f.GetMembers())
+	for _, name := range f.GetVirtualMachineInterfaces() {
+		all = append(all, &vrouterv1.Member{VirtualMachineInterface: name})
+	}
+	return all
+}
+
+// member writes web-1, or web-1(DRAINING,×2) where it is not an ordinary one.
+func member(m *vrouterv1.Member) string {
+	var notes []string
+	if s := m.GetState(); s != vrouterv1.Member_STATE_UNSPECIFIED && s != vrouterv1.Member_READY {
+		notes = append(notes, s.String())
+	}
+	if m.GetWeight() > 1 {
+		notes = append(notes, fmt.Sprintf("×%d", m.GetWeight()))
+	}
+	if len(notes) == 0 {
+		return m.GetVirtualMachineInterface()
+	}
+	return m.GetVirtualMachineInterface() + "(" + strings.Join(notes, " ") + ")"
+}
+
+// portMapping writes 80→8080/TCP, or 80/TCP where the port stays.
+func portMapping(m *vrouterv1.PortMapping) string {
+	protocol := "TCP"
+	if m.GetProtocol() != vrouterv1.Protocol_PROTOCOL_UNSPECIFIED {
+		protocol = m.GetProtocol().String()
+	}
+	if m.GetDstPort() == 0 || m.GetDstPort() == m.GetSrcPort() {
+		return fmt.Sprintf("%d/%s", m.GetSrcPort(), protocol)
+	}
+	return fmt.Sprintf("%d→%d/%s", m.GetSrcPort(), m.GetDstPort(), protocol)
+}
+
+var networkPolicyColumns = []resourceColumn{
+	{title: "NETWORKS", value: func(r *vrouterv1.Resource) string {
+		return strings.Join(r.GetNetworkPolicy().GetVirtualNetworks(), ",")
+	}},
+	{title: "RULES", value: func(r *vrouterv1.Resource) string { return strconv.Itoa(len(r.GetNetworkPolicy().GetRules())) }},
+	{title: "IN ORDER", wide: true, value: func(r *vrouterv1.Resource) string {
+		var rules []string
+		for _, rule := range r.GetNetworkPolicy().GetRules() {
+			rules = append(rules, networkRule(rule))
+		}
+		return strings.Join(rules, "; ")
+	}},
+}
+
+// networkRule writes a rule as Contrail does: PASS TCP pods <> services 80.
+func networkRule(r *vrouterv1.NetworkPolicyRule) string {
+	arrow, protocol := ">", "ANY"
+	if r.GetDirection() == vrouterv1.NetworkPolicyRule_BOTH {
+		arrow = "<>"
+	}
+	if p := r.GetProtocol(); p != vrouterv1.Protocol_PROTOCOL_UNSPECIFIED {
+		protocol = p.String()
+	}
+	words := []string{enumName(r.GetAction()), protocol, endpoint(r.GetSource()), arrow, endpoint(r.GetDestination())}
+	for _, p := range r.GetDestinationPorts() {
+		words = append(words, portRange(p))
+	}
+	return strings.Join(words, " ")
+}
+
+func endpoint(e *vrouterv1.PolicyEndpoint) string {
+	switch {
+	case e.GetVirtualNetwork() != "" && e.GetPrefix() != "":
+		return e.GetVirtualNetwork() + ":" + e.GetPrefix()
+	case e.GetVirtualNetwork() != "":
+		return e.GetVirtualNetwork()
+	case e.GetPrefix() != "":
+		return e.GetPrefix()
+	}
+	return "any"
+}
+
+func portRange(p *vrouterv1.PortRange) string {
+	if p.GetEnd() == 0 || p.GetEnd() == p.GetStart() {
+		return strconv.Itoa(int(p.GetStart()))
+	}
+	return fmt.Sprintf("%d-%d", p.GetStart(), p.GetEnd())
+}
+
+var securityPolicyColumns = []resourceColumn{
+	{title: "NAMESPACE", value: func(r *vrouterv1.Resource) string { return r.GetSecurityPolicy().GetNamespace() }},
+	{title: "SUBJECT", value: func(r *vrouterv1.Resource) string { return selector(r.GetSecurityPolicy().GetSubject()) }},
+	{title: "INGRESS RULES", value: func(r *vrouterv1.Resource) string { return strconv.Itoa(len(r.GetSecurityPolicy().GetIngress())) }},
+	{title: "EGRESS RULES", value: func(r *vrouterv1.Resource) string { return strconv.Itoa(len(r.GetSecurityPolicy().GetEgress())) }},
+	{title: "ISOLATES", value: func(r *vrouterv1.Resource) string {
+		policy := r.GetSecurityPolicy()
+		if types := policy.GetPolicyTypes(); len(types) > 0 {
+			return list(types, vrouterv1.SecurityPolicy_PolicyType.String)
+		}
+		if len(policy.GetEgress()) > 0 {
+			return "INGRESS,EGRESS"
+		}
+		return "INGRESS"
+	}},
+}
+
+// selector writes a label selector as kubectl does; an empty one selects all.
+func selector(s *vrouterv1.LabelSelector) string {
+	var parts []string
+	if text := labels(s.GetMatchLabels()); text != "" {
+		parts = append(parts, text)
+	}
+	for _, e := range s.GetMatchExpressions() {
+		text := e.GetKey() + " " + e.GetOperator()
+		if len(e.GetValues()) > 0 {
+			text += "(" + strings.Join(e.GetValues(), ",") + ")"
+		}
+		parts = append(parts, text)
+	}
+	if len(parts) == 0 {
+		return "all"
+	}
+	return strings.Join(parts, ",")
+}
+
+var routeColumns = []resourceColumn{
+	{title: "VRF", value: func(r *vrouterv1.Resource) string { return r.GetRoute().GetVrf() }},
+	{title: "PREFIX", value: func(r *vrouterv1.Resource) string { return r.GetRoute().GetPrefix() }},
+	{title: "NEXT HOPS", value: func(r *vrouterv1.Resource) string { return list(r.GetRoute().GetNextHops(), nextHop) }},
+}
+
+func nextHop(n *vrouterv1.NextHop) string {
+	switch t := n.GetTarget().(type) {
+	case *vrouterv1.NextHop_Interface:
+		return "interface " + t.Interface
+	case *vrouterv1.NextHop_Vrf:
+		return "vrf " + t.Vrf
+	case *vrouterv1.NextHop_Receive:
+		return "receive"
+	case *vrouterv1.NextHop_Discard:
+		return "discard"
+	}
+	return "unknown"
+}
+
+var fabricColumns = []resourceColumn{
+	{title: "NODE ADDRESSES", value: func(r *vrouterv1.Resource) string { return strings.Join(r.GetFabric().GetNodeAddresses(), ",") }},
+	{title: "VHOST0 ADDRESSES", value: func(r *vrouterv1.Resource) string {
+		return strings.Join(r.GetFabric().GetVhost0().GetAddresses(), ",")
+	}},
+	{title: "DEVICE", wide: true, value: func(r *vrouterv1.Resource) string { return r.GetFabric().GetVhost0().GetName() }},
+	{title: "ROUTES", wide: true, value: func(r *vrouterv1.Resource) string {
+		return strings.Join(r.GetFabric().GetVhost0().GetRoutes(), ",")
+	}},
+}
+
+// list joins the texts of items by commas, empty ones left out.
+func list[T any](items []T, text func(T) string) string {
+	var parts []string
+	for _, item := range items {
+		if s := text(item); s != "" {
+			parts = append(parts, s)
+		}
+	}
+	return strings.Join(parts, ",")
+}
+
+func labels(m map[string]string) string {
+	return list(slices.Sorted(maps.Keys(m)), func(k string) string { return k + "=" + m[k] })
+}

@@ -1,0 +1,146 @@
+package main
+
+import (
+	"bytes"
+	"fmt"
+	"strconv"
+	"strings"
+	"text/tabwriter"
+
+	"github.com/spf13/cobra"
+
+	"github.com/vrouter-go/vrouter/internal/statefile"
+	vrouterv1 "github.com/vrouter-go/vrouter/proto/vrouter/v1"
+)
+
+// explainFlags describe the packet.
+type explainFlags struct {
+	vmi, src, dst, proto string
+	sport, dport         uint16
+}
+
+func (a *app) explainCommand() *cobra.Command {
+	var f explainFlags
+	cmd := &cobra.Command{
+		Use:   "explain --vmi VMI --dst ADDR [--proto tcp --dport N] [--src ADDR --sport N]",
+		Short: "Tell what happens to a packet, and why",
+		Example: `  vrctl explain --vmi web-1 --dst 10.96.0.10 --proto tcp --dport 80
+  vrctl explain --vmi web-1 --dst 10.244.0.12                  # an ICMP echo request
+  vrctl explain --vmi vhost0 --dst 10.244.0.11 --dport 8080    # from the node itself
+  vrctl explain --vmi web-1 --src 10.244.0.11 --sport 40000 --dst 10.96.0.10 --dport 80 -o json`,
+		Long: `Sends no packet: the forwarder's own decision is asked, with the live sessions and the present state, and
+nothing changes. With --src and --sport of a live session the answer is what becomes of its next packet.`,
+		Args: noArguments,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			request, err := f.request()
+			if err != nil {
+				return err
+			}
+			agent, err := a.connect()
+			if err != nil {
+				return err
+			}
+			response, err := agent.Explain(cmd.Context(), request)
+			if err != nil {
+				return err
+			}
+			if a.output == "json" || a.output == "yaml" {
+				return a.printMessage(response)
+			}
+			return a.printJourney(request, response)
+		},
+	}
+	flags := cmd.Flags()
+	flags.StringVar(&f.vmi, "vmi", "", "interface that sends; vhost0 is the node itself")
+	flags.StringVar(&f.dst, "dst", "", "destination address")
+	flags.StringVar(&f.src, "src", "", "source address (default the interface's own)")
+	flags.StringVar(&f.proto, "proto", "", "tcp, udp, sctp or icmp (default tcp with --dport, otherwise icmp)")
+	flags.Uint16Var(&f.dport, "dport", 0, "destination port")
+	flags.Uint16Var(&f.sport, "sport", 0, "source port, or identifier of an echo request (default an unused one)")
+	complete(cmd, "vmi", a.completeNames("VirtualMachineInterface", (*vrouterv1.Resource).GetName, statefile.FabricInterface))
+	complete(cmd, "dst", a.completeNames("FloatingIP", func(r *vrouterv1.Resource) string { return r.GetFloatingIp().GetAddress() }))
+	complete(cmd, "proto", cobra.FixedCompletions([]string{"tcp", "udp", "sctp", "icmp"}, cobra.ShellCompDirectiveNoFileComp))
+	return cmd
+}
+
+func (f explainFlags) request() (*vrouterv1.ExplainRequest, error) {
+	const example = "vrctl explain --vmi web-1 --dst 10.96.0.10 --proto tcp --dport 80"
+	if f.vmi == "" || f.dst == "" {
+		return nil, usageError("explain needs --vmi and --dst").try(example)
+	}
+	if f.proto == "" && f.dport != 0 {
+		f.proto = "tcp"
+	}
+	protocol, err := parseProtocol(f.proto)
+	if err != nil {
+		return nil, err
+	}
+	switch protocol {
+	case vrouterv1.Protocol_TCP, vrouterv1.Protocol_UDP, vrouterv1.Protocol_SCTP:
+		if f.dport == 0 {
+			return nil, usageError("--proto %s needs --dport", f.proto).try(example)
+		}
+	case vrouterv1.Protocol_PROTOCOL_UNSPECIFIED, vrouterv1.Protocol_ICMP, vrouterv1.Protocol_ICMPV6:
+		if f.dport != 0 {
+			return nil, usageError("ICMP has no ports").try("leave --dport out, or give --proto tcp")
+		}
+		protocol = vrouterv1.Protocol_ICMP
+	default:
+		return nil, usageError("explain knows tcp, udp, sctp and icmp, not %q", f.proto).try(example)
+	}
+	return &vrouterv1.ExplainRequest{VirtualMachineInterface: f.vmi, Source: f.src, Destination: f.dst, Protocol: protocol,
+		SourcePort: uint32(f.sport), DestinationPort: uint32(f.dport)}, nil
+}
+
+// printJourney tells the steps and then the outcome.
+func (a *app) printJourney(request *vrouterv1.ExplainRequest, r *vrouterv1.ExplainResponse) error {
+	fmt.Fprintf(a.out, "%s sends %s\n\n", request.GetVirtualMachineInterface(), tuple(r.GetPacket()))
+	var steps bytes.Buffer
+	tab := tabwriter.NewWriter(&steps, 0, 0, 3, ' ', 0)
+	for i, step := range r.GetSteps() {
+		fmt.Fprintf(tab, "  %d\t%s\t%s\t%s\n", i+1, step.GetStage(), step.GetResult(), step.GetDetail())
+	}
+	if err := tab.Flush(); err != nil {
+		return err
+	}
+	for line := range strings.Lines(steps.String()) {
+		fmt.Fprintln(a.out, strings.TrimRight(line, " \n"))
+	}
+	fmt.Fprintln(a.out)
+	a.printVerdict(r)
+	return nil
+}
+
+// printVerdict writes the outcome, one fact a line, leaving out what does not apply.
+func (a *app) printVerdict(r *vrouterv1.ExplainResponse) {
+	fact := func(name, value string) {
+		if value != "" {
+			fmt.Fprintf(a.out, "%-12s %s\n", name, value)
+		}
+	}
+	switch r.GetVerdict() {
+	case vrouterv1.Verdict_DROP:
+		fact("verdict", a.paint(red, "DROP")+" "+r.GetReason())
+	default:
+		fact("verdict", a.paint(green, enumName(r.GetVerdict()))+" ("+r.GetReason()+")")
+	}
+	fact("meaning", r.GetDoc())
+	fact("try", r.GetRemedy())
+	fact("reply", r.GetReply())
+	fact("rule", r.GetRule())
+	fact("floating IP", r.GetFloatingIp())
+	fact("member", r.GetMember())
+	if r.GetRewritten() != nil && r.GetVerdict() == vrouterv1.Verdict_FORWARD {
+		fact("leaves as", tuple(r.GetRewritten()))
+	}
+	fact("output", r.GetOutput())
+	if s := r.GetSession(); s != nil {
+		fact("session", fmt.Sprintf("%s, age %s, idle %s, %s", s.GetState(), shortDuration(s.GetAge()), shortDuration(s.GetIdle()), counters(s)))
+	}
+	fact("generation", strconv.FormatUint(r.GetGeneration(), 10))
+}
+
+// tuple writes a packet: TCP 10.244.0.11:40000 > 10.96.0.10:80.
+func tuple(t *vrouterv1.Tuple) string {
+	return fmt.Sprintf("%s %s > %s", protocol(t), source(t), destination(t))
+}
