@@ -90,7 +90,7 @@ func trackData(me, peer *half, p *tcpSegment) {
 		return
 	}
 	set, unset := uint32(tcpValid|tcpAcked), uint32(tcpStale)
-	if next := me.next.Load(); after(p.end, next) {
+	if next := me.next.Load(); after(p.end, next) && w&tcpFIN == 0 { // nothing comes behind a FIN
 		me.next.CompareAndSwap(next, p.end) // a worker that got ahead of us has stored a later one
 		unset |= tcpRST                     // RFC 7857 section 2.1: packets follow, so nobody took that reset
 	}
