@@ -89,9 +89,7 @@ func (c *Compiler) compilePolicies(affected []state.Key) error {
 		}
 		for i, rule := range np.GetRules() {
 			p.Rules = append(p.Rules, c.networkRules(ruleName(name, "", rule.GetName(), i), rule)...)
-			if rule.GetAction() == pb.NetworkPolicyRule_PASS {
-				join(joins, np.GetVirtualNetworks(), rule)
-			}
+			join(joins, np.GetVirtualNetworks(), rule)
 		}
 		compiled = append(compiled, p)
 	}
@@ -107,7 +105,8 @@ func (c *Compiler) compilePolicies(affected []state.Key) error {
 	return nil
 }
 
-// join notes which networks a passing rule lets open flows to which.
+// join notes which networks a rule speaks of. A rule that denies joins them as
+// well: who is denied is told NETWORK_POLICY and the rule, not NO_ROUTE.
 func join(joins map[string]map[string]struct{}, attached []string, rule *pb.NetworkPolicyRule) {
 	ends := func(e *pb.PolicyEndpoint) []string {
 		if e.GetVirtualNetwork() != "" {
