@@ -534,3 +534,25 @@ func TestTranslateQuoteProperty(t *testing.T) {
 		}
 	})
 }
+
+// RFC 5508 REQ-3: what follows the quote is no part of the quoted packet, even where its headers would reach into it
+func TestICMPErrorHeadersBehindQuote(t *testing.T) {
+	t.Parallel()
+	a := ipFamilies["IPv6"]
+	r := newTransitRig(t)
+	c := transitCase{packet: udpTo(clientPort, a.client, a.fip, 40000, 80, "data")}
+	from, seen, _, _ := c.prepare(t, r)
+	options := make([]byte, 88) // destination options, padded; the UDP header would begin at byte 128
+	options[0], options[1], options[2], options[3] = 17, 10, 1, 84
+	quote := append(append(bytes.Clone(seen[:40]), options...), seen[40:]...)
+	quote[6] = 60
+	binary.BigEndian.PutUint16(quote[4:], uint16(len(quote)-40))
+	s := c.about(from, seen)
+	r.inject(from, build(t, errorTo(from, s.src, s.dst, 1, 4, uint32(128/8)<<24, quote)))
+	r.run()
+	r.silent(from, DropICMPErrorFormat)
+	// Without the length field the same bytes are a packet of the session.
+	r.inject(from, build(t, errorTo(from, s.src, s.dst, 1, 4, 0, quote)))
+	r.run()
+	checkICMPSums(t, r.one(clientPort))
+}
