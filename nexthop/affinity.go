@@ -151,5 +151,5 @@ func (e *affinityEntry) left(now uint32) int32 {
 	if e.service == 0 {
 		return 0
 	}
-	return max(int32(e.expires-now), 0)
+	return int32(e.expires - now)
 }

@@ -64,7 +64,13 @@ func buildCells(claims []claim) cells {
 		}
 		return cmp.Compare(x.order, y.order)
 	})
-	c := cells{index: make(map[cell]span)}
+	distinct := 0
+	for i := range claims {
+		if i == 0 || claims[i].cell != claims[i-1].cell {
+			distinct++
+		}
+	}
+	c := cells{index: make(map[cell]span, distinct)}
 	for len(claims) > 0 {
 		k, n := claims[0].cell, 1
 		for n < len(claims) && claims[n].cell == k {
