@@ -50,6 +50,7 @@ func (t *Table) Insert(r Ref) (Outcome, Ref) {
 	if second.before(&first) {
 		first, second = second, first
 	}
+	t.Touch(second.hash) // both misses at once
 	for {
 		got, owner := t.claim(&first)
 		if got == claimDone && forward != reply { // equal: one entry serves both
