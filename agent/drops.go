@@ -59,6 +59,12 @@ func (a *Agent) selectDrops(counts, before map[dropKey]uint64, interfaceName, re
 	return list
 }
 
+// Drops returns the drop counters that are not zero, most packets first.
+func (a *Agent) Drops() []*pb.DropCounter {
+	counts := a.dropCounts()
+	return a.selectDrops(counts, counts, "", "")
+}
+
 // ListDrops implements pb.AgentServiceServer.
 func (s *Service) ListDrops(_ context.Context, req *pb.ListDropsRequest) (*pb.ListDropsResponse, error) {
 	if err := check(req); err != nil {

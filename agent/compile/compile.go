@@ -32,7 +32,6 @@ type Compiler struct {
 	routes   map[state.Key][]placement // what each resource put into the networks
 	vmis     map[string]*vmi           // by name
 	fips     map[string]*floatingIP    // by name
-	services map[string]*service       // by slot name: a place, an InstanceIP, a Route
 
 	policies policies
 	now      snapshot // what the next Snapshot is made from
@@ -77,7 +76,6 @@ func New(c Config) *Compiler {
 		routes:       map[state.Key][]placement{},
 		vmis:         map[string]*vmi{},
 		fips:         map[string]*floatingIP{},
-		services:     map[string]*service{},
 		policies:     newPolicies(),
 	}
 	n.now.interfaces = make([]forwarder.Interface, vhostPort+1)

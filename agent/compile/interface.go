@@ -84,7 +84,7 @@ func (c *Compiler) addressRoutes(name string, spec *pb.VirtualMachineInterface) 
 
 // compileInterfaces builds what the packet path knows of each touched interface.
 func (c *Compiler) compileInterfaces([]state.Key) error {
-	for name := range c.dirty.vmis {
+	for _, name := range names(c.dirty.vmis) {
 		k := state.Key{Kind: state.VirtualMachineInterface, Name: name}
 		spec := c.state.Get(k).GetVirtualMachineInterface()
 		if spec == nil {

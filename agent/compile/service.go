@@ -1,6 +1,8 @@
 package compile
 
 import (
+	"cmp"
+	"maps"
 	"net/netip"
 	"slices"
 
@@ -12,20 +14,12 @@ import (
 
 // floatingIP is a compiled FloatingIP resource. Several may stand at one place.
 type floatingIP struct {
-	place     state.Place
-	ingress   bool
-	egress    bool
-	whole     *forwarder.Service
-	mappings  map[forwarder.PortKey]*forwarder.Service
-	listed    []string // the VMIs behind it
-	network   uint32
-	sameGroup map[string]*nexthop.Group // by nothing but content: see group
-}
-
-// service is what a slot of the snapshot's floating IPs holds.
-type service struct {
-	slot int
-	name string // of the slot
+	place    state.Place
+	ingress  bool
+	egress   bool
+	whole    *forwarder.Service
+	mappings map[forwarder.PortKey]*forwarder.Service
+	listed   []string // the VMIs behind it
 }
 
 // placeName names the slot of a place.
@@ -60,7 +54,10 @@ func (c *Compiler) compileFloatingIPs(affected []state.Key) error {
 			}
 		}
 	}
-	for p := range places {
+	inOrder := slices.SortedFunc(maps.Keys(places), func(a, b state.Place) int {
+		return cmp.Or(cmp.Compare(a.Network, b.Network), a.Address.Compare(b.Address))
+	})
+	for _, p := range inOrder { // so that slots do not depend on the map's order
 		if err := c.compilePlace(p); err != nil {
 			return err
 		}
@@ -144,13 +141,7 @@ type member struct {
 func (c *Compiler) members(fipName string, fip *pb.FloatingIP, service netip.Addr) []member {
 	list := slices.Clone(state.Members(fip))
 	slices.SortFunc(list, func(a, b *pb.Member) int {
-		switch {
-		case a.GetVirtualMachineInterface() < b.GetVirtualMachineInterface():
-			return -1
-		case a.GetVirtualMachineInterface() > b.GetVirtualMachineInterface():
-			return 1
-		}
-		return 0
+		return cmp.Compare(a.GetVirtualMachineInterface(), b.GetVirtualMachineInterface())
 	})
 	taken := make(map[uint32]struct{}, len(list))
 	var members []member

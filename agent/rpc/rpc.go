@@ -38,13 +38,13 @@ type Options struct {
 	// TCP serves with mutual TLS on this address too; "" = not.
 	TCP string
 	TLS TLS
-	// MaxMessage bounds a request, in bytes; 0 = 64 MiB, which holds the largest
-	// snapshot chunk that makes sense.
+	// MaxMessage bounds a request, in bytes; 0 = 128 MiB: the state of a whole
+	// node in one transaction.
 	MaxMessage int
 	Log        *slog.Logger
 }
 
-const defaultMaxMessage = 64 << 20
+const defaultMaxMessage = 128 << 20
 
 // Limits on what one connection may cost.
 const (
@@ -58,49 +58,49 @@ const (
 
 // Server is the API being served.
 type Server struct {
-	lock    *os.File
-	socket  string
 	servers []*grpc.Server
 	serve   []func() error
 	health  *health.Server
+	tcp     net.Addr
 	log     *slog.Logger
 }
 
 // ErrInUse says that another daemon serves the socket.
 var ErrInUse = errors.New("another vrouter runs on it")
 
-// Listen takes the socket and prepares the service. Errors wrap ErrInUse where a
-// second daemon runs.
+// Listen opens the socket, whose Lock the caller holds, and prepares the service.
+// Run serves it.
 func Listen(o Options, service pb.AgentServiceServer) (*Server, error) {
 	if o.MaxMessage == 0 {
 		o.MaxMessage = defaultMaxMessage
 	}
-	s := &Server{socket: o.Socket, health: health.NewServer(), log: o.Log}
-	if err := s.takeLock(); err != nil {
+	s := &Server{health: health.NewServer(), log: o.Log}
+	peers, err := newPeerCredentials(o.Roles)
+	if err != nil {
 		return nil, err
 	}
 	listener, err := listenUnix(o)
 	if err != nil {
-		return nil, errors.Join(err, s.lock.Close())
-	}
-	peers, err := newPeerCredentials(o.Roles)
-	if err != nil {
-		return nil, errors.Join(err, listener.Close(), s.lock.Close())
+		return nil, err
 	}
 	s.add(o, peers, listener, service)
 	if o.TCP != "" {
 		creds, err := o.TLS.credentials()
 		if err != nil {
-			return nil, errors.Join(err, listener.Close(), s.lock.Close())
+			return nil, errors.Join(err, listener.Close())
 		}
 		tcp, err := net.Listen("tcp", o.TCP)
 		if err != nil {
-			return nil, errors.Join(fmt.Errorf("listen on %s: %w", o.TCP, err), listener.Close(), s.lock.Close())
+			return nil, errors.Join(fmt.Errorf("listen on %s: %w", o.TCP, err), listener.Close())
 		}
 		s.add(o, creds, tcp, service)
+		s.tcp = tcp.Addr()
 	}
 	return s, nil
 }
+
+// TCPAddr returns where the API is served over TCP, nil if it is not.
+func (s *Server) TCPAddr() net.Addr { return s.tcp }
 
 func (s *Server) add(o Options, creds credentials.TransportCredentials, l net.Listener, service pb.AgentServiceServer) {
 	guard := guard{log: o.Log}
@@ -131,8 +131,7 @@ func (s *Server) Run(ctx context.Context) error {
 	}
 	stop := context.AfterFunc(ctx, s.stop)
 	defer stop()
-	err := g.Wait()
-	return errors.Join(err, os.Remove(s.lock.Name()), s.lock.Close())
+	return g.Wait()
 }
 
 // stop ends the service: open calls have a moment to finish, streams are cut.
@@ -145,30 +144,38 @@ func (s *Server) stop() {
 	}
 }
 
-// takeLock makes sure that no other daemon serves the socket. The lock goes with
-// the process, however it ends, so it never has to be removed by hand.
-func (s *Server) takeLock() error {
-	if err := os.MkdirAll(filepath.Dir(s.socket), 0o755); err != nil {
-		return fmt.Errorf("socket %s: %w", s.socket, err)
+// Lock says that this process, and no other, serves a socket. It goes with the
+// process, however that ends, so nobody has to remove it by hand.
+type Lock struct{ file *os.File }
+
+// TakeLock makes sure that no other daemon serves a socket. The error wraps
+// ErrInUse where one does.
+func TakeLock(socket string) (*Lock, error) {
+	if err := os.MkdirAll(filepath.Dir(socket), 0o755); err != nil {
+		return nil, fmt.Errorf("socket %s: %w", socket, err)
 	}
-	f, err := os.OpenFile(s.socket+".lock", os.O_RDWR|os.O_CREATE, 0o640)
+	f, err := os.OpenFile(socket+".lock", os.O_RDWR|os.O_CREATE, 0o640)
 	if err != nil {
-		return fmt.Errorf("lock of socket %s: %w", s.socket, err)
+		return nil, fmt.Errorf("lock of socket %s: %w", socket, err)
 	}
 	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
 		holder := make([]byte, 32)
-		n, _ := f.ReadAt(holder, 0)
-		f.Close()
-		return fmt.Errorf("socket %s: %w (pid %s): stop it, or give another socket in the configuration", s.socket, ErrInUse, holder[:n])
+		n, _ := f.ReadAt(holder, 0) // an empty file leaves the pid out of the message
+		return nil, errors.Join(fmt.Errorf("socket %s: %w (pid %s): stop it, or give another socket in the configuration", socket, ErrInUse, holder[:n]), f.Close())
 	}
-	_ = f.Truncate(0)
-	_, err = f.WriteAt([]byte(strconv.Itoa(os.Getpid())), 0)
+	err = f.Truncate(0)
+	if err == nil {
+		_, err = f.WriteAt([]byte(strconv.Itoa(os.Getpid())), 0)
+	}
 	if err != nil {
-		return errors.Join(err, f.Close())
+		return nil, errors.Join(fmt.Errorf("lock of socket %s: %w", socket, err), f.Close())
 	}
-	s.lock = f
-	return nil
+	return &Lock{f}, nil
 }
+
+// Release lets another daemon serve the socket. The file stays: to remove it
+// would let two processes hold a lock each.
+func (l *Lock) Release() error { return l.file.Close() }
 
 // listenUnix replaces a socket that a crash left; the lock says that nobody
 // serves it.
