@@ -355,7 +355,7 @@ var dropDescriptions = [NumDropReasons]DropDescription{
 	},
 	DropICMPErrorFormat: {
 		"ICMP_ERROR_FORMAT",
-		"The packet quoted by an ICMP error is too short or malformed, or is itself an ICMP error (RFC 1812 §4.3.2.7).",
+		"The ICMP error is a fragment, or the packet that it quotes is too short, malformed, a later fragment or an ICMP error itself (RFC 1812 §4.3.2.7).",
 		"Look at the device that sent the error: it must quote the IP header and 8 bytes behind it.",
 	},
 	DropICMPErrorSpoof: {
