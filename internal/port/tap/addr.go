@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/netip"
 	"slices"
+	"time"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -51,8 +52,25 @@ func (sp *space) applyAddresses(s Spec, link netlink.Link) error {
 		if err := sp.h.AddrAdd(link, a); err != nil && !errors.Is(err, unix.EEXIST) {
 			return fmt.Errorf("add address %v: %w", p, err)
 		}
+		if s.Up && p.Addr().Is6() {
+			sp.awaitLocal(p.Addr())
+		}
 	}
 	return nil
+}
+
+// awaitLocal waits until the kernel delivers packets for a new IPv6 address. Also
+// without duplicate address detection its local route comes from a work queue
+// (addrconf_dad_work), milliseconds after the address; what arrives in between
+// is dropped. A second is the most it may take us.
+func (sp *space) awaitLocal(a netip.Addr) {
+	for range 500 {
+		routes, err := sp.h.RouteGet(a.AsSlice())
+		if err == nil && len(routes) > 0 && routes[0].Type == unix.RTN_LOCAL {
+			return
+		}
+		time.Sleep(2 * time.Millisecond)
+	}
 }
 
 // applyRoutes makes our routes through the link those of s.

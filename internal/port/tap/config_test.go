@@ -13,6 +13,8 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 
 	"github.com/vrouter-go/vrouter/internal/netns"
 	"github.com/vrouter-go/vrouter/internal/port/tap"
@@ -184,6 +186,31 @@ func TestIPv6IsQuietAndReadyAtOnce(t *testing.T) {
 	}
 	if got := show(t, ns, "eth0").globals(t); !slices.Contains(got, "fd00:9::1/64") {
 		t.Errorf("addresses %v", got)
+	}
+}
+
+// When Create returns, packets to every IPv6 address are delivered: the kernel
+// has made the local routes, which it does in the background.
+func TestIPv6AddressesAreDeliveredAtOnce(t *testing.T) {
+	needRoot(t)
+	ns := namespace(t, "a")
+	for i := range 5 {
+		s := tap.Spec{Name: linkName(fmt.Sprint(i)), Netns: ns, Up: true}
+		for j := range 8 {
+			s.Addresses = append(s.Addresses, netip.MustParsePrefix(fmt.Sprintf("fd00:9:%d::%d/64", i, j+1)))
+		}
+		create(t, s)
+		if err := netns.Do(ns, func() error {
+			for _, a := range s.Addresses {
+				routes, err := netlink.RouteGet(a.Addr().AsSlice())
+				if err != nil || routes[0].Type != unix.RTN_LOCAL {
+					t.Errorf("%v: route %v, %v; want a local one", a, routes, err)
+				}
+			}
+			return nil
+		}); err != nil {
+			t.Fatal(err)
+		}
 	}
 }
 
