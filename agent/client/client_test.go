@@ -125,11 +125,11 @@ func TestCalls(t *testing.T) {
 		t.Errorf("violations %v", e.Violations)
 	}
 	_, err = c.Explain(t.Context(), &vrouterv1.ExplainRequest{})
-	asError(t, err, codes.DeadlineExceeded, "no answer within 200ms")
+	_ = asError(t, err, codes.DeadlineExceeded, "no answer within 200ms")
 	_, err = c.DeleteFlows(t.Context(), &vrouterv1.DeleteFlowsRequest{})
-	asError(t, err, codes.Unimplemented, "does not know this call")
+	_ = asError(t, err, codes.Unimplemented, "does not know this call")
 	resources, _, err := c.List(t.Context(), &vrouterv1.ListRequest{})
-	asError(t, err, codes.Internal, "broken")
+	_ = asError(t, err, codes.Internal, "broken")
 	if resources != nil {
 		t.Error("part of a list was taken for the whole")
 	}
@@ -181,7 +181,7 @@ func TestMutualTLS(t *testing.T) {
 	wrongName := good
 	wrongName.ServerName = "other.test"
 	_, err = dial(t, wrongName).Status(t.Context())
-	asError(t, err, codes.Unavailable, "vrouter.test")
+	_ = asError(t, err, codes.Unavailable, "vrouter.test")
 
 	for name, config := range map[string]Config{
 		"no certificates": {Address: address},

@@ -73,7 +73,7 @@ func (a *app) apply(cmd *cobra.Command, f applyFlags) error {
 	if err != nil {
 		return err
 	}
-	if len(documents) == 0 && !(f.prune && f.allowEmpty) {
+	if len(documents) == 0 && (!f.prune || !f.allowEmpty) {
 		return usageError("the files hold no document").try("check -f; to delete everything an operator applied: --prune --allow-empty")
 	}
 	request := &vrouterv1.ApplyRequest{DryRun: f.dryRun, ExpectedGeneration: f.expected}

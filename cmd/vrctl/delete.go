@@ -17,7 +17,7 @@ func (a *app) deleteCommand() *cobra.Command {
   vrctl delete vn pods --dry-run`,
 		Long: `Deletes resources of one kind in one transaction. What others still refer to is not deleted: the answer
 names who does.`,
-		Args: func(cmd *cobra.Command, args []string) error {
+		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) < 2 {
 				return usageError("delete needs a kind and a name").try("vrctl delete fip web")
 			}
