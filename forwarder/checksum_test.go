@@ -66,6 +66,7 @@ func TestPartialSCTP(t *testing.T) {
 // virtio_net_hdr_to_skb does; metadata without meaning is cleared.
 func TestValidOffload(t *testing.T) {
 	tcp := super{version: 4, proto: 6, size: 1000, payload: make([]byte, 5000), flags: 0x10}
+	tcp6 := super{version: 6, proto: 6, size: 1000, payload: make([]byte, 5000), flags: 0x10}
 	udp := super{version: 6, proto: 17, size: 1000, payload: make([]byte, 5000)}
 	for _, c := range []struct {
 		name   string
@@ -88,6 +89,8 @@ func TestValidOffload(t *testing.T) {
 		{"UDP in 128", udp, func(f *port.Frame) { f.Offload.GSOSize = 40 }, true, port.GSOUDPL4},
 		{"UDP with ECN", udp, func(f *port.Frame) { f.Offload.GSOType |= port.GSOECN }, false, 0},
 		{"IPv6 type on IPv4", tcp, func(f *port.Frame) { f.Offload.GSOType = port.GSOTCPv6 }, false, 0},
+		{"IPv4 type on IPv6", tcp6, func(f *port.Frame) { f.Offload.GSOType = port.GSOTCPv4 }, false, 0},
+		{"TCP over IPv6", tcp6, func(f *port.Frame) {}, true, port.GSOTCPv6},
 		{"UDP type on TCP", tcp, func(f *port.Frame) { f.Offload.GSOType = port.GSOUDPL4 }, false, 0},
 		{"TCP type on UDP", udp, func(f *port.Frame) { f.Offload.GSOType = port.GSOTCPv6 }, false, 0},
 		{"UFO", udp, func(f *port.Frame) { f.Offload.GSOType = 3 }, false, 0},

@@ -34,9 +34,9 @@ func TestFragmentTimes(t *testing.T) {
 // The table gives back what was stored, in order, however it was cut and
 // interleaved: against a queue of slices for each datagram.
 func TestFragmentStore(t *testing.T) {
-	ft := newFragmentTable()
 	f := port.NewFrame()
 	rapid.Check(t, func(rt *rapid.T) {
+		ft := newFragmentTable()
 		model := map[uint16][][]byte{}
 		var live []uint16
 		rt.Repeat(map[string]func(*rapid.T){

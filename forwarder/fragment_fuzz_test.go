@@ -66,7 +66,18 @@ func FuzzFragment(f *testing.F) {
 		}
 		r.conserve()
 		r.bounded()
+		r.forget()
 	})
+}
+
+// forget lets every session and fragment run out, so that one input meets the
+// same state as the next.
+func (r *road) forget() {
+	r.pass(7440 * 10 * 2)
+	r.run()
+	for range 4 {
+		r.f.Sweep()
+	}
 }
 
 // bounded checks the fragment table against its limits and itself.

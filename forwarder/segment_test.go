@@ -370,5 +370,6 @@ func FuzzSegment(f *testing.F) {
 			t.Fatal("a worker panicked")
 		}
 		r.conserve()
+		r.forget()
 	})
 }
