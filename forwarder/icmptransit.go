@@ -65,9 +65,9 @@ func quoted(in *Interface, p *packet, inner *header.Layout) DropReason {
 	case inner.ICMPError || !inner.IsFirst():
 		return DropICMPErrorFormat // RFC 1812 §4.3.2.7: nobody may send an error about these
 	case inner.IsICMP() && !isEcho(inner):
-		return DropICMPErrorNoSession // RFC 5508 REQ-11: only queries have one
+		return DropICMPErrorNoSession // of the queries, only echo has sessions
 	case inner.Src != p.l.Dst:
-		return DropICMPErrorMismatch // an error goes to who sent the packet (RFC 1812 §4.3.2.4)
+		return DropICMPErrorMismatch // RFC 792: an error goes to the source of the packet that it quotes
 	case in.AntiSpoof && !in.owns(&inner.Dst):
 		return DropICMPErrorSpoof // RFC 5927 §4: only who could have received it may complain
 	}

@@ -367,7 +367,6 @@ func TestICMPErrorRefused(t *testing.T) {
 			"fragment itself": {DropICMPErrorFormat, func(r *rig, from uint16, seen []byte) []byte {
 				return fragmentize(build(t, c.about(from, seen)), 48)[0]
 			}},
-			// RFC 5508 REQ-11: other queries than echo have no session
 			"quote of another query": {DropICMPErrorNoSession, func(r *rig, from uint16, seen []byte) []byte {
 				s := c.about(from, seen)
 				kind := uint8(13)
