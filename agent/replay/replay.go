@@ -53,7 +53,7 @@ type device struct {
 var ErrUnknownInterface = errors.New("no such interface in the state")
 
 // Run replays everything and returns. Close the result.
-func Run(c Config) (r *Replay, err error) {
+func Run(c Config) (*Replay, error) {
 	st := state.New()
 	tx, err := st.Begin(state.Request{Owner: "replay", Upserts: c.Resources})
 	if err != nil {
@@ -64,24 +64,27 @@ func Run(c Config) (r *Replay, err error) {
 	if err != nil {
 		return nil, err
 	}
-	r = &Replay{Compiled: compiled}
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, r.Close())
-		}
-	}()
+	r := &Replay{Compiled: compiled}
+	if err := r.run(c); err != nil {
+		return nil, errors.Join(err, r.Close())
+	}
+	return r, nil
+}
+
+// run replays everything.
+func (r *Replay) run(c Config) error {
 	if err := r.open(c); err != nil {
-		return nil, err
+		return err
 	}
 	// Ports first, then the snapshot: a replay announces nothing to nobody.
 	for _, d := range r.devices {
 		if err := r.Forwarder.Attach(d.port, d); err != nil {
-			return nil, err
+			return err
 		}
 	}
-	r.Forwarder.Publish(compiled.Snapshot)
+	r.Forwarder.Publish(r.Compiled.Snapshot)
 	r.play()
-	return r, r.check()
+	return r.check()
 }
 
 // open makes the forwarder and a device for each interface of the state.
