@@ -338,6 +338,26 @@ func TestFragmentsWaitForTheirHead(t *testing.T) {
 	r.conserve()
 }
 
+// A worker that always finds packets, and so never sleeps, expires fragments too.
+func TestFragmentsExpireUnderLoad(t *testing.T) {
+	r := newRoad(t, roadConfig{})
+	parts := cutDatagram(part{version: 4, src: 1, dst: 2, proto: 17, id: 9, data: udpDatagram(4, 1, 2, 400)}, 136)
+	r.inject(1, parts[1].frame())
+	r.run()
+	r.pass(holdTicks)
+	r.inject(1, part{version: 4, src: 1, dst: 2, proto: 17, data: udpDatagram(4, 1, 2, 64)}.frame())
+	r.w.reader.Online()
+	for token := range r.w.queues {
+		r.w.serveQueue(token)
+	}
+	r.w.reader.Offline()
+	if n := r.drops(1, DropFragmentTimeout); n != 1 {
+		t.Errorf("%d fragments timed out, want 1", n)
+	}
+	r.take(2)
+	r.conserve()
+}
+
 // RFC 791 §3.2: the ports of a first fragment serve those that follow for 15 s
 func TestHeadIsRemembered(t *testing.T) {
 	r := newRoad(t, roadConfig{})

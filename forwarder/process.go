@@ -19,6 +19,7 @@ import (
 // The whole batch sees one snapshot and one reading of the clock.
 func (w *Worker) process(in uint16, n int) {
 	w.begin()
+	w.expireFragments(w.now)
 	itf := w.snap.port(in)
 	packets := w.packets[:n]
 
