@@ -175,3 +175,81 @@ func (s *stress) drain(t *testing.T) {
 		t.Errorf("%d of %d records came back", len(seen), stressSessions)
 	}
 }
+
+// An Insert that meets a session still being inserted under the same key waits
+// for it, and then finds it there.
+func TestInsertWaitsForTheOther(t *testing.T) {
+	table := newTable(t, 10)
+	pair := func() (Ref, *Session) {
+		r := table.Alloc()
+		table.Session(r).SetKeys(flow(1), flow(1).Reverse())
+		return r, table.Session(r)
+	}
+	first, s := pair()
+	second, _ := pair()
+	forward, reply := s.Key(Forward), s.Key(Reply)
+	for _, c := range []claim{table.claimFor(&forward, first), table.claimFor(&reply, first|1)} {
+		if got, _ := table.claim(&c); got != claimDone { // as far as Insert gets before it is interrupted
+			t.Fatal(got)
+		}
+	}
+	type result struct {
+		outcome Outcome
+		ref     Ref
+	}
+	done := make(chan result, 1)
+	go func() {
+		outcome, ref := table.Insert(second)
+		done <- result{outcome, ref}
+	}()
+	for range 1000 {
+		runtime.Gosched()
+	}
+	select {
+	case got := <-done:
+		t.Fatalf("did not wait: %+v", got)
+	default:
+	}
+	s.attr.Or(attrLive)
+	if got := <-done; got != (result{Exists, first}) {
+		t.Errorf("got %+v, want Exists, %d", got, first)
+	}
+}
+
+// Two workers claim the same two keys in the same order, whichever end each
+// calls forward; otherwise they could wait for each other for ever.
+func TestClaimOrderIsEverybodys(t *testing.T) {
+	table := newTable(t, 10)
+	for i := range 100 {
+		a, b := flow(i), flow(i).Reverse()
+		x, y := table.claimFor(&a, 2), table.claimFor(&b, 3)
+		u, v := table.claimFor(&b, 4), table.claimFor(&a, 5)
+		if x.before(&y) == y.before(&x) || x.before(&y) != v.before(&u) {
+			t.Fatalf("flow %d has no order", i)
+		}
+		if less(&a, &b) == less(&b, &a) || less(&a, &a) {
+			t.Fatalf("flow %d: equal hashes would have no order", i)
+		}
+	}
+	a, b := flow(1), flow(1)
+	if b.DstPort++; less(&a, &b) == less(&b, &a) {
+		t.Error("ports do not count")
+	}
+}
+
+// The free stack never looks the same twice, so that a worker interrupted in
+// Alloc cannot take a record that was used meanwhile.
+func TestFreeStackChanges(t *testing.T) {
+	table := newTable(t, 2)
+	seen := map[uint64]bool{}
+	for range 100 {
+		a, b := table.Alloc(), table.Alloc()
+		table.Free(b)
+		table.Free(a)
+		if head := table.header.free.Load(); seen[head] {
+			t.Fatalf("%#x again", head)
+		} else {
+			seen[head] = true
+		}
+	}
+}

@@ -242,6 +242,9 @@ func TestPrefetchHints(t *testing.T) {
 		}
 		hashes = append(hashes, table.Hash(&k))
 	}
+	for i := range 256 { // signature 0 is that of an empty slot, and of a bucket's meta word
+		hashes = append(hashes, uint64(i)<<56)
+	}
 	hints, want := make([]Ref, len(hashes)), make([]Ref, len(hashes))
 	table.Prefetch(hashes, hints)
 	table.prefetchGo(hashes, want)
@@ -272,6 +275,30 @@ func TestLookupHintIsRightWhateverTheHint(t *testing.T) {
 	table.Remove(r)
 	if got := table.LookupHint(&k, table.Hash(&k), r); got != 0 {
 		t.Errorf("found the removed session %d", got)
+	}
+}
+
+// Keys that differ in any one field are different connections.
+func TestLookupComparesEveryField(t *testing.T) {
+	table := newTable(t, 10)
+	r := open(t, table, flow(1))
+	for name, change := range map[string]func(*Key){
+		"source":           func(k *Key) { k.Src[0]++ },
+		"destination":      func(k *Key) { k.Dst[15]++ },
+		"source port":      func(k *Key) { k.SrcPort++ },
+		"destination port": func(k *Key) { k.DstPort++ },
+		"VRF":              func(k *Key) { k.VRF++ },
+		"protocol":         func(k *Key) { k.Proto++ },
+	} {
+		k := flow(1)
+		hash := table.Hash(&k) // as if the hashes were equal
+		change(&k)
+		if got := table.Lookup(&k, hash); got != 0 {
+			t.Errorf("another %s: found %d", name, got)
+		}
+		if got := table.LookupHint(&k, hash, r); got != 0 {
+			t.Errorf("another %s: hint accepted", name)
+		}
 	}
 }
 
