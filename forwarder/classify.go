@@ -64,7 +64,7 @@ func (w *Worker) assign(in *Interface, p *packet) {
 			p.fate = fateICMPError
 			return
 		case !isEcho(&p.l):
-			w.drop(p, DropICMPType) // queries other than echo have no session (RFC 5508 REQ-11)
+			w.drop(p, DropICMPType) // only echo has a session: a deviation from RFC 5508 REQ-1, see docs/design
 			return
 		}
 	}

@@ -14,7 +14,8 @@
 //	rewrite.go    NAT and TTL, checksums by difference
 //	output.go     MTU, segmentation, L2 header, the output port's batch
 //	fragment.go   fragments find their datagram's ports
-//	arp.go nd.go icmp.go icmperror.go   what the router itself answers and translates
+//	arp.go nd.go icmp.go icmperror.go   what the router itself answers
+//	icmptransit.go   ICMP errors about sessions, translated
 //	ager.go       sessions that fell silent leave
 //
 // A Worker owns its frames, counters and fragment table. A Snapshot never

@@ -33,11 +33,16 @@ func (w *Worker) open(in *Interface, p *packet) flowtable.Ref {
 
 // reject drops a packet and, where the standard asks for it, tells the sender.
 func (w *Worker) reject(in *Interface, p *packet, reason DropReason) {
-	if reason == DropNoRoute {
+	switch reason {
+	case DropNoRoute:
 		w.icmpError(in, p, reason, noRoute, 0) // RFC 1812 §5.2.7.1, RFC 4443 §3.1
-		return
+	case DropOutputGone, DropMemberGone:
+		w.icmpError(in, p, reason, hostUnreachable, 0) // RFC 1812 §5.2.7.1, RFC 4443 §3.1
+	case DropFlowTableFull, DropFlowQuota, DropNATPorts:
+		w.icmpError(in, p, reason, adminProhibited, 0) // RFC 5508 REQ-8
+	default:
+		w.drop(p, reason)
 	}
-	w.drop(p, reason)
 }
 
 // mayOpen says why a packet cannot be the first of a session. A TCP reset never
@@ -76,13 +81,13 @@ func (in *Interface) serves(proto uint8, targetPort uint16) bool {
 // install makes a decision a session, both directions of it.
 func (w *Worker) install(in *Interface, p *packet, q *question, d *decision) flowtable.Ref {
 	if !w.fwd.charge(p.in, in.Quota) {
-		w.drop(p, DropFlowQuota)
+		w.reject(in, p, DropFlowQuota)
 		return 0
 	}
 	ref := w.flows.Alloc()
 	if ref == 0 {
 		w.fwd.refund(p.in)
-		w.drop(p, DropFlowTableFull)
+		w.reject(in, p, DropFlowTableFull)
 		return 0
 	}
 	s := w.flows.Session(ref)
@@ -97,7 +102,7 @@ func (w *Worker) install(in *Interface, p *packet, q *question, d *decision) flo
 		w.flows.Free(ref)
 		w.fwd.refund(p.in)
 		if reason != DropUnknown {
-			w.drop(p, reason)
+			w.reject(in, p, reason)
 		}
 		return got
 	}

@@ -14,7 +14,7 @@ func (w *Worker) send(in *Interface, p *packet, s *flowtable.Session, dir flowta
 	outPort := portOf(nh)
 	out := w.snap.port(outPort)
 	if out.Kind == Absent || w.tx[outPort] == nil {
-		w.drop(p, DropOutputGone)
+		w.reject(in, p, DropOutputGone)
 		return
 	}
 	if p.l.TTL <= 1 {
