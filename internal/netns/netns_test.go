@@ -25,7 +25,9 @@ const prefix = "vrtn"
 
 func TestMain(m *testing.M) {
 	if os.Getuid() == 0 {
-		netns.Cleanup(prefix)
+		if _, err := netns.Cleanup(prefix); err != nil {
+			fmt.Println("clean up after an earlier run:", err)
+		}
 	}
 	goleak.VerifyTestMain(m)
 }
@@ -206,12 +208,12 @@ func TestCleanupSparesLiveProcesses(t *testing.T) {
 	if _, err := netns.Create(left); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { netns.Delete(left) })
+	t.Cleanup(func() { _ = netns.Delete(left) })
 	mine, foreign := create(t, "mine"), prefix+"-foreign"
 	if _, err := netns.Create(foreign); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { netns.Delete(foreign) })
+	t.Cleanup(func() { _ = netns.Delete(foreign) })
 	deleted, err := netns.Cleanup(prefix)
 	if err != nil {
 		t.Fatal(err)

@@ -47,6 +47,7 @@ type Offload struct {
 // Lost says why a queue did not send a frame. Zero means it was sent.
 type Lost uint8
 
+// What became of a frame.
 const (
 	Sent         Lost = iota
 	LostFull          // the device's queue was full
@@ -85,6 +86,7 @@ func (f *Frame) Reset() {
 // Features says what a device accepts on output beyond plain frames.
 type Features uint8
 
+// What a device can accept.
 const (
 	FeatureCsum Features = 1 << iota // frames with NeedsCsum
 	FeatureTSO4                      // GSOTCPv4

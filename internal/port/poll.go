@@ -125,14 +125,14 @@ func (p *Poller) Wake() {
 		return
 	}
 	one := [8]byte{1}
-	unix.RawSyscall(unix.SYS_WRITE, uintptr(p.wakefd), uintptr(unsafe.Pointer(&one)), 8)
+	_, _, _ = unix.RawSyscall(unix.SYS_WRITE, uintptr(p.wakefd), uintptr(unsafe.Pointer(&one)), 8)
 }
 
 // drainWake reads the eventfd before it clears waking: a Wake that falls between
 // the two is served by the Wait that is returning now.
 func (p *Poller) drainWake() {
 	var count [8]byte
-	unix.RawSyscall(unix.SYS_READ, uintptr(p.wakefd), uintptr(unsafe.Pointer(&count)), 8)
+	_, _, _ = unix.RawSyscall(unix.SYS_READ, uintptr(p.wakefd), uintptr(unsafe.Pointer(&count)), 8)
 	p.waking.Store(false)
 }
 

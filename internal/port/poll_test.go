@@ -40,6 +40,20 @@ func pipe(t testing.TB) (r, w int) {
 	return fds[0], fds[1]
 }
 
+func fill(t testing.TB, w int) {
+	t.Helper()
+	if _, err := unix.Write(w, []byte{1}); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func drain(t testing.TB, r int) {
+	t.Helper()
+	if _, err := unix.Read(r, make([]byte, 1)); err != nil {
+		t.Fatal(err)
+	}
+}
+
 func TestPollerReportsReadyTokens(t *testing.T) {
 	p := newPoller(t)
 	const big = port.Token(1<<63 | 7)
@@ -65,8 +79,8 @@ func TestPollerReportsReadyTokens(t *testing.T) {
 	if got := wait(time.Microsecond); len(got) != 0 {
 		t.Errorf("idle for a microsecond: %v", got)
 	}
-	unix.Write(w1, []byte{1})
-	unix.Write(w2, []byte{1})
+	fill(t, w1)
+	fill(t, w2)
 	for _, timeout := range []time.Duration{0, time.Minute, -1} {
 		if got := wait(timeout); !slices.Equal(got, []port.Token{1, big}) {
 			t.Errorf("timeout %v: %v; want both, again while unread", timeout, got)
@@ -78,7 +92,7 @@ func TestPollerReportsReadyTokens(t *testing.T) {
 	if got := wait(0); !slices.Equal(got, []port.Token{big}) {
 		t.Errorf("after Remove: %v", got)
 	}
-	unix.Read(r2, make([]byte, 1))
+	drain(t, r2)
 	unix.Close(w2) // a broken descriptor must be reported, so that Read finds out
 	if got := wait(0); !slices.Equal(got, []port.Token{big}) {
 		t.Errorf("after the peer closed: %v", got)
@@ -97,7 +111,7 @@ func TestPollerServesAllInTurn(t *testing.T) {
 		if err := p.Add(r, port.Token(i)); err != nil {
 			t.Fatal(err)
 		}
-		unix.Write(w, []byte{1})
+		fill(t, w)
 	}
 	seen := map[port.Token]bool{}
 	tokens := make([]port.Token, 3)
@@ -143,13 +157,19 @@ func TestPollerWakesASleeper(t *testing.T) {
 func TestPollerDoesNotAllocate(t *testing.T) {
 	p := newPoller(t)
 	r, w := pipe(t)
-	p.Add(r, 1)
-	unix.Write(w, []byte{1})
+	if err := p.Add(r, 1); err != nil {
+		t.Fatal(err)
+	}
+	fill(t, w)
 	tokens := make([]port.Token, 4)
 	if n := testing.AllocsPerRun(100, func() {
 		p.Wake()
-		p.Wait(tokens, 0)
-		p.Wait(tokens, time.Millisecond)
+		if n, err := p.Wait(tokens, 0); n != 1 || err != nil {
+			t.Fatalf("%d ready, %v", n, err)
+		}
+		if n, err := p.Wait(tokens, time.Millisecond); n != 1 || err != nil {
+			t.Fatalf("%d ready, %v", n, err)
+		}
 	}); n != 0 {
 		t.Errorf("%v allocations per Wait and Wake", n)
 	}

@@ -38,7 +38,7 @@ func (e *event) raise() {
 		return
 	}
 	one := [8]byte{1}
-	unix.RawSyscall(unix.SYS_WRITE, uintptr(e.eventfd), uintptr(unsafe.Pointer(&one)), 8)
+	_, _, _ = unix.RawSyscall(unix.SYS_WRITE, uintptr(e.eventfd), uintptr(unsafe.Pointer(&one)), 8)
 }
 
 // lower makes the descriptor unreadable and reports whether it was raised: then

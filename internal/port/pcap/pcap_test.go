@@ -99,8 +99,8 @@ func words(order byteOrder, b []byte, values ...uint32) []byte {
 func gz(b []byte) []byte {
 	var out bytes.Buffer
 	w := gzip.NewWriter(&out)
-	w.Write(b)
-	w.Close()
+	_, _ = w.Write(b)
+	_ = w.Close()
 	return out.Bytes()
 }
 

@@ -133,14 +133,12 @@ func (sp *space) addRoute(r Route, index int) error {
 // sameRoute reports whether the kernel's route is the one wanted.
 func sameRoute(want Route, have netlink.Route) bool {
 	via, _ := netip.AddrFromSlice(have.Gw)
-	dst := netip.Prefix{}
-	if have.Dst != nil {
+	dst := netip.PrefixFrom(netip.IPv4Unspecified(), 0) // a default route may come without
+	switch {
+	case have.Dst != nil:
 		dst = prefixOf(have.Dst)
-	} else { // a default route, as older kernels list it
-		dst = netip.PrefixFrom(netip.IPv4Unspecified(), 0)
-		if have.Family == netlink.FAMILY_V6 {
-			dst = netip.PrefixFrom(netip.IPv6Unspecified(), 0)
-		}
+	case have.Family == netlink.FAMILY_V6:
+		dst = netip.PrefixFrom(netip.IPv6Unspecified(), 0)
 	}
 	return dst == want.Dst && via.Unmap() == want.Via
 }

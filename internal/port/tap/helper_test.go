@@ -33,7 +33,9 @@ const (
 
 func TestMain(m *testing.M) {
 	if os.Getuid() == 0 {
-		netns.Cleanup(prefix)
+		if _, err := netns.Cleanup(prefix); err != nil {
+			fmt.Println("clean up after an earlier run:", err)
+		}
 		deleteLeftLinks()
 	}
 	goleak.VerifyTestMain(m)
@@ -46,7 +48,7 @@ func deleteLeftLinks() {
 		name, ours := strings.CutPrefix(link.Attrs().Name, prefix)
 		pid, _, _ := strings.Cut(name, "-")
 		if n, err := strconv.Atoi(pid); ours && err == nil && unix.Kill(n, 0) == unix.ESRCH {
-			netlink.LinkDel(link)
+			_ = netlink.LinkDel(link)
 		}
 	}
 }
@@ -171,7 +173,7 @@ func (w *wire) run(poller *port.Poller, sides [2][]port.Queue, stopped *atomic.B
 			n, err := q.Read(frames)
 			if err != nil {
 				w.failed.Store(err)
-				poller.Remove(q.FD())
+				_ = poller.Remove(q.FD())
 				continue
 			}
 			w.count(side, i, frames[:n])
@@ -242,6 +244,22 @@ func ipJSON[T any](t testing.TB, ns string, args ...string) []T {
 	return answer
 }
 
+// limit makes a connection fail at the deadline instead of hanging.
+func limit(t testing.TB, c interface{ SetDeadline(time.Time) error }) {
+	t.Helper()
+	if err := c.SetDeadline(time.Now().Add(deadline)); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// send writes one message.
+func send(t testing.TB, c net.Conn, b []byte) {
+	t.Helper()
+	if _, err := c.Write(b); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // listen and dial make sockets inside a namespace, usable from any goroutine.
 func listen(t testing.TB, ns, network, addr string) net.Listener {
 	t.Helper()
@@ -260,7 +278,7 @@ func listenPacket(t testing.TB, ns, network, addr string) *net.UDPConn {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { c.Close() })
-	c.SetDeadline(time.Now().Add(deadline))
+	limit(t, c)
 	return c.(*net.UDPConn)
 }
 
@@ -271,6 +289,6 @@ func dial(t testing.TB, ns, network, addr string) net.Conn {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { c.Close() })
-	c.SetDeadline(time.Now().Add(deadline))
+	limit(t, c)
 	return c
 }

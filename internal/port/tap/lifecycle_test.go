@@ -92,9 +92,7 @@ func TestDetachAndAdopt(t *testing.T) {
 	if err := a.Detach(); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := client.Write([]byte("sent while nobody was attached")); err != nil {
-		t.Fatal(err)
-	}
+	send(t, client, []byte("sent while nobody was attached"))
 	again := create(t, guest(nsA, 1))
 	if now := linkIndex(t, nsA); now != index {
 		t.Errorf("adopted link %d; want the old one, %d", now, index)
@@ -103,7 +101,7 @@ func TestDetachAndAdopt(t *testing.T) {
 		t.Errorf("features %b after adoption; want %b", again.Features(), b.Features())
 	}
 	connect(t, again, b)
-	server.SetDeadline(time.Now().Add(deadline))
+	limit(t, server)
 	buf := make([]byte, 100)
 	if n, err := io.ReadAtLeast(server, buf, 30); err != nil || n != 30 {
 		t.Errorf("after adoption: %d bytes, %v", n, err)

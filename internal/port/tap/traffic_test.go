@@ -41,15 +41,19 @@ func transfer(t testing.TB, from, to, addr string, size int64) {
 	l := listen(t, to, "tcp", net.JoinHostPort(addr, "0"))
 	got := make(chan [32]byte, 1)
 	go func() {
+		defer close(got)
 		c, err := l.Accept()
 		if err != nil {
-			close(got)
 			return
 		}
 		defer c.Close()
-		c.SetDeadline(time.Now().Add(deadline))
 		h := sha256.New()
-		io.Copy(h, c)
+		if c.SetDeadline(time.Now().Add(deadline)) != nil {
+			return
+		}
+		if _, err := io.Copy(h, c); err != nil {
+			t.Errorf("receive: %v", err)
+		}
 		got <- [32]byte(h.Sum(nil))
 	}()
 	c := dial(t, from, "tcp", l.Addr().String())
@@ -123,8 +127,8 @@ func containsListen(text string, portNumber int) bool {
 	var local, state string
 	for line := range strings.Lines(text) {
 		var sl, remote string
-		fmt.Sscan(line, &sl, &local, &remote, &state)
-		if state == "0A" && len(local) > 5 && local[len(local)-5:] == fmt.Sprintf(":%04X", portNumber) {
+		_, err := fmt.Sscan(line, &sl, &local, &remote, &state)
+		if err == nil && state == "0A" && len(local) > 5 && local[len(local)-5:] == fmt.Sprintf(":%04X", portNumber) {
 			return true
 		}
 	}
@@ -139,12 +143,14 @@ func TestUDP(t *testing.T) {
 		client := dial(t, nsA, "udp", server.LocalAddr().String())
 		buf := make([]byte, 2048)
 		for _, size := range []int{0, 1, 1400, 1472} {
-			client.Write(make([]byte, size))
+			send(t, client, make([]byte, size))
 			n, from, err := server.ReadFrom(buf)
 			if err != nil || n != size {
 				t.Fatalf("%s: got %d bytes, %v; want %d", addr, n, err, size)
 			}
-			server.WriteTo(buf[:n], from)
+			if _, err := server.WriteTo(buf[:n], from); err != nil {
+				t.Fatal(err)
+			}
 			if n, err := client.Read(buf); err != nil || n != size {
 				t.Fatalf("%s: echo of %d bytes: %d, %v", addr, size, n, err)
 			}
@@ -171,15 +177,15 @@ func TestUSO(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		raw.Control(func(fd uintptr) { err = unix.SetsockoptInt(int(fd), unix.IPPROTO_UDP, unix.UDP_SEGMENT, 1200) })
-		if err != nil {
-			t.Fatal(err)
+		var optErr error
+		if err := raw.Control(func(fd uintptr) {
+			optErr = unix.SetsockoptInt(int(fd), unix.IPPROTO_UDP, unix.UDP_SEGMENT, 1200)
+		}); err != nil || optErr != nil {
+			t.Fatal(err, optErr)
 		}
 		const datagrams = 10
 		before := w.types[port.GSOUDPL4].Load()
-		if _, err := client.Write(make([]byte, datagrams*1200)); err != nil {
-			t.Fatal(err)
-		}
+		send(t, client, make([]byte, datagrams*1200))
 		buf := make([]byte, 4096)
 		for i := range datagrams {
 			if n, _, err := server.ReadFrom(buf); err != nil || n != 1200 {
@@ -200,7 +206,7 @@ func TestMultiQueue(t *testing.T) {
 	buf := make([]byte, 64)
 	for range 64 {
 		client := dial(t, nsA, "udp", server.LocalAddr().String())
-		client.Write([]byte("hello"))
+		send(t, client, []byte("hello"))
 		if _, _, err := server.ReadFrom(buf); err != nil {
 			t.Fatal(err)
 		}

@@ -13,6 +13,7 @@ import (
 // State says what happened to a watched device.
 type State uint8
 
+// The states of a watched device.
 const (
 	Gone State = iota // the device, or the name of its namespace, vanished: Close it
 	Back              // Create or Attach can be tried again
