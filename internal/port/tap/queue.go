@@ -13,8 +13,8 @@ import (
 // queue is one descriptor of a TAP. Reads and writes are raw system calls: the
 // scheduler is not told. The descriptor is non-blocking, a read copies one packet
 // out of a ring, and a write runs the guest's receive path to its end and never
-// waits for the guest, so neither can block; 5 to 20 µs, the time of the longest,
-// is what a garbage collection may have to wait for.
+// waits for the guest, so neither can block. A garbage collection may have to wait
+// for one, an estimated 5 to 20 µs for a superpacket.
 type queue struct {
 	fd       int
 	hdr      int // bytes of vnet header in front of each frame: vnetHdrLen or 0
