@@ -132,6 +132,7 @@ func (w *Worker) releaseOne(head *packet, d *datagram) {
 	w.assign(w.snap.port(p.in), p)
 	w.processOne(p)
 	w.lend(f) // only now: a flush inside processOne must not hand it out again
+	p.frame = nil
 }
 
 // dropHeld counts held fragments of a port as dropped.

@@ -156,6 +156,10 @@ func (w *Worker) guarded(in uint16, n int) {
 				w.drop(p, DropWorkerPanic)
 			}
 		}
+		if p := &w.fragments.released; p.frame != nil && p.fate != fateDone {
+			w.drop(p, DropWorkerPanic)
+			w.lend(p.frame)
+		}
 		w.flush()
 		w.reader.Quiesce()
 		if w.fwd.onPanic != nil {

@@ -3,7 +3,6 @@ package forwarder
 import (
 	"github.com/vrouter-go/vrouter/flowtable"
 	"github.com/vrouter-go/vrouter/internal/header"
-	"github.com/vrouter-go/vrouter/internal/port"
 	"github.com/vrouter-go/vrouter/nexthop"
 )
 
@@ -67,7 +66,7 @@ func (w *Worker) emit(p *packet, outPort uint16, out *Interface, large bool) {
 
 	features := w.tx[outPort].features
 	switch {
-	case p.superpacket() && features&gsoFeature(f.Offload.GSOType) == 0:
+	case p.superpacket() && !features.Accepts(f.Offload):
 		w.segment(p, outPort, features)
 		p.fate = fateDone
 		return
@@ -75,24 +74,13 @@ func (w *Worker) emit(p *packet, outPort uint16, out *Interface, large bool) {
 		w.split(p, outPort, int(out.MTU))
 		p.fate = fateDone
 		return
-	case p.partial() && features&port.FeatureCsum == 0:
+	case !features.Accepts(f.Offload): // a partial checksum
 		completeChecksum(f, &p.l)
 	}
 	if reason := w.enqueue(outPort, f); reason != DropUnknown {
 		w.drop(p, reason)
 	}
 	p.fate = fateDone
-}
-
-// gsoFeature is what a port must offer to take a superpacket of a type.
-func gsoFeature(gsoType uint8) port.Features {
-	switch gsoType &^ port.GSOECN {
-	case port.GSOTCPv4:
-		return port.FeatureTSO4
-	case port.GSOTCPv6:
-		return port.FeatureTSO6
-	}
-	return port.FeatureUSO
 }
 
 // decrementTTL lowers the TTL or hop limit by one and repairs the IPv4 header
