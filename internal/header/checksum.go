@@ -33,8 +33,7 @@ func Checksum(b []byte, initial uint16) uint16 {
 	if len(b) > 0 {
 		sum, carry = bits.Add64(sum, tail(b), carry)
 	}
-	sum, carry = bits.Add64(sum, carry, 0)
-	return bits.ReverseBytes16(fold(sum + carry))
+	return bits.ReverseBytes16(fold(sum + carry)) // never wraps: a carry leaves sum below its maximum
 }
 
 // tail returns up to 7 bytes as a little-endian word.
@@ -67,8 +66,7 @@ func fold(sum uint64) uint16 {
 // address is zero in one's complement, so the sum is right for both families.
 func addressSum(a *[16]byte) uint16 {
 	sum, carry := bits.Add64(binary.BigEndian.Uint64(a[:]), binary.BigEndian.Uint64(a[8:]), 0)
-	sum, carry = bits.Add64(sum, carry, 0)
-	return fold(sum + carry)
+	return fold(sum + carry) // never wraps, as in Checksum
 }
 
 // PseudoHeader returns the folded sum, not inverted, of the pseudo-header of a

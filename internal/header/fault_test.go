@@ -52,6 +52,7 @@ func faultCases() map[Fault]map[string][]byte {
 			"ESP":                    v4(50, eight, nil),
 			"AH in IPv6":             v6(51, eight, nil),
 			"ICMP number in IPv6":    v6(ProtoICMP, nil, nil),
+			"ICMPv6 number in IPv4":  v4(ProtoICMPv6, nil, nil),
 			"no next header":         v6(59, nil, nil),
 			"routing, no hops left":  v6(extRouting, join([]byte{ProtoUDP, 0, 2, 0, 0, 0, 0, 0}, udp(5, 53, 8)), nil),
 			"DAD solicitation":       v6(ProtoICMPv6, nd(ICMPv6NeighborSolicitation, "fd00::9"), unspecified("ff02::1:ff00:9")),
