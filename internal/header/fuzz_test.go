@@ -119,7 +119,7 @@ func repairIPv4(p IPv4) {
 	}
 }
 
-// RFC 1812 §5.2.2: no frame, however built, makes the parser panic, allocate or point outside it
+// RFC 1812 §5.2.2: no frame, however built, makes the parser panic, write to it or point outside it
 func FuzzParse(f *testing.F) {
 	for _, c := range parseCases {
 		f.Add(unhex(f, c.frame), true)
