@@ -4,7 +4,7 @@ import (
 	"math/rand/v2"
 	"slices"
 	"strconv"
-	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 )
@@ -152,7 +152,9 @@ type churn struct {
 }
 
 func newChurn(t *Table, live, firstFlow int) *churn {
-	return &churn{table: t, reader: t.NewReader(), live: make([]Ref, live), flow: firstFlow}
+	c := &churn{table: t, reader: t.NewReader(), live: make([]Ref, live), flow: firstFlow}
+	c.reader.Offline()
+	return c
 }
 
 func (c *churn) run(n int) {
@@ -172,7 +174,9 @@ func (c *churn) run(n int) {
 		c.flow++
 		if i%benchBatch == 0 {
 			c.reader.Quiesce()
-			c.table.Reclaim(2 * benchBatch)
+			if c.flow < 1<<30 { // one of the workers is the control goroutine as well
+				c.table.Reclaim(4 * benchBatch)
+			}
 		}
 	}
 	c.reader.Offline()
@@ -193,21 +197,40 @@ func BenchmarkWorkers(b *testing.B) {
 	at := [2]int{0, benchKeys / 2}
 	for name, work := range map[string]func(worker, n int){
 		"hit": func(worker, n int) {
-			hitPrefetch(t, keys[at[worker]:][:n], n)
+			hitPrefetch(t, keys[at[worker]:], n)
 			at[worker] = (at[worker] + n) % benchKeys
 		},
 		"setup": func(worker, n int) { churns[worker].run(n) },
 	} {
 		for _, workers := range []int{1, 2} {
 			b.Run(name+"/"+strconv.Itoa(workers), func(b *testing.B) {
+				// The second worker spins between rounds: waking it would take as
+				// long as a good part of one.
+				var asked, done atomic.Int64
+				stop := make(chan struct{})
+				if workers == 2 {
+					go func() {
+						defer close(stop)
+						for next := int64(1); ; next++ {
+							for asked.Load() < next {
+								if asked.Load() < 0 {
+									return
+								}
+							}
+							work(1, benchRound)
+							done.Store(next)
+						}
+					}()
+				}
 				rounds(b, workers*benchRound, func() {
-					var wg sync.WaitGroup
-					for worker := 1; worker < workers; worker++ {
-						wg.Go(func() { work(worker, benchRound) })
-					}
+					next := asked.Add(1)
 					work(0, benchRound)
-					wg.Wait()
+					for workers == 2 && done.Load() < next {
+					}
 				})
+				if asked.Store(-1); workers == 2 {
+					<-stop
+				}
 			})
 		}
 	}
