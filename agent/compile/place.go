@@ -108,7 +108,6 @@ func (c *Compiler) compileInstanceIPs(affected []state.Key) error {
 		ip := c.state.Get(k).GetInstanceIp()
 		slot := "iip " + name
 		owners := ip.GetVirtualMachineInterfaces()
-		c.touch(owners)
 		addr, err := netip.ParseAddr(ip.GetAddress())
 		if err != nil || len(owners) == 0 {
 			c.place(k, nil)

@@ -19,7 +19,6 @@ type floatingIP struct {
 	egress   bool
 	whole    *forwarder.Service
 	mappings map[forwarder.PortKey]*forwarder.Service
-	listed   []string // the VMIs behind it
 }
 
 // placeName names the slot of a place.
@@ -32,7 +31,6 @@ func (c *Compiler) compileFloatingIPs(affected []state.Key) error {
 	for name := range of(affected, state.FloatingIP) {
 		if old := c.fips[name]; old != nil {
 			places[old.place] = struct{}{}
-			c.touch(old.listed)
 		}
 		fip := c.state.Get(state.Key{Kind: state.FloatingIP, Name: name}).GetFloatingIp()
 		if fip == nil {
@@ -45,7 +43,6 @@ func (c *Compiler) compileFloatingIPs(affected []state.Key) error {
 		}
 		c.fips[name] = f
 		places[f.place] = struct{}{}
-		c.touch(f.listed)
 	}
 	if slices.ContainsFunc(affected, func(k state.Key) bool { return k.Kind == state.Fabric }) {
 		for _, f := range c.fips {
@@ -77,9 +74,6 @@ func (c *Compiler) floatingIP(name string, fip *pb.FloatingIP) (*floatingIP, err
 	f.ingress = fip.GetDirection() != pb.FloatingIP_EGRESS
 	f.egress = fip.GetDirection() == pb.FloatingIP_EGRESS || fip.GetDirection() == pb.FloatingIP_BOTH
 	members := c.members(name, fip, f.place.Address)
-	for _, m := range members {
-		f.listed = append(f.listed, m.vmi)
-	}
 	template := forwarder.Service{Hash: hashFields(fip.GetHashFields()), Affinity: affinityTicks(fip.GetSessionAffinity())}
 	old := c.fips[name]
 	build := func(key forwarder.PortKey, members []nexthop.Member) (*forwarder.Service, error) {

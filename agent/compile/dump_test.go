@@ -1,0 +1,164 @@
+package compile
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"github.com/vrouter-go/vrouter/forwarder"
+	"github.com/vrouter-go/vrouter/internal/policy"
+	"github.com/vrouter-go/vrouter/nexthop"
+)
+
+// dump writes what a compiled generation means, with names in place of numbers,
+// so that two that mean the same read the same.
+func dump(r *Result) string {
+	var b strings.Builder
+	s := r.Snapshot
+	for _, v := range inOrder(s.VRFs, func(v forwarder.VRF) string { return v.Name }) {
+		if v.Name == "" {
+			continue
+		}
+		fmt.Fprintf(&b, "vrf %s\n", v.Name)
+		for p, route := range v.FIB.All() {
+			fmt.Fprintf(&b, "  %s → %s, network %s\n", p, hopText(s, route.NextHop), networkText(s, route.Network))
+		}
+	}
+	for _, itf := range inOrder(s.Interfaces, func(i forwarder.Interface) string { return i.Name }) {
+		if itf.Kind == forwarder.Absent {
+			continue
+		}
+		fmt.Fprintf(&b, "interface %s kind %d vrf %s network %s mtu %d quota %d antispoof %v mac %x gateways %s %s\n", itf.Name, itf.Kind,
+			s.VRFs[itf.VRF].Name, networkText(s, itf.Network), itf.MTU, itf.Quota, itf.AntiSpoof, itf.MAC, text16(itf.Gateway4), text16(itf.Gateway6))
+		for _, line := range sortedText(itf.Sources, func(r forwarder.AddressRange) string { return fmt.Sprintf("  source %s/%d\n", text16(r.Address), r.Bits) }) {
+			b.WriteString(line)
+		}
+		for _, line := range sortedText(itf.Egress, func(e forwarder.EgressNAT) string {
+			return fmt.Sprintf("  egress %s as %s by %s\n", s.VRFs[e.VRF].Name, text16(e.Address), s.FloatingIPs[e.FloatingIP].Name)
+		}) {
+			b.WriteString(line)
+		}
+		for _, k := range itf.Serves {
+			fmt.Fprintf(&b, "  serves %d/%d\n", k.Proto, k.Port)
+		}
+	}
+	for _, line := range sortedText(s.FloatingIPs, func(f *forwarder.FloatingIP) string { return serviceText(r, f) }) {
+		b.WriteString(line)
+	}
+	for _, spec := range r.Ports {
+		if spec != nil {
+			copied := *spec
+			copied.Port = 0
+			fmt.Fprintf(&b, "device %+v\n", copied)
+		}
+	}
+	var nodes []string
+	for a := range s.NodeAddresses {
+		nodes = append(nodes, text16(a))
+	}
+	slices.Sort(nodes)
+	fmt.Fprintf(&b, "node %v\n", nodes)
+	policyText(&b, r)
+	return canonicalDevices(b.String())
+}
+
+// canonicalDevices puts the device lines, which come by port index, in order.
+func canonicalDevices(s string) string {
+	var rest, devices []string
+	for line := range strings.Lines(s) {
+		if strings.HasPrefix(line, "device ") {
+			devices = append(devices, line)
+		} else {
+			rest = append(rest, line)
+		}
+	}
+	slices.Sort(devices)
+	return strings.Join(rest, "") + strings.Join(devices, "")
+}
+
+func serviceText(r *Result, f *forwarder.FloatingIP) string {
+	if f == nil {
+		return ""
+	}
+	s := r.Snapshot
+	var b strings.Builder
+	fmt.Fprintf(&b, "service %s at %s vrf %s network %s ingress %v fallback %s\n", f.Name, text16(f.Address),
+		s.VRFs[f.VRF].Name, networkText(s, f.Network), f.Ingress, hopText(s, f.Fallback))
+	line := func(key forwarder.PortKey, svc *forwarder.Service) string {
+		t := fmt.Sprintf("  %d/%d of %s hash %d affinity %d:", key.Proto, key.Port, r.Names.FloatingIP(f, key), svc.Hash, svc.Affinity)
+		for i := range svc.Group.Len() {
+			m := svc.Group.Member(i)
+			t += fmt.Sprintf(" %s(id %d weight %d %s %s port %d)", s.Interfaces[m.Interface].Name, m.ID, m.Weight, m.State, text16(m.Address), m.Port)
+		}
+		return t + "\n"
+	}
+	if f.Whole != nil {
+		b.WriteString(line(forwarder.PortKey{}, f.Whole))
+	}
+	var lines []string
+	for k, svc := range f.Mappings {
+		lines = append(lines, line(k, svc))
+	}
+	slices.Sort(lines)
+	return b.String() + strings.Join(lines, "")
+}
+
+// policyText asks both policies about every pair of interfaces.
+func policyText(b *strings.Builder, r *Result) {
+	s := r.Snapshot
+	list := inOrder(s.Interfaces, func(i forwarder.Interface) string { return i.Name })
+	for _, from := range list {
+		for _, to := range list {
+			if from.Kind != forwarder.Workload || to.Kind != forwarder.Workload || len(from.Sources) == 0 || len(to.Sources) == 0 {
+				continue
+			}
+			for _, port := range [...]uint16{80, 443} {
+				q := policy.Query{SrcNetwork: from.Network, DstNetwork: to.Network, Src: from.Sources[0].Address, Dst: to.Sources[0].Address, SrcPort: 40000, DstPort: port, Proto: 6}
+				n, sv := s.Policy.Network(&q), s.Policy.Security(&q, from.Identity, to.Identity)
+				fmt.Fprintf(b, "policy %s → %s:%d network %v %s security %v %s\n", from.Name, to.Name, port,
+					n.Pass, r.Names.Rule(uint32(n.Rule)), sv.Pass, r.Names.Rule(uint32(sv.Rule)))
+			}
+		}
+	}
+}
+
+func hopText(s *forwarder.Snapshot, id nexthop.ID) string {
+	if id.IsDiscard() {
+		return "discard " + forwarder.DropReason(id).String()
+	}
+	switch h := s.NextHops.At(id); h.Kind {
+	case nexthop.Interface:
+		return "interface " + s.Interfaces[h.Port].Name
+	case nexthop.VRF:
+		return "vrf " + s.VRFs[h.VRF].Name
+	case nexthop.FloatingIP:
+		return "service " + s.FloatingIPs[h.Index].Name + " at " + text16(s.FloatingIPs[h.Index].Address)
+	default:
+		return h.Kind.String()
+	}
+}
+
+func networkText(s *forwarder.Snapshot, id uint32) string {
+	if id == 0 {
+		return "none"
+	}
+	return s.VRFs[id-1].Name
+}
+
+func text16(a [16]byte) string { return netip.AddrFrom16(a).Unmap().String() }
+
+func inOrder[T any](list []T, key func(T) string) []T {
+	list = slices.Clone(list)
+	slices.SortStableFunc(list, func(a, b T) int { return strings.Compare(key(a), key(b)) })
+	return list
+}
+
+func sortedText[T any](list []T, text func(T) string) []string {
+	var lines []string
+	for _, x := range list {
+		lines = append(lines, text(x))
+	}
+	slices.Sort(lines)
+	return lines
+}

@@ -1,0 +1,160 @@
+package compile
+
+import (
+	"fmt"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"pgregory.net/rapid"
+
+	"github.com/vrouter-go/vrouter/agent/state"
+	pb "github.com/vrouter-go/vrouter/proto/vrouter/v1"
+)
+
+// TestIncrementalEqualsFull holds that a history of transactions compiles to what
+// its last state compiles to from nothing, and that a refused transaction leaves
+// neither the state nor what is compiled from it changed.
+func TestIncrementalEqualsFull(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		st, c := state.New(), New(Config{DefaultQuota: 100})
+		if rapid.Bool().Draw(t, "world") {
+			tx, err := st.Begin(state.Request{Owner: "test", Upserts: world()})
+			if err != nil {
+				t.Fatal(err)
+			}
+			tx.Commit()
+		}
+		last, err := c.All(st)
+		if err != nil {
+			t.Fatal(err)
+		}
+		accepted := 0
+		for range rapid.IntRange(1, 25).Draw(t, "transactions") {
+			before := st.Digest()
+			req := state.Request{Owner: "test"}
+			for range rapid.IntRange(1, 4).Draw(t, "upserts") {
+				req.Upserts = append(req.Upserts, drawResource(t))
+			}
+			for range rapid.IntRange(0, 2).Draw(t, "deletes") {
+				req.Deletes = append(req.Deletes, state.KeyOf(drawResource(t)))
+			}
+			tx, err := st.Begin(req)
+			if err != nil {
+				if st.Digest() != before {
+					t.Fatalf("refused (%v), but the digest changed", err)
+				}
+				continue
+			}
+			affected := tx.Affected()
+			if last, err = c.Compile(st, affected); err != nil {
+				t.Fatal(err)
+			}
+			if rapid.Bool().Draw(t, "roll back") { // as after an error further on
+				tx.Rollback()
+				if st.Digest() != before {
+					t.Fatal("rolled back, but the digest changed")
+				}
+				if last, err = c.Compile(st, affected); err != nil {
+					t.Fatal(err)
+				}
+			} else {
+				tx.Commit()
+			}
+			accepted++
+			full, err := New(Config{DefaultQuota: 100}).All(st)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if diff := cmp.Diff(dump(full), dump(last)); diff != "" {
+				t.Fatalf("after %d transactions (-full +incremental):\n%s", accepted, diff)
+			}
+		}
+	})
+}
+
+// world is a state in which most of what drawResource draws is valid.
+func world() []*pb.Resource {
+	var list []*pb.Resource
+	for i := 1; i <= 3; i++ {
+		list = append(list, &pb.Resource{Name: fmt.Sprintf("n%d", i), Spec: &pb.Resource_VirtualNetwork{VirtualNetwork: &pb.VirtualNetwork{
+			Subnets: []*pb.Subnet{{Prefix: "10.1.0.0/24"}, {Prefix: "fd00::/64"}},
+		}}})
+	}
+	for i := 1; i <= 5; i++ {
+		list = append(list, &pb.Resource{Name: fmt.Sprintf("v%d", i), Spec: &pb.Resource_VirtualMachineInterface{VirtualMachineInterface: &pb.VirtualMachineInterface{
+			VirtualNetwork: fmt.Sprintf("n%d", i%3+1), Addresses: []string{fmt.Sprintf("10.1.0.%d", i+10)},
+		}}})
+	}
+	return append(list, &pb.Resource{Name: "f1", Spec: &pb.Resource_FloatingIp{FloatingIp: &pb.FloatingIP{
+		VirtualNetwork: state.FabricNetwork, Address: "192.0.2.1", VirtualMachineInterfaces: []string{"v1"},
+	}}})
+}
+
+// drawResource draws from a world so small that resources meet all the time.
+func drawResource(t *rapid.T) *pb.Resource {
+	n := func(limit int) int { return rapid.IntRange(1, limit).Draw(t, "n") }
+	pick := func(list ...string) string { return rapid.SampledFrom(list).Draw(t, "pick") }
+	networks := []string{"n1", "n2", "n3", state.FabricNetwork}
+	vmis := func() []string {
+		return rapid.SliceOfNDistinct(rapid.SampledFrom([]string{"v1", "v2", "v3", "v4", "v5"}), 0, 3, rapid.ID).Draw(t, "vmis")
+	}
+	switch n(9) {
+	case 1, 2:
+		i := n(3)
+		return &pb.Resource{Name: fmt.Sprintf("n%d", i), Spec: &pb.Resource_VirtualNetwork{VirtualNetwork: &pb.VirtualNetwork{
+			Subnets: []*pb.Subnet{{Prefix: "10.1.0.0/24", Gateway: pick("", "10.1.0.1", "10.1.0.254")}, {Prefix: "fd00::/64", Gateway: "fd00::1"}},
+			Vrf:     pick("", "", fmt.Sprintf("vrf%d", i)),
+		}}}
+	case 3, 4:
+		i := n(5)
+		return &pb.Resource{Name: fmt.Sprintf("v%d", i), Spec: &pb.Resource_VirtualMachineInterface{VirtualMachineInterface: &pb.VirtualMachineInterface{
+			VirtualNetwork: pick(networks[:3]...), Addresses: []string{fmt.Sprintf("10.1.0.%d", i+10+n(2)), fmt.Sprintf("fd00::%d", i+10)},
+			Labels: map[string]string{"app": pick("a", "b")}, Namespace: pick("", "ns"),
+			AllowedAddressPairs: []*pb.AllowedAddressPair{{Prefix: pick("10.1.0.99/32", "10.9.0.0/16")}},
+		}}}
+	case 5, 6:
+		f := &pb.FloatingIP{VirtualNetwork: pick(networks...), Address: pick("10.1.0.50", "10.96.0.1", "192.0.2.1"), VirtualMachineInterfaces: vmis()}
+		f.Direction = pb.FloatingIP_Direction(n(4) - 1)
+		if rapid.Bool().Draw(t, "mapped") {
+			f.FloatingIpPortMappings = &pb.FloatingIpPortMappings{PortMappings: []*pb.PortMapping{{SrcPort: uint32(n(3)), DstPort: 8080, Protocol: pb.Protocol_TCP}}}
+		}
+		if rapid.Bool().Draw(t, "by parent") {
+			f.Address, f.VirtualNetwork, f.Parent = "", "", pick("i1", "i2")
+		}
+		return &pb.Resource{Name: fmt.Sprintf("f%d", n(4)), Spec: &pb.Resource_FloatingIp{FloatingIp: f}}
+	case 7:
+		switch n(4) {
+		case 1:
+			return &pb.Resource{Name: fmt.Sprintf("i%d", n(2)), Spec: &pb.Resource_InstanceIp{InstanceIp: &pb.InstanceIP{
+				Address: pick("10.1.0.60", "10.1.0.61"), VirtualNetwork: pick(networks[:3]...), VirtualMachineInterfaces: vmis(),
+			}}}
+		case 2:
+			hop := &pb.NextHop{Target: &pb.NextHop_Discard{Discard: true}}
+			switch n(4) {
+			case 1:
+				hop.Target = &pb.NextHop_Vrf{Vrf: pick(networks...)}
+			case 2:
+				hop.Target = &pb.NextHop_Interface{Interface: pick("v1", "v2", state.Vhost0)}
+			case 3:
+				hop.Target = &pb.NextHop_Receive{Receive: true}
+			}
+			return &pb.Resource{Name: fmt.Sprintf("r%d", n(3)), Spec: &pb.Resource_Route{Route: &pb.Route{
+				Vrf: pick("n1", "n2", "vrf1", state.FabricNetwork), Prefix: pick("0.0.0.0/0", "10.1.0.12/32", "198.51.100.0/24"), NextHops: []*pb.NextHop{hop},
+			}}}
+		}
+		return &pb.Resource{Name: "node", Spec: &pb.Resource_Fabric{Fabric: &pb.Fabric{Vhost0: &pb.Vhost{Addresses: []string{pick("192.0.2.1/24", "192.0.2.2/24")}}}}}
+	case 8:
+		attached := rapid.SliceOfNDistinct(rapid.SampledFrom(networks), 1, 4, rapid.ID).Draw(t, "attached")
+		return &pb.Resource{Name: fmt.Sprintf("p%d", n(2)), Spec: &pb.Resource_NetworkPolicy{NetworkPolicy: &pb.NetworkPolicy{
+			VirtualNetworks: attached,
+			Rules: []*pb.NetworkPolicyRule{{
+				Source: &pb.PolicyEndpoint{VirtualNetwork: pick("", attached[0])}, Direction: pb.NetworkPolicyRule_Direction(n(2)),
+				Action: pb.NetworkPolicyRule_Action(n(2)), Protocol: pb.Protocol_TCP, Name: pick("", "x"),
+			}},
+		}}}
+	}
+	return &pb.Resource{Name: fmt.Sprintf("s%d", n(2)), Spec: &pb.Resource_SecurityPolicy{SecurityPolicy: &pb.SecurityPolicy{
+		Namespace: pick("", "ns"), Subject: &pb.LabelSelector{MatchLabels: map[string]string{"app": pick("a", "b")}},
+		Ingress: []*pb.SecurityRule{{Peers: []*pb.SecurityPeer{{Selector: &pb.LabelSelector{MatchLabels: map[string]string{"app": pick("a", "b")}}}}, Ports: []*pb.SecurityPort{{Port: 80}}}},
+	}}}
+}
