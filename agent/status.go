@@ -27,6 +27,9 @@ func (a *Agent) Status() *pb.GetStatusResponse {
 		Memory: memoryStatus(), FlowTable: a.flowTableStatus(),
 	}
 	stored := a.stateStatus(st)
+	for i, w := range a.options.Forwarder.Workers() {
+		st.Workers = append(st.Workers, &pb.WorkerStatus{Id: uint32(i), Queues: uint32(w.Queues), Packets: w.Packets, Batches: w.Batches})
+	}
 	a.portStatus(st)
 	a.components(st, stored)
 	return st

@@ -31,7 +31,9 @@ func dump(r *Result) string {
 		}
 		fmt.Fprintf(&b, "interface %s kind %d vrf %s network %s mtu %d quota %d antispoof %v mac %x gateways %s %s\n", itf.Name, itf.Kind,
 			s.VRFs[itf.VRF].Name, networkText(s, itf.Network), itf.MTU, itf.Quota, itf.AntiSpoof, itf.MAC, text16(itf.Gateway4), text16(itf.Gateway6))
-		for _, line := range sortedText(itf.Sources, func(r forwarder.AddressRange) string { return fmt.Sprintf("  source %s/%d\n", text16(r.Address), r.Bits) }) {
+		for _, line := range sortedText(itf.Sources, func(r forwarder.AddressRange) string {
+			return fmt.Sprintf("  source %s/%d\n", text16(r.Address), r.Bits)
+		}) {
 			b.WriteString(line)
 		}
 		for _, line := range sortedText(itf.Egress, func(e forwarder.EgressNAT) string {

@@ -8,6 +8,7 @@ import (
 
 	"golang.org/x/sys/unix"
 	"kernel.org/pub/linux/libs/security/libcap/cap"
+	"kernel.org/pub/linux/libs/security/libcap/psx"
 
 	pb "github.com/vrouter-go/vrouter/proto/vrouter/v1"
 )
@@ -32,7 +33,11 @@ func dropPrivileges() error {
 			}
 		}
 	}
-	errs := []error{unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)}
+	var errs []error
+	// On every thread of the process, as the capabilities below.
+	if _, _, errno := psx.Syscall6(unix.SYS_PRCTL, unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0, 0); errno != 0 {
+		errs = append(errs, fmt.Errorf("no_new_privs: %w", errno))
+	}
 	for v := cap.Value(0); v < cap.MaxBits(); v++ {
 		if on, err := cap.GetBound(v); err == nil && on {
 			if ok, _ := have.GetFlag(cap.Effective, cap.SETPCAP); ok {
