@@ -185,7 +185,8 @@ func (a *Ager) visit(index, now uint32, limits *limits) bool {
 		if a.expired != nil {
 			a.expired(s)
 		}
-		a.table.retire(index)
+		a.table.header.removed.Add(1)
+		a.table.retire(index, index)
 		return true
 	}
 	a.tally[protocol][state]++
@@ -202,13 +203,12 @@ func (a *Ager) Stats() Stats {
 	s := Stats{
 		Capacity:    a.table.Capacity(),
 		MemoryBytes: a.table.Memory(),
-		Removed:     h.removed.Load(), // before Inserted, so that Live is never negative
 		Expired:     a.removals.Load(),
 		Full:        h.full.Load(),
 		Pressure:    a.table.underPressure(),
 		Census:      *a.census.Load(),
 	}
-	s.Inserted = h.inserted.Load()
+	s.Inserted, s.Removed = a.table.totals()
 	s.Live = int(s.Inserted - s.Removed)
 	return s
 }

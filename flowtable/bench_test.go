@@ -160,14 +160,14 @@ func newChurn(t *Table, live, firstFlow int) *churn {
 func (c *churn) run(n int) {
 	c.reader.Online()
 	for i := range n {
-		r := c.table.Alloc()
+		r := c.reader.Alloc()
 		k := flow(c.flow)
 		c.table.Session(r).SetKeys(k, k.Reverse())
-		if got, _ := c.table.Insert(r); got != Inserted {
+		if got, _ := c.reader.Insert(r); got != Inserted {
 			panic("flowtable: no room for a session in a half-full table")
 		}
 		if old := c.live[c.at]; old != 0 {
-			c.table.Remove(old)
+			c.reader.Remove(old)
 		}
 		c.live[c.at] = r
 		c.at = (c.at + 1) % len(c.live)

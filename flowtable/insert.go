@@ -42,7 +42,17 @@ const (
 // and the session becomes visible only when it has both. So of two workers that
 // insert the same connection one waits for the other, never both for each other,
 // and no packet finds a session whose binding may still be taken back.
+// Workers use their Reader's Insert.
 func (t *Table) Insert(r Ref) (Outcome, Ref) {
+	got, other := t.insert(r)
+	if got == Inserted {
+		t.header.inserted.Add(1)
+	}
+	return got, other
+}
+
+// insert is Insert but for the count.
+func (t *Table) insert(r Ref) (Outcome, Ref) {
 	r &^= 1
 	s := t.Session(r)
 	forward, reply := s.Key(Forward), s.Key(Reply)
@@ -61,7 +71,6 @@ func (t *Table) Insert(r Ref) (Outcome, Ref) {
 		switch got {
 		case claimDone:
 			s.attr.Or(attrLive)
-			t.header.inserted.Add(1)
 			return Inserted, r
 		case claimFull:
 			t.header.full.Add(1)
@@ -78,16 +87,18 @@ func (t *Table) Insert(r Ref) (Outcome, Ref) {
 
 // Remove takes a session out of the table: from now on no Lookup finds it. It
 // returns true for the one caller that removed it, who settles accounts (quota,
-// logs). The record is used again after the grace period.
+// logs). The record is used again after the grace period. Workers use their
+// Reader's Remove.
 func (t *Table) Remove(r Ref) bool {
 	if !t.withdraw(r) {
 		return false
 	}
-	t.retire(r.Index())
+	t.header.removed.Add(1)
+	t.retire(r.Index(), r.Index())
 	return true
 }
 
-// withdraw is Remove but for giving the record back.
+// withdraw is Remove but for the count and for giving the record back.
 func (t *Table) withdraw(r Ref) bool {
 	r &^= 1
 	s := t.Session(r)
@@ -107,7 +118,6 @@ func (t *Table) withdraw(r Ref) bool {
 		c = t.claimFor(&reply, r|1)
 		t.unlink(&c)
 	}
-	t.header.removed.Add(1)
 	return true
 }
 

@@ -1,40 +1,52 @@
 package flowtable
 
-import "sync/atomic"
-
 // Alloc returns an unused session, all zero, or 0 when the table is full. The
 // caller owns it until Insert succeeds, and gives it back with Free otherwise.
+// Workers use their Reader's Alloc.
 func (t *Table) Alloc() Ref {
+	var one [1]uint32
+	if t.take(one[:]) == 0 {
+		t.header.full.Add(1)
+		return 0
+	}
+	return Ref(one[0] << 1)
+}
+
+// take fills list with unused records, used ones first, and returns how many
+// there were.
+func (t *Table) take(list []uint32) int {
 	h := t.header
-	for {
-		head := h.free.Load()
-		index := uint32(head)
-		if index == 0 {
-			break
+	for head := h.free.Load(); uint32(head) != 0; head = h.free.Load() {
+		n, index := 0, uint32(head)
+		for n < len(list) && index != 0 && int(index) < len(t.sessions) {
+			list[n] = index
+			index = t.sessions[index].reply.extra.Load() // no link if others were faster; then the swap fails
+			n++
 		}
-		next := t.sessions[index].reply.extra.Load()
 		// The tag keeps a stack that was popped and pushed meanwhile from looking the same.
-		if h.free.CompareAndSwap(head, (head>>32+1)<<32|uint64(next)) {
-			t.sessions[index].reply.extra.Store(0)
-			return Ref(index << 1)
+		if h.free.CompareAndSwap(head, (head>>32+1)<<32|uint64(index)) {
+			for _, index := range list[:n] {
+				t.sessions[index].reply.extra.Store(0)
+			}
+			return n
 		}
 	}
 	for {
 		used := h.fresh.Load()
-		if used >= uint64(t.Capacity()) {
-			h.full.Add(1)
-			return 0
-		}
-		if h.fresh.CompareAndSwap(used, used+1) {
-			return Ref(used+1) << 1
+		n := min(uint64(len(list)), uint64(t.Capacity())-used)
+		if n == 0 || h.fresh.CompareAndSwap(used, used+n) {
+			for i := range list[:n] {
+				list[i] = uint32(used) + uint32(i) + 1
+			}
+			return int(n)
 		}
 	}
 }
 
 // Free gives back a session that Alloc returned and Insert did not take.
 func (t *Table) Free(r Ref) {
-	if r.Index() != 0 {
-		t.release(r.Index(), r.Index())
+	if index := r.Index(); index != 0 {
+		t.release(index, index)
 	}
 }
 
@@ -72,13 +84,13 @@ func (s *Session) clear() {
 	s.reply.tcp.Store(0)
 }
 
-// retire puts a removed record on the stack of those that wait.
-func (t *Table) retire(index uint32) {
+// retire puts a chain of removed records on the stack of those that wait.
+func (t *Table) retire(first, last uint32) {
 	limbo := &t.header.limbo
 	for {
 		head := limbo.Load()
-		t.sessions[index].reply.extra.Store(uint32(head))
-		if limbo.CompareAndSwap(head, uint64(index)) {
+		t.sessions[last].reply.extra.Store(uint32(head))
+		if limbo.CompareAndSwap(head, uint64(first)) {
 			return
 		}
 	}
@@ -125,50 +137,4 @@ func (t *Table) passed() bool {
 		}
 	}
 	return true
-}
-
-// Reader is one worker's (or one control goroutine's) right to use what Lookup
-// returns. It starts online and belongs to one goroutine.
-type Reader struct {
-	_     [64]byte
-	at    atomic.Uint64 // the epoch of the last quiet moment; 0 = offline
-	table *Table
-	_     [48]byte
-}
-
-// NewReader adds a reader, online. Control path: it takes a lock.
-func (t *Table) NewReader() *Reader {
-	r := &Reader{table: t}
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.readers = append(t.readers, r)
-	r.Online()
-	return r
-}
-
-// Quiesce says that the worker holds no Ref or Session now. Once per batch.
-func (r *Reader) Quiesce() {
-	if now := r.table.epoch.Load(); r.at.Load() != now {
-		r.at.Store(now)
-	}
-}
-
-// Offline says the same for as long as the worker sleeps, so that nobody waits for it.
-func (r *Reader) Offline() { r.at.Store(0) }
-
-// Online ends Offline. It comes before the first Lookup.
-func (r *Reader) Online() { r.at.Store(r.table.epoch.Load()) }
-
-// Close removes the reader from its table.
-func (r *Reader) Close() {
-	t := r.table
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	for i, other := range t.readers {
-		if other == r {
-			t.readers[i] = t.readers[len(t.readers)-1]
-			t.readers = t.readers[:len(t.readers)-1]
-			return
-		}
-	}
 }

@@ -11,7 +11,7 @@ import (
 // The stress test: workers open, find and remove few connections, as often as
 // they can, so that they meet in every step. Run with -race.
 const (
-	stressSessions    = 48
+	stressSessions    = 80 // with what four workers keep at hand, too few at times
 	stressConnections = 40 // flows; each may be opened from either end
 	stressWorkers     = 4
 )
@@ -41,11 +41,11 @@ func (s *stress) worker(t *testing.T, seed uint64, steps int) {
 		}
 		r := s.table.find(k)
 		if r == 0 {
-			r = s.open(t, i, k, rng)
+			r = s.open(t, reader, i, k, rng)
 		}
 		if r != 0 {
 			s.use(t, r, k)
-			if rng.IntN(4) == 0 && s.table.Remove(r) {
+			if rng.IntN(4) == 0 && s.remove(reader, r, rng) {
 				s.removed[i].Add(1)
 			}
 		}
@@ -63,8 +63,8 @@ func (s *stress) worker(t *testing.T, seed uint64, steps int) {
 // open sets up a session for key k of flow i. From the flow's own end it may try
 // a reply port that clashes with other flows before it takes the flow's own, as
 // NAT does; the other end then finds its way barred, and gives up.
-func (s *stress) open(t *testing.T, i int, k Key, rng *rand.Rand) Ref {
-	r := s.table.Alloc()
+func (s *stress) open(t *testing.T, reader *Reader, i int, k Key, rng *rand.Rand) Ref {
+	r := reader.Alloc()
 	if r == 0 {
 		return 0 // waiting for readers
 	}
@@ -76,25 +76,33 @@ func (s *stress) open(t *testing.T, i int, k Key, rng *rand.Rand) Ref {
 	}
 	for {
 		record.SetKeys(k, reply)
-		switch got, other := s.table.Insert(r); got {
+		switch got, other := reader.Insert(r); got {
 		case Inserted:
 			s.inserted[i].Add(1)
 			return r
 		case Exists:
-			s.table.Free(r)
+			reader.Free(r)
 			return other
 		case Conflict:
 			if reply == k.Reverse() {
-				s.table.Free(r)
+				reader.Free(r)
 				return 0
 			}
 			reply = k.Reverse()
 		default:
 			t.Errorf("Insert = %d", got)
-			s.table.Free(r)
+			reader.Free(r)
 			return 0
 		}
 	}
+}
+
+// remove removes by the worker's reader or by the table, as a control goroutine does.
+func (s *stress) remove(reader *Reader, r Ref, rng *rand.Rand) bool {
+	if rng.IntN(2) == 0 {
+		return s.table.Remove(r)
+	}
+	return reader.Remove(r)
 }
 
 // use checks and writes what a packet of key k does to its session.

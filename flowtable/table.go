@@ -49,7 +49,7 @@ type Table struct {
 	grace
 }
 
-// grace is what the reclamation of records needs to know (reclaim.go).
+// grace is what the reclamation of records needs to know (reclaim.go, reader.go).
 type grace struct {
 	_       [64]byte      // keeps the fields above on lines that are only read
 	epoch   atomic.Uint64 // grows when a set of removed records starts to wait
@@ -92,10 +92,25 @@ func (t *Table) File() *os.File { return t.region.file }
 // Capacity returns how many sessions the table can hold.
 func (t *Table) Capacity() int { return len(t.sessions) - 1 }
 
-// Live returns how many sessions are in the table.
+// Live returns how many sessions are in the table. Control path: it takes a lock.
 func (t *Table) Live() int {
-	removed := t.header.removed.Load() // first, so that the difference is never negative
-	return int(t.header.inserted.Load() - removed)
+	inserted, removed := t.totals()
+	return int(inserted - removed)
+}
+
+// totals returns how many sessions were ever inserted and removed, by anybody.
+func (t *Table) totals() (inserted, removed uint64) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	removed = t.header.removed.Load() // all these first, so that Live is never negative
+	for _, r := range t.readers {
+		removed += r.removed.Load()
+	}
+	inserted = t.header.inserted.Load()
+	for _, r := range t.readers {
+		inserted += r.inserted.Load()
+	}
+	return inserted, removed
 }
 
 // Memory returns the table's size in bytes, everything included.

@@ -401,20 +401,65 @@ func TestNoAllocations(t *testing.T) {
 		i++
 		k := flow(i)
 		h := table.Hash(&k)
-		r := table.Alloc()
+		reader.Free(reader.Alloc())
+		r := reader.Alloc()
 		s := table.Session(r)
 		s.SetKeys(k, k.Reverse())
-		table.Insert(r)
+		reader.Insert(r)
 		hashes[0] = h
 		table.Prefetch(hashes, hints)
 		table.LookupHint(&k, h, hints[0])
 		s.Seen(1)
 		s.Count(Forward, 1, 1)
 		s.TrackTCP(Forward, 1, 1, 1, flagSYN, 1, nil)
-		table.Remove(r)
+		reader.Remove(r)
 		reader.Quiesce()
 		table.Reclaim(64)
 	}); n != 0 {
 		t.Errorf("%v allocations per packet", n)
+	}
+}
+
+// What one worker keeps at hand is lost to nobody: it gets every record itself,
+// and gives back what it does not use when it sleeps.
+func TestReaderGivesSparesBack(t *testing.T) {
+	const n = spareRecords + 3
+	table := newTable(t, n)
+	reader := table.NewReader()
+	for i := range n {
+		k := flow(i)
+		r := reader.Alloc()
+		if r == 0 {
+			t.Fatalf("%d of %d records", i, n)
+		}
+		table.Session(r).SetKeys(k, k.Reverse())
+		if got, _ := reader.Insert(r); got != Inserted {
+			t.Fatal(got)
+		}
+	}
+	if reader.Alloc() != 0 || table.Live() != n {
+		t.Errorf("one too many, or %d live", table.Live())
+	}
+	for i := range n {
+		if r := table.find(flow(i)); !reader.Remove(r) || reader.Remove(r) {
+			t.Fatal("Remove is not true just once")
+		}
+	}
+	reader.Quiesce()
+	table.Reclaim(n)
+	reader.Quiesce()
+	if got := table.Reclaim(n); got != n {
+		t.Fatalf("%d reclaimed", got)
+	}
+	reader.Free(reader.Alloc())
+	reader.Offline()
+	for i := range n {
+		if table.Alloc() == 0 {
+			t.Fatalf("%d of %d records came back", i, n)
+		}
+	}
+	reader.Close()
+	if table.Live() != 0 {
+		t.Errorf("%d live", table.Live())
 	}
 }
