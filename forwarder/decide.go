@@ -184,7 +184,8 @@ func (f *Forwarder) balance(snap *Snapshot, fip *FloatingIP, q *question, d *dec
 		return false
 	}
 	svc := fip.service(q.key.Proto, q.key.DstPort)
-	if svc == nil && fip.Fallback != 0 {
+	bound := q.live != nil && q.live.Member() != 0
+	if svc == nil && fip.Fallback != 0 && !bound {
 		// A node address: what is not mapped is for the node itself.
 		d.nextHop[flowtable.Forward] = fip.Fallback
 		d.dstNet = fip.Network
@@ -193,7 +194,7 @@ func (f *Forwarder) balance(snap *Snapshot, fip *FloatingIP, q *question, d *dec
 	}
 	d.fip = fip.ID
 	d.service = svc
-	if q.live != nil && q.live.Member() != 0 {
+	if bound {
 		return f.keepMember(snap, q, d, t)
 	}
 	if svc == nil {

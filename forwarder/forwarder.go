@@ -120,8 +120,24 @@ func (f *Forwarder) Ager() *flowtable.Ager { return f.ager }
 // Affinity returns the session affinity table, for its statistics.
 func (f *Forwarder) Affinity() *nexthop.Affinity { return f.affinity }
 
-// Workers returns the number of workers.
-func (f *Forwarder) Workers() int { return len(f.workers) }
+// WorkerStats is what one worker has done since the start.
+type WorkerStats struct {
+	Queues  int // receive queues that it reads now
+	Packets uint64
+	Batches uint64
+	Panics  uint64 // survived
+}
+
+// Workers returns each worker's statistics.
+func (f *Forwarder) Workers() []WorkerStats {
+	stats := make([]WorkerStats, len(f.workers))
+	for i, w := range f.workers {
+		stats[i] = WorkerStats{
+			Queues: int(w.reading.Load()), Packets: w.moved.Load(), Batches: w.batches.Load(), Panics: w.panics.Load(),
+		}
+	}
+	return stats
+}
 
 // Snapshot returns the published snapshot. It must not be changed.
 func (f *Forwarder) Snapshot() *Snapshot { return f.snapshot.Load() }

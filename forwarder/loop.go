@@ -177,9 +177,11 @@ func (w *Worker) addQueue(rq rxQueue) {
 		w.queues = append(w.queues, rxQueue{})
 	}
 	w.queues[token] = rq
+	w.reading.Add(1)
 	if fd := rq.q.FD(); fd >= 0 {
 		if err := w.poller.Add(fd, port.Token(token)); err != nil {
 			w.queues[token] = rxQueue{} // the descriptor is dead: the same as ErrGone
+			w.reading.Add(-1)
 		}
 	}
 }
@@ -190,4 +192,5 @@ func (w *Worker) dropQueue(token int) {
 		_ = w.poller.Remove(fd) // it may be gone already
 	}
 	w.queues[token] = rxQueue{}
+	w.reading.Add(-1)
 }

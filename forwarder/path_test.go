@@ -213,6 +213,27 @@ func TestLiveFlowStaysWhileItsMemberLives(t *testing.T) {
 	}
 }
 
+// TestUnmappedFlowGoesOn takes the mapping away from under a live session, also
+// where the address is the node's and unmapped traffic is for the node.
+func TestUnmappedFlowGoesOn(t *testing.T) {
+	for _, fallback := range []nexthop.ID{0, InterfaceNextHop(vhostPort)} {
+		r := newRig(t)
+		r.state.floating[0].Fallback = fallback
+		r.publish()
+		r.inject(clientPort, build(t, tcpTo(clientPort, "203.0.113.7", "10.96.0.10", 40000, 80, syn, "")))
+		r.run()
+		out := memberPort(r.session())
+		r.one(out)
+		without := *r.state.floating[0]
+		without.Mappings = map[PortKey]*Service{}
+		r.state.floating[0] = &without
+		r.publish()
+		r.inject(clientPort, build(t, tcpTo(clientPort, "203.0.113.7", "10.96.0.10", 40000, 80, func(l *layers.TCP) { l.ACK, l.Seq = true, 1001 }, "data")))
+		r.run()
+		r.one(out)
+	}
+}
+
 func TestUDPOfARemovedMemberIsDecidedAnew(t *testing.T) {
 	for _, fam := range bothFamilies {
 		t.Run(fam.name, func(t *testing.T) {

@@ -33,6 +33,8 @@ func (w *Worker) process(in uint16, n int) {
 	c := w.counters[in].Load()
 	c.rxPackets.Add(uint64(n))
 	c.rxBytes.Add(bytes)
+	w.batches.Add(1)
+	w.moved.Add(uint64(n))
 
 	for i := range packets {
 		w.classify(itf, &packets[i])

@@ -45,6 +45,9 @@ type Worker struct {
 	requests workerRequests
 	stopped  atomic.Bool
 	panics   atomic.Uint64
+	batches  atomic.Uint64
+	moved    atomic.Uint64 // packets received
+	reading  atomic.Int32  // queues
 }
 
 // rxQueue is a receive queue that the worker reads.

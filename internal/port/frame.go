@@ -95,7 +95,8 @@ const (
 )
 
 // Queue is one receive and transmit queue of a device. Read belongs to one
-// goroutine, Write to one goroutine; the two may differ.
+// goroutine. Several may call Write at once, each with its own frames: a device
+// can have fewer queues than the forwarder has workers.
 type Queue interface {
 	// Read fills up to len(frames) frames, setting Start, End and Offload, and
 	// returns how many; 0 means nothing is waiting. It never blocks. An error

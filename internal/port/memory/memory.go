@@ -104,14 +104,15 @@ func (d *Device) Close() error {
 	return nil
 }
 
-// queue is two bounded rings. On the forwarder's side each ring has one user; on
-// the owner's side control makes that so.
+// queue is two bounded rings, each with one user at each end: control sees to
+// that on the owner's side, writers on the forwarder's.
 type queue struct {
 	features port.Features
 	in, out  *ring
 	event    *event // nil: not pollable
 	gone     atomic.Bool
 	control  sync.Mutex
+	writers  sync.Mutex // a ring has one producer, and workers may share a queue
 }
 
 // FD implements port.Queue.
@@ -134,6 +135,8 @@ func (q *queue) Read(frames []*port.Frame) (int, error) {
 // Write implements port.Queue.
 func (q *queue) Write(frames []*port.Frame) {
 	gone := q.gone.Load()
+	q.writers.Lock()
+	defer q.writers.Unlock()
 	for _, f := range frames {
 		switch {
 		case gone:
