@@ -9,8 +9,8 @@ const spareRecords = 16
 // returns. It starts online and belongs to one goroutine.
 //
 // Its Alloc, Free, Insert and Remove do what the table's do, but touch what all
-// workers share once for many sessions: two workers that set sessions up would
-// otherwise wait for each other's cache lines longer than they work.
+// workers share once for many sessions, so that two workers that set sessions up
+// do not pass its cache lines to and fro for each.
 type Reader struct {
 	_        [64]byte
 	at       atomic.Uint64 // the epoch of the last quiet moment; 0 = offline
