@@ -84,7 +84,7 @@ func (w *Worker) install(in *Interface, p *packet, q *question, d *decision) flo
 		w.reject(in, p, DropFlowQuota)
 		return 0
 	}
-	ref := w.flows.Alloc()
+	ref := w.reader.Alloc()
 	if ref == 0 {
 		w.fwd.refund(p.in)
 		w.reject(in, p, DropFlowTableFull)
@@ -99,7 +99,7 @@ func (w *Worker) install(in *Interface, p *packet, q *question, d *decision) flo
 
 	got, reason := w.insert(ref, s, q, d)
 	if got != ref {
-		w.flows.Free(ref)
+		w.reader.Free(ref)
 		w.fwd.refund(p.in)
 		if reason != DropUnknown {
 			w.reject(in, p, reason)
@@ -126,7 +126,7 @@ func (w *Worker) insert(ref flowtable.Ref, s *flowtable.Session, q *question, d 
 	wanted := d.reply.DstPort
 	for try := uint32(0); ; try++ {
 		s.SetKeys(q.key, d.reply)
-		switch outcome, other := w.flows.Insert(ref); outcome {
+		switch outcome, other := w.reader.Insert(ref); outcome {
 		case flowtable.Inserted:
 			return ref, DropUnknown
 		case flowtable.Exists: // another worker was first, or another packet of this batch
@@ -218,7 +218,7 @@ func (w *Worker) rebind(in *Interface, p *packet) *flowtable.Session {
 // remove ends a session.
 func (w *Worker) remove(ref flowtable.Ref) {
 	charged := w.flows.Session(ref).Port()
-	if w.flows.Remove(ref) {
+	if w.reader.Remove(ref) {
 		w.fwd.refund(charged)
 	}
 }

@@ -10,8 +10,8 @@ import (
 // the read to the flush. This is the data path, top to bottom:
 //
 //	parse, validate, anti-spoof      classify
-//	load the flow table's lines      Touch, so that a batch's cache misses overlap
-//	find the session                 Lookup
+//	ask for the flow table's lines   Prefetch, so that a batch's cache misses overlap
+//	find the session                 LookupHint
 //	decide where there is none       open, redecide
 //	forward                          forward
 //	write to the ports               flush
@@ -39,15 +39,17 @@ func (w *Worker) process(in uint16, n int) {
 	for i := range packets {
 		w.classify(itf, &packets[i])
 	}
+	hashes, hints := w.hashes[:n], w.hints[:n]
 	for i := range packets {
 		if p := &packets[i]; p.fate == fateSession {
 			p.hash = w.flows.Hash(&p.key)
-			w.touched += w.flows.Touch(p.hash)
+			hashes[i] = p.hash
 		}
 	}
+	w.flows.Prefetch(hashes, hints)
 	for i := range packets {
 		if p := &packets[i]; p.fate == fateSession {
-			p.ref = w.flows.Lookup(&p.key, p.hash)
+			p.ref = w.flows.LookupHint(&p.key, p.hash, hints[i])
 		}
 	}
 	for i := range packets {

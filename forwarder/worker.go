@@ -20,6 +20,8 @@ type Worker struct {
 	// The batch in hand. rx[i] and packets[i] belong together.
 	rx      [port.BatchSize]*port.Frame
 	packets [port.BatchSize]packet
+	hashes  [port.BatchSize]uint64
+	hints   [port.BatchSize]flowtable.Ref
 	snap    *Snapshot
 	now     uint32 // ticks of 100 ms since the forwarder's start
 	nanos   int64  // the clock's reading for this batch
@@ -40,7 +42,6 @@ type Worker struct {
 	fragments fragmentTable
 	decision  decision // scratch of the slow path
 	policyLog policyLog
-	touched   uint64 // keeps the loads of Touch alive
 
 	requests workerRequests
 	stopped  atomic.Bool
