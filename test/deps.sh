@@ -2,7 +2,7 @@
 # Installs the Debian packages that privileged tests use as independent
 # witnesses. Without root it says what will be skipped and goes on.
 set -eu
-need="iproute2 nftables iptables iputils-ping iperf3 tshark tcpdump ethtool socat curl traceroute netcat-openbsd dnsmasq-base dnsutils python3-scapy conntrack"
+need="iproute2 nftables iptables iputils-ping iputils-arping iperf3 tshark tcpdump ethtool socat curl traceroute netcat-openbsd dnsmasq-base dnsutils python3-scapy conntrack"
 missing=""
 for p in $need; do
 	dpkg-query -W -f='${Status}' "$p" 2>/dev/null | grep -q 'ok installed' || missing="$missing $p"
