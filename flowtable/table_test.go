@@ -132,7 +132,11 @@ func TestMemfd(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer unix.Munmap(other)
+	defer func() {
+		if err := unix.Munmap(other); err != nil {
+			t.Error(err)
+		}
+	}()
 	view := region{memory: other}
 	view.cut(1000, bucketCount(1000))
 	if view.header.magic != regionMagic || view.header.size != uint64(len(other)) {

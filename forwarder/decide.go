@@ -93,7 +93,7 @@ func (f *Forwarder) decide(snap *Snapshot, q *question, d *decision, t *Trace) {
 		return
 	}
 	d.verdict = verdictForward
-	t.forward(d)
+	t.forward()
 }
 
 // resolve follows the route's next hop to a port. It returns false when the
@@ -202,12 +202,12 @@ func (f *Forwarder) balance(snap *Snapshot, fip *FloatingIP, q *question, d *dec
 		d.refuse(DropFloatingIPPort, t)
 		return false
 	}
-	return f.chooseMember(snap, fip, svc, q, d, t)
+	return f.chooseMember(fip, svc, q, d, t)
 }
 
 // chooseMember picks the member of a new connection: the one session affinity
 // remembers, else the one the ECMP hash points at.
-func (f *Forwarder) chooseMember(snap *Snapshot, fip *FloatingIP, svc *Service, q *question, d *decision, t *Trace) bool {
+func (f *Forwarder) chooseMember(fip *FloatingIP, svc *Service, q *question, d *decision, t *Trace) bool {
 	var m nexthop.Member
 	found, sticky := false, false
 	if svc.Affinity != 0 {
@@ -230,7 +230,9 @@ func (f *Forwarder) chooseMember(snap *Snapshot, fip *FloatingIP, svc *Service, 
 	d.remember = svc.Affinity != 0
 	d.member = m.ID
 	d.nextHop[flowtable.Forward] = m.NextHop
-	d.reply.Src = m.Address
+	if m.Address != ([16]byte{}) { // else the members of a route, which take any destination
+		d.reply.Src = m.Address
+	}
 	if m.Port != 0 {
 		d.reply.SrcPort = m.Port
 	}
@@ -251,7 +253,8 @@ func (f *Forwarder) keepMember(snap *Snapshot, q *question, d *decision, t *Trac
 	if d.service != nil {
 		m, ok := d.service.Group.Find(q.live.Member())
 		reply := q.live.Key(flowtable.Reply)
-		if ok && m.Address == reply.Src && (m.Port == 0 || m.Port == reply.SrcPort) {
+		routed := m.Address == [16]byte{}
+		if ok && (routed || m.Address == reply.Src) && (m.Port == 0 || m.Port == reply.SrcPort) {
 			d.member, d.reply = m.ID, reply
 			d.nextHop[flowtable.Forward] = m.NextHop
 			t.kept(m.ID, reply.Src)

@@ -118,7 +118,7 @@ func (t *Trace) security(q *policy.Query, v policy.Verdict) {
 	}
 }
 
-func (t *Trace) forward(d *decision) {
+func (t *Trace) forward() {
 	if t != nil {
 		t.add(Step{Stage: StageForward})
 	}

@@ -15,7 +15,7 @@ const replyTTL = 64
 
 // local takes a packet whose destination is the router itself. It answers echo
 // requests (RFC 1812 §4.3.3.6, RFC 4443 §4.2) and refuses everything else.
-func (w *Worker) local(in *Interface, p *packet) {
+func (w *Worker) local(p *packet) {
 	if p.l.IsICMP() {
 		if !isEchoRequest(&p.l) {
 			w.drop(p, DropNoGatewayService) // an answer to nothing is not answered
@@ -24,7 +24,7 @@ func (w *Worker) local(in *Interface, p *packet) {
 		w.echo(p)
 		return
 	}
-	w.refuse(in, p, DropNoGatewayService)
+	w.refuse(p, DropNoGatewayService)
 }
 
 // isEchoRequest reports whether an ICMP packet is an echo request or a part of
@@ -96,7 +96,7 @@ func verifyICMP(p *packet) DropReason {
 // come from the address that was called, as if its host had answered, so that
 // sockets bound to that peer accept them (what the kernel's REJECT does). p is
 // as it came in.
-func (w *Worker) refuse(in *Interface, p *packet, reason DropReason) {
+func (w *Worker) refuse(p *packet, reason DropReason) {
 	w.drop(p, reason)
 	if !answerable(&p.l) {
 		return

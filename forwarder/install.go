@@ -19,9 +19,9 @@ func (w *Worker) open(in *Interface, p *packet) flowtable.Ref {
 	case verdictForward:
 		return w.install(in, p, &q, d)
 	case verdictLocal:
-		w.local(in, p)
+		w.local(p)
 	case verdictRefuse:
-		w.refuse(in, p, d.reason)
+		w.refuse(p, d.reason)
 	default:
 		if d.log {
 			w.note(d, p)

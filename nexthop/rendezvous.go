@@ -25,9 +25,9 @@ type runner struct {
 }
 
 const (
-	// teams is the number of teams in a wide group: members of 32 teams of 32 are
-	// compared in 64 draws instead of 1,024.
-	teams = 32
+	// A wide group has 1 << teamBits teams: members of 32 teams of 32 are compared in
+	// 64 draws instead of 1,024.
+	teamBits = 5
 	// A group of up to narrow members draws once for each. Above, a share of the
 	// hash space that grows by 1/ramp with each member draws for the team first, so
 	// that no single member more or less changes how the whole space is decided.
@@ -35,8 +35,8 @@ const (
 	ramp   = 256
 )
 
-// teamOf is the team of a member, 0 ≤ team < teams; it depends on its id only.
-func teamOf(seed uint64) uint32 { return uint32(seed >> 59) }
+// teamOf is the team of a member, 0 ≤ team < 1 << teamBits; it depends on its id only.
+func teamOf(seed uint64) uint32 { return uint32(seed >> (64 - teamBits)) }
 
 // byTeam sorts runners into teams and returns the teams.
 func byTeam(runners []runner) []runner {

@@ -24,8 +24,7 @@ func TestIncrementalEqualsFull(t *testing.T) {
 			}
 			tx.Commit()
 		}
-		last, err := c.All(st)
-		if err != nil {
+		if _, err := c.All(st); err != nil {
 			t.Fatal(err)
 		}
 		accepted := 0
@@ -46,7 +45,8 @@ func TestIncrementalEqualsFull(t *testing.T) {
 				continue
 			}
 			affected := tx.Affected()
-			if last, err = c.Compile(st, affected); err != nil {
+			last, err := c.Compile(st, affected)
+			if err != nil {
 				t.Fatal(err)
 			}
 			if rapid.Bool().Draw(t, "roll back") { // as after an error further on

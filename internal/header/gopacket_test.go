@@ -104,12 +104,16 @@ func (w *witness) transport() {
 				w.want.TCPFlags |= flag
 			}
 		}
-		t.SetNetworkLayerForChecksum(w.net)
+		if err := t.SetNetworkLayerForChecksum(w.net); err != nil {
+			panic(err)
+		}
 		w.layers = append(w.layers, t)
 	case ProtoUDP:
 		u := &layers.UDP{SrcPort: layers.UDPPort(w.port()), DstPort: layers.UDPPort(w.port())}
 		w.want.SrcPort, w.want.DstPort = uint16(u.SrcPort), uint16(u.DstPort)
-		u.SetNetworkLayerForChecksum(w.net)
+		if err := u.SetNetworkLayerForChecksum(w.net); err != nil {
+			panic(err)
+		}
 		w.layers = append(w.layers, u)
 	case ProtoSCTP:
 		s := &layers.SCTP{SrcPort: layers.SCTPPort(w.port()), DstPort: layers.SCTPPort(w.port()), VerificationTag: w.r.Uint32()}
@@ -124,7 +128,9 @@ func (w *witness) transport() {
 		m := &layers.ICMPv6{TypeCode: layers.CreateICMPv6TypeCode(129, 0)}
 		e := &layers.ICMPv6Echo{Identifier: w.port(), SeqNumber: 1}
 		w.want.ICMPType, w.want.DstPort = 129, e.Identifier
-		m.SetNetworkLayerForChecksum(w.net)
+		if err := m.SetNetworkLayerForChecksum(w.net); err != nil {
+			panic(err)
+		}
 		w.layers = append(w.layers, m, e)
 	}
 }

@@ -34,7 +34,8 @@ func ParseInner(b []byte, l *Layout) Fault {
 // parseQuotedL4 reads the first bytes of a transport header that may be cut
 // short.
 func (l *Layout) parseQuotedL4(seg []byte) Fault {
-	length, fault := int32(0), FaultNone
+	var length int32
+	var fault Fault
 	switch {
 	case l.Proto == ProtoTCP:
 		length, fault = TCPMinimumLength, FaultShortTCP

@@ -82,7 +82,9 @@ func TestPutTCPAndUDP(t *testing.T) {
 			if !seg.RST || !seg.ACK || seg.SYN || seg.Seq != 7 || seg.Ack != 8 || seg.Window != 9 || seg.SrcPort != 80 || seg.DstPort != 4000 {
 				t.Errorf("gopacket reads %+v", seg)
 			}
-			seg.SetNetworkLayerForChecksum(p.NetworkLayer())
+			if err := seg.SetNetworkLayerForChecksum(p.NetworkLayer()); err != nil {
+				panic(err)
+			}
 			reserialise(t, frame, p.LinkLayer().(*layers.Ethernet), p.NetworkLayer().(gopacket.SerializableLayer), seg)
 
 			frame, m = build(f.src, f.dst, f.etherType, ProtoUDP, 64, UDPLength+5)
@@ -91,7 +93,9 @@ func TestPutTCPAndUDP(t *testing.T) {
 			checkOurs(t, frame)
 			p = decode(t, frame)
 			dgram := p.Layer(layers.LayerTypeUDP).(*layers.UDP)
-			dgram.SetNetworkLayerForChecksum(p.NetworkLayer())
+			if err := dgram.SetNetworkLayerForChecksum(p.NetworkLayer()); err != nil {
+				panic(err)
+			}
 			reserialise(t, frame, p.LinkLayer().(*layers.Ethernet), p.NetworkLayer().(gopacket.SerializableLayer),
 				dgram, gopacket.Payload("hello"))
 		})
@@ -122,7 +126,9 @@ func TestPutICMP(t *testing.T) {
 	}
 	p := decode(t, frame)
 	reply := p.Layer(layers.LayerTypeICMPv6).(*layers.ICMPv6)
-	reply.SetNetworkLayerForChecksum(p.NetworkLayer())
+	if err := reply.SetNetworkLayerForChecksum(p.NetworkLayer()); err != nil {
+		panic(err)
+	}
 	reserialise(t, frame, p.LinkLayer().(*layers.Ethernet), p.NetworkLayer().(gopacket.SerializableLayer), reply,
 		p.Layer(layers.LayerTypeICMPv6Echo).(*layers.ICMPv6Echo), gopacket.Payload("echoed"))
 }
