@@ -112,6 +112,8 @@ func (y *syncer) run() error {
 	}()
 	for {
 		select {
+		case <-ctx.Done():
+			return ctx.Err()
 		case <-y.session.fenced:
 			return errFenced
 		case m := <-messages:

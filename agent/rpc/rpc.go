@@ -109,6 +109,7 @@ func (s *Server) add(o Options, creds credentials.TransportCredentials, l net.Li
 		grpc.MaxRecvMsgSize(o.MaxMessage),
 		grpc.MaxConcurrentStreams(maxStreams),
 		grpc.ConnectionTimeout(10*time.Second),
+		grpc.WaitForHandlers(true),
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: keepaliveTime}),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: leastPing, PermitWithoutStream: true}),
 		grpc.ChainUnaryInterceptor(guard.unary),
@@ -121,16 +122,19 @@ func (s *Server) add(o Options, creds credentials.TransportCredentials, l net.Li
 	s.serve = append(s.serve, func() error { return server.Serve(l) })
 }
 
-// Run serves until ctx ends.
+// Run serves until ctx ends, and returns when the last call has.
 func (s *Server) Run(ctx context.Context) error {
 	s.health.SetServingStatus("", healthpb.HealthCheckResponse_SERVING)
 	s.health.SetServingStatus(pb.AgentService_ServiceDesc.ServiceName, healthpb.HealthCheckResponse_SERVING)
-	var g errgroup.Group
+	g, ctx := errgroup.WithContext(ctx)
 	for _, serve := range s.serve {
 		g.Go(serve)
 	}
-	stop := context.AfterFunc(ctx, s.stop)
-	defer stop()
+	g.Go(func() error {
+		<-ctx.Done()
+		s.stop()
+		return nil
+	})
 	return g.Wait()
 }
 
