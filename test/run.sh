@@ -1,26 +1,59 @@
-#!/bin/sh
-# Runs every test, prints go test's own summary lines, and counts what was
-# skipped and why, so that a skip is never mistaken for a pass.
-set -u
+#!/usr/bin/env bash
+# Runs every test, once more under the race detector what several goroutines
+# share, and each fuzz target for a moment. Ends with go test's own summary lines
+# and the skips by reason, so that a skip is never mistaken for a pass.
+#
+#   test/run.sh [PACKAGES]      default ./...
+#   RACE=  FUZZ_SECONDS=0       leave those parts out
+set -uo pipefail
+cd "$(dirname "$0")/.."
+[ $# -gt 0 ] || set -- ./...
+race=${RACE-./flowtable ./nexthop ./internal/policy ./forwarder ./agent/...}
+fuzz_seconds=${FUZZ_SECONDS-3}
 log=$(mktemp)
 trap 'rm -f "$log"' EXIT
 status=0
-go test -p 2 -timeout 15m -v ./... >"$log" 2>&1 || status=$?
-# Under the race detector: what several goroutines share. It needs cgo.
-if command -v gcc >/dev/null; then
-	CGO_ENABLED=1 go test -race -p 1 -timeout 15m ./flowtable ./nexthop ./internal/policy ./forwarder ./agent/... >>"$log" 2>&1 || status=$?
-else
-	echo 'SKIP-TOOL: no gcc, so no race detector' >>"$log"
+
+# run LABEL COMMAND...: adds the command's output to the log.
+run() {
+	echo "$1"
+	shift
+	"$@" >>"$log" 2>&1 || status=1
+}
+
+run "tests" go test -p 2 -timeout 15m -v "$@"
+
+if [ -n "$race" ]; then
+	if command -v gcc >/dev/null; then
+		# shellcheck disable=SC2086
+		run "race detector: $race" env CGO_ENABLED=1 go test -race -p 1 -timeout 15m -v $race
+	else
+		echo 'SKIP-TOOL: no gcc, so no race detector' | tee -a "$log"
+	fi
 fi
-if [ "$status" != 0 ]; then
-	grep -vE '^(=== |    --- PASS|--- PASS|PASS$)' "$log"
+
+if [ "$fuzz_seconds" != 0 ]; then
+	for pkg in $(grep -rl --include='*_test.go' '^func Fuzz' . | xargs -n1 dirname | sort -u); do
+		for target in $(grep -hoE '^func Fuzz[A-Za-z0-9_]*' "$pkg"/*_test.go | cut -c6-); do
+			run "fuzz $pkg $target, $fuzz_seconds s" go test -run '^$' -fuzz "^$target\$" -fuzztime "${fuzz_seconds}s" -parallel 2 "$pkg"
+		done
+	done
 fi
-skips=$(grep -c -- '--- SKIP' "$log")
-if [ "$skips" != 0 ]; then
-	echo "SKIPPED $skips tests, by reason:"
+
+echo
+[ "$status" = 0 ] || grep -vE '^(=== |\s*--- PASS|PASS$|fuzz: elapsed|ok  )' "$log"
+grep -E '^(ok|FAIL)[[:space:]]' "$log" | grep -v 'no test files'
+skipped=$(grep -cE '^\s*--- SKIP' "$log")
+if grep -qE 'SKIP-[A-Z]+:' "$log"; then
+	echo
+	echo "SKIPPED, by reason:"
 	grep -oE 'SKIP-[A-Z]+: .*' "$log" | sort | uniq -c
-	[ "$(id -u)" = 0 ] || echo 'Not root: network-namespace tests did not run.'
 fi
-grep -E '^(ok|FAIL|---  ?FAIL|panic:|\?)' "$log" | grep -v 'no test files'
-echo "$(grep -c -- '--- PASS' "$log") passed, $(grep -c -- '--- FAIL' "$log") failed, $skips skipped"
+if [ "$(id -u)" != 0 ]; then
+	echo
+	echo "*** NOT ROOT: no network namespace, no TAP device, no kernel was tested. ***"
+	echo "*** Run \"sudo make test\" for the whole.                                   ***"
+fi
+echo
+echo "$(grep -cE '^\s*--- PASS' "$log") passed, $(grep -cE '^\s*--- FAIL' "$log") failed, $skipped skipped, in $SECONDS s"
 exit "$status"

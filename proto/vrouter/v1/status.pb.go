@@ -257,7 +257,7 @@ type GetStatusResponse struct {
 	Kernel *KernelStatus `protobuf:"bytes,14,opt,name=kernel,proto3" json:"kernel,omitempty"`
 	// components and their health.
 	Components []*ComponentStatus `protobuf:"bytes,15,rep,name=components,proto3" json:"components,omitempty"`
-	// totals over all ports: received = transmitted + dropped + held, always.
+	// totals over all ports: received + generated = transmitted + dropped + held, always.
 	Totals        *PacketTotals `protobuf:"bytes,16,opt,name=totals,proto3" json:"totals,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
