@@ -13,6 +13,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"reflect"
 	"time"
 
 	"github.com/goccy/go-yaml"
@@ -136,10 +137,15 @@ func Load(path string) (*Config, error) {
 
 // Parse reads a configuration and fills in the defaults. path is for errors.
 func Parse(path string, text []byte) (*Config, error) {
-	c := &Config{Socket: defaultSocket, StateDir: defaultStateDir, Log: Log{Level: "info", Format: "text"}}
+	defaults := Config{Socket: defaultSocket, StateDir: defaultStateDir, Log: Log{Level: "info", Format: "text"}}
+	c := new(Config)
+	*c = defaults
 	decoder := yaml.NewDecoder(bytes.NewReader(text), yaml.Strict(), yaml.DisallowUnknownField())
 	if err := decoder.Decode(c); err != nil && !errors.Is(err, io.EOF) {
 		return nil, fmt.Errorf("configuration %s:%s", path, yaml.FormatError(err, false, true))
+	}
+	if reflect.DeepEqual(*c, Config{}) { // nothing but comments, which decodes to nothing at all
+		*c = defaults
 	}
 	if c.Node == "" {
 		name, err := os.Hostname()

@@ -1,0 +1,94 @@
+package metrics
+
+import (
+	"context"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	pb "github.com/vrouter-go/vrouter/proto/vrouter/v1"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// node is a source with one of everything.
+type node struct{}
+
+func (node) Status() *pb.GetStatusResponse {
+	return &pb.GetStatusResponse{
+		Ports:      []*pb.PortStatus{{Name: "web-1", State: pb.PortStatus_UP, Received: &pb.PortCounters{Packets: 7, Bytes: 700}}},
+		Resources:  []*pb.ResourceCount{{Kind: "VirtualNetwork", Count: 2}},
+		Components: []*pb.ComponentStatus{{Name: "ports", Health: pb.Health_HEALTHY}},
+		FlowTable:  &pb.FlowTableStatus{Sessions: 3, Capacity: 10},
+	}
+}
+
+func (node) Drops() []*pb.DropCounter {
+	return []*pb.DropCounter{
+		{Interface: "web-1", Reason: "NO_ROUTE", Packets: 5},
+		{Interface: "", Reason: "NO_ROUTE", Packets: 1}, {Interface: "", Reason: "NO_ROUTE", Packets: 2}, // two ports that are gone
+	}
+}
+
+// TestScrape reads the metrics over a Unix socket, and holds that each is
+// described in docs/METRICS.md and has no label that follows the traffic.
+func TestScrape(t *testing.T) {
+	socket := filepath.Join(t.TempDir(), "m.sock")
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- Serve(ctx, socket, "", node{}) }()
+	defer func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	}()
+	transport := &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return (&net.Dialer{}).DialContext(ctx, "unix", socket)
+	}}
+	var text string
+	for deadline := time.Now().Add(10 * time.Second); text == ""; {
+		resp, err := (&http.Client{Transport: transport}).Get("http://vrouter/metrics")
+		if err != nil {
+			if time.Now().After(deadline) {
+				t.Fatal(err)
+			}
+			continue
+		}
+		b, err := io.ReadAll(resp.Body)
+		resp.Body.Close()
+		if err != nil {
+			t.Fatal(err)
+		}
+		text = string(b)
+	}
+	for _, want := range []string{
+		`vrouter_port_packets_total{direction="received",interface="web-1"} 7`,
+		`vrouter_drops_total{interface="web-1",reason="NO_ROUTE"} 5`,
+		`vrouter_drops_total{interface="",reason="NO_ROUTE"} 3`,
+		`vrouter_sessions 3`, `vrouter_component_healthy{component="ports"} 1`, `go_goroutines`,
+	} {
+		if !strings.Contains(text, want) {
+			t.Errorf("no %s", want)
+		}
+	}
+	doc, err := os.ReadFile("../../docs/METRICS.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(text) {
+		if name, ok := strings.CutPrefix(line, "# TYPE vrouter_"); ok {
+			name, _, _ = strings.Cut(name, " ")
+			if !strings.Contains(string(doc), "`vrouter_"+name+"`") {
+				t.Errorf("vrouter_%s is not in docs/METRICS.md", name)
+			}
+		}
+	}
+}
