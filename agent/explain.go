@@ -125,7 +125,32 @@ func (a *Agent) explain(port uint16, key flowtable.Key) *pb.ExplainResponse {
 	for i := range e.Steps {
 		x.Steps = append(x.Steps, v.step(&e.Steps[i]))
 	}
+	if last := len(x.GetSteps()) - 1; x.GetVerdict() == pb.Verdict_FORWARD && last >= 0 {
+		x.Steps[last] = &pb.ExplainStep{Stage: "output", Result: "out of " + x.GetOutput(), Detail: v.asSent(key, e.Rewritten)}
+	}
 	return x
+}
+
+// asSent is a packet's tuple as it leaves.
+func (v *flowView) asSent(in, out flowtable.Key) string {
+	text := fmt.Sprintf("%s > %s", endpoint(out.Src, out.SrcPort), endpoint(out.Dst, out.DstPort))
+	if in.VRF = out.VRF; in == out {
+		return text + ", nothing rewritten"
+	}
+	return "rewritten to " + text
+}
+
+// owners says which networks have an address that a VRF has no route to.
+func (v *flowView) owners(vrf uint16, addr [16]byte) string {
+	for i := range v.snap.VRFs {
+		if uint16(i) == vrf || v.snap.VRFs[i].FIB == nil {
+			continue
+		}
+		if route, ok := v.snap.VRFs[i].FIB.Lookup(&addr); ok && v.networkName(route.Network) == v.vrf(uint16(i)) {
+			return fmt.Sprintf("it is in network %s, and no NetworkPolicy speaks of %s and %s", v.vrf(uint16(i)), v.vrf(vrf), v.vrf(uint16(i)))
+		}
+	}
+	return "no network has it"
 }
 
 // liveFlow describes a session unless it has ended meanwhile.
@@ -157,6 +182,8 @@ func dropReply(e forwarder.Explanation, proto uint8) string {
 	case e.Verdict == "REFUSE":
 		return "ICMP port unreachable"
 	case e.Reason == forwarder.DropNoRoute:
+		return "ICMP network unreachable"
+	case e.Reason == forwarder.DropOutputGone || e.Reason == forwarder.DropMemberGone:
 		return "ICMP host unreachable"
 	}
 	return ""
@@ -179,7 +206,7 @@ func (v *flowView) step(s *forwarder.Step) *pb.ExplainStep {
 	case forwarder.StageRoute:
 		return say("route", s.Prefix().String()+" in "+v.vrf(s.VRF), v.hopName(s.Route.NextHop)+v.inNetwork(s.Route.Network))
 	case forwarder.StageNoRoute:
-		return say("route", "no route to "+addr+" in "+v.vrf(s.VRF), "")
+		return say("route", "no route to "+addr+" in "+v.vrf(s.VRF), v.owners(s.VRF, s.Address))
 	case forwarder.StageLocal:
 		return say("local", "the vRouter itself", "")
 	case forwarder.StageFallback:
