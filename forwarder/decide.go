@@ -18,6 +18,7 @@ const (
 	verdictLocal                  // for the router itself
 	verdictForward                // out of decision.nextHop
 	verdictRebind                 // a live session's binding is void: forget it and decide anew
+	verdictEnd                    // a live session has lost one of its ends: forget it
 )
 
 // question is a connection to decide about, as its first packet shows it.
@@ -42,7 +43,7 @@ type decision struct {
 	remember bool          // the member is to be noted for session affinity
 	srcNet   uint32        // networks as the policy saw them
 	dstNet   uint32
-	orphan   bool // the floating IP is gone; only the workload keeps the session alive
+	orphan   bool // the floating IP cannot be reached any more; only the workload keeps the session alive
 }
 
 // maxVRFHops bounds a chain of VRF next hops.
@@ -57,19 +58,24 @@ const maxVRFHops = 4
 func (f *Forwarder) decide(snap *Snapshot, q *question, d *decision, t *Trace) {
 	*d = decision{reply: q.key.Reverse()}
 	in := snap.port(q.in)
-	if in.Kind == Absent {
-		d.drop(DropSourceInterfaceGone, t)
+	if !in.sends(q.key.VRF, &q.key.Src) {
+		d.end(DropSourceInterfaceGone, t)
 		return
 	}
 	d.srcNet = in.Network
 	d.nextHop[flowtable.Reply] = InterfaceNextHop(q.in)
 
 	// Route, then next hop, then the member where a floating IP stands there.
-	route, hop, ok := f.route(snap, in, q, d, t)
-	if q.live != nil && q.live.Member() != 0 && (!ok || hop.Kind != nexthop.FloatingIP) {
-		d.orphan = true
+	route, hop, reason := f.route(snap, in, q, d, t)
+	ok := false
+	switch {
+	case q.bound() && !d.keepsSource(q):
+		d.verdict = verdictRebind
+	case q.bound() && hop.Kind != nexthop.FloatingIP:
 		ok = f.keepOrphan(snap, q, d, t)
-	} else if ok {
+	case reason != DropUnknown:
+		d.drop(reason, t)
+	default:
 		ok = f.resolve(snap, route, hop, q, d, t)
 	}
 	if !ok {
@@ -94,6 +100,23 @@ func (f *Forwarder) decide(snap *Snapshot, q *question, d *decision, t *Trace) {
 	}
 	d.verdict = verdictForward
 	t.forward()
+}
+
+// bound reports whether the question is about a live session with a member.
+func (q *question) bound() bool { return q.live != nil && q.live.Member() != 0 }
+
+// sends reports whether the interface is the one that may send from an address
+// in a VRF. A port or VRF whose number has gone to another owner is not: what the
+// former owner opened must not reach the new one.
+func (in *Interface) sends(vrf uint16, src *[16]byte) bool {
+	return in.Kind != Absent && in.VRF == vrf && (!in.AntiSpoof || in.owns(src))
+}
+
+// keepsSource reports whether the source address that route found is the one that
+// a live session has, the service's where the member calls itself.
+func (d *decision) keepsSource(q *question) bool {
+	source := q.live.Key(flowtable.Reply).Dst
+	return source == d.reply.Dst || source == q.key.Dst
 }
 
 // resolve follows the route's next hop to a port. It returns false when the
@@ -123,17 +146,20 @@ func sameBinding(a, b flowtable.Key) bool {
 
 // route finds where the destination is: by the interface's own VRF, or by the
 // VRF of a floating IP the workload may open connections from, whichever has
-// the longer prefix; on a tie the floating IP wins (as in Contrail).
-func (f *Forwarder) route(snap *Snapshot, in *Interface, q *question, d *decision, t *Trace) (nexthop.Route, nexthop.NextHop, bool) {
+// the longer prefix; on a tie the floating IP wins (as in Contrail). A live session
+// keeps the source address that it has. It returns the next hop, or why there is
+// none.
+func (f *Forwarder) route(snap *Snapshot, in *Interface, q *question, d *decision, t *Trace) (nexthop.Route, nexthop.NextHop, DropReason) {
 	route, bits, ok := snap.lookup(in.VRF, &q.key.Dst)
 	vrf := in.VRF
+	source, fixed := in.sourceOf(q, ok)
 	for i := range in.Egress {
 		e := &in.Egress[i]
-		if family(&e.Address) != family(&q.key.Dst) || e.Address == q.key.Dst {
+		if family(&e.Address) != family(&q.key.Dst) || e.Address == q.key.Dst || fixed && e.Address != source {
 			continue
 		}
 		r, b, found := snap.lookup(e.VRF, &q.key.Dst)
-		if !found || (ok && b < bits) {
+		if !found || ok && b < bits && !fixed {
 			continue
 		}
 		route, bits, ok, vrf = r, b, true, e.VRF
@@ -149,22 +175,37 @@ func (f *Forwarder) route(snap *Snapshot, in *Interface, q *question, d *decisio
 		}
 		if hop.Kind != nexthop.VRF {
 			d.nextHop[flowtable.Forward] = route.NextHop
-			return route, hop, true
+			return route, hop, DropUnknown
 		}
 		if hops == maxVRFHops {
-			d.drop(DropVRFLoop, t)
-			return route, hop, false
+			return route, nexthop.NextHop{}, DropVRFLoop
 		}
 		vrf = hop.VRF
 		route, bits, ok = snap.lookup(vrf, &q.key.Dst)
 	}
 	if ok {
-		d.drop(DropDiscardRoute, t)
-	} else {
-		t.noRoute(vrf, &q.key.Dst)
-		d.drop(DropNoRoute, t)
+		return route, nexthop.NextHop{}, DropDiscardRoute
 	}
-	return route, nexthop.NextHop{}, false
+	t.noRoute(vrf, &q.key.Dst)
+	return route, nexthop.NextHop{}, DropNoRoute
+}
+
+// sourceOf returns the source address that a live session was opened with, if
+// the interface still has it and, for its own address, a route to go by.
+func (in *Interface) sourceOf(q *question, routed bool) (source [16]byte, fixed bool) {
+	if q.live == nil {
+		return source, false
+	}
+	source = q.live.Key(flowtable.Reply).Dst
+	if source == q.key.Src || source == q.key.Dst { // its own, or the service's where it calls itself
+		return source, routed
+	}
+	for i := range in.Egress {
+		if in.Egress[i].Address == source {
+			return source, true
+		}
+	}
+	return source, false
 }
 
 // lookup finds the route of an address in a VRF and the length of its prefix.
@@ -184,8 +225,8 @@ func (f *Forwarder) balance(snap *Snapshot, fip *FloatingIP, q *question, d *dec
 		return false
 	}
 	svc := fip.service(q.key.Proto, q.key.DstPort)
-	bound := q.live != nil && q.live.Member() != 0
-	if svc == nil && fip.Fallback != 0 && !bound {
+	local := q.live != nil && !q.bound() && outlivesMember(q.key.Proto) // a connection of the node's own
+	if fip.Fallback != 0 && !q.bound() && (svc == nil || local) {
 		// A node address: what is not mapped is for the node itself.
 		d.nextHop[flowtable.Forward] = fip.Fallback
 		d.dstNet = fip.Network
@@ -194,13 +235,16 @@ func (f *Forwarder) balance(snap *Snapshot, fip *FloatingIP, q *question, d *dec
 	}
 	d.fip = fip.ID
 	d.service = svc
-	if bound {
+	if q.bound() {
 		return f.keepMember(snap, q, d, t)
 	}
 	if svc == nil {
 		t.unmapped(fip)
 		d.refuse(DropFloatingIPPort, t)
 		return false
+	}
+	if q.live != nil && d.adoptMember(svc, q, t) {
+		return true
 	}
 	return f.chooseMember(fip, svc, q, d, t)
 }
@@ -251,36 +295,64 @@ func (f *Forwarder) chooseMember(fip *FloatingIP, svc *Service, q *question, d *
 // conntrack); any other protocol is decided anew at once.
 func (f *Forwarder) keepMember(snap *Snapshot, q *question, d *decision, t *Trace) bool {
 	if d.service != nil {
-		m, ok := d.service.Group.Find(q.live.Member())
-		reply := q.live.Key(flowtable.Reply)
-		routed := m.Address == [16]byte{}
-		if ok && (routed || m.Address == reply.Src) && (m.Port == 0 || m.Port == reply.SrcPort) {
-			d.member, d.reply = m.ID, reply
-			d.nextHop[flowtable.Forward] = m.NextHop
-			t.kept(m.ID, reply.Src)
+		if m, ok := d.service.Group.Find(q.live.Member()); ok && d.keep(&m, q, t) {
 			return true
 		}
 	}
 	return f.keepOrphan(snap, q, d, t)
 }
 
+// adoptMember binds a live session, opened while its address was that of one
+// workload alone, to that workload now that it is one of several.
+func (d *decision) adoptMember(svc *Service, q *question, t *Trace) bool {
+	for i := range svc.Group.Len() {
+		m := svc.Group.Member(i)
+		if m.NextHop == nexthop.ID(q.live.Decision().NextHop(flowtable.Forward)) && d.keep(&m, q, t) {
+			return true
+		}
+	}
+	return false
+}
+
+// keep stays with a member, if the live session's binding is still what the
+// member stands for.
+func (d *decision) keep(m *nexthop.Member, q *question, t *Trace) bool {
+	reply := q.live.Key(flowtable.Reply)
+	routed := m.Address == [16]byte{}
+	if !routed && m.Address != reply.Src || m.Port != 0 && m.Port != reply.SrcPort {
+		return false
+	}
+	d.member, d.reply = m.ID, reply
+	d.nextHop[flowtable.Forward] = m.NextHop
+	t.kept(m.ID, reply.Src)
+	return true
+}
+
+// outlivesMember reports whether connections of a protocol stay with a workload
+// that has left the service: where both ends keep state, a move would break them.
+func outlivesMember(proto uint8) bool { return proto == header.ProtoTCP || proto == header.ProtoSCTP }
+
 // keepOrphan keeps a connection whose floating IP or mapping no longer has its
 // member, as long as the member's workload is there.
 func (f *Forwarder) keepOrphan(snap *Snapshot, q *question, d *decision, t *Trace) bool {
-	if q.key.Proto != header.ProtoTCP && q.key.Proto != header.ProtoSCTP {
-		d.verdict = verdictRebind
-		return false
-	}
 	reply := q.live.Key(flowtable.Reply)
 	route, _, ok := snap.lookup(reply.VRF, &reply.Src)
 	hop := nexthop.NextHop{}
 	if ok {
 		hop = snap.NextHops.At(route.NextHop)
 	}
-	if hop.Kind != nexthop.Interface {
-		d.drop(DropMemberGone, t)
+	was := nexthop.ID(q.live.Decision().NextHop(flowtable.Forward))
+	there := hop.Kind == nexthop.Interface && (was.IsDiscard() || was == route.NextHop) // not another that has its address now
+	translated := reply.Src != q.key.Dst
+	switch {
+	case !outlivesMember(q.key.Proto), !there && !translated && ok:
+		d.verdict = verdictRebind // others take over, at once
+		return false
+	case !there:
+		d.end(DropMemberGone, t)
 		return false
 	}
+	d.orphan, d.dstNet = translated, route.Network
 	d.member, d.reply = q.live.Member(), reply
 	d.nextHop[flowtable.Forward] = route.NextHop
 	t.kept(d.member, reply.Src)
@@ -297,16 +369,15 @@ func (f *Forwarder) permit(snap *Snapshot, q *question, d *decision, in, out *In
 		Src: q.key.Src, Dst: q.key.Dst,
 		Proto: q.key.Proto, SrcPort: q.key.SrcPort, DstPort: q.key.DstPort,
 	}
-	if d.orphan {
-		d.rule = q.live.Rule() // the network it dialled is gone, and its rule with it
-	} else {
-		v := snap.Policy.Network(&pq)
+	if v, known := snap.network(&pq, d.orphan); known {
 		t.network(&pq, v)
 		d.rule, d.log = uint32(v.Rule), v.Log
 		if !v.Pass {
 			d.drop(DropNetworkPolicy, t)
 			return false
 		}
+	} else {
+		d.rule = q.live.Rule() // the service is deleted, and its rule perhaps with it
 	}
 	pq.Dst, pq.DstPort = d.reply.Src, d.reply.SrcPort
 	src := snap.identity(in, &q.key.Src)
@@ -328,6 +399,24 @@ func (f *Forwarder) permit(snap *Snapshot, q *question, d *decision, in, out *In
 	return false
 }
 
+// network asks NetworkPolicy. For an orphan the route does not tell the network
+// that was dialled: a policy that is withdrawn takes the route along. Then the
+// floating IPs at that address tell; known is false where there is none, because
+// the service was deleted, which takes no connection its leave away.
+func (s *Snapshot) network(pq *policy.Query, orphan bool) (v policy.Verdict, known bool) {
+	if !orphan {
+		return s.Policy.Network(pq), true
+	}
+	for _, network := range s.dialled[pq.Dst] {
+		pq.DstNetwork = network
+		v, known = s.Policy.Network(pq), true
+		if v.Pass {
+			break
+		}
+	}
+	return v, known
+}
+
 // identity is what SecurityPolicy knows an address behind an interface as.
 func (s *Snapshot) identity(itf *Interface, addr *[16]byte) uint32 {
 	if itf.Kind != Host {
@@ -342,6 +431,12 @@ func (s *Snapshot) identity(itf *Interface, addr *[16]byte) uint32 {
 // drop ends the decision with a reason.
 func (d *decision) drop(reason DropReason, t *Trace) {
 	d.verdict, d.reason = verdictDrop, reason
+	t.end(d)
+}
+
+// end ends the decision, and the session that it is about, with a reason.
+func (d *decision) end(reason DropReason, t *Trace) {
+	d.verdict, d.reason = verdictEnd, reason
 	t.end(d)
 }
 

@@ -40,7 +40,8 @@ type Member struct {
 	State  State
 	// NextHop leads to the member.
 	NextHop ID
-	// Address is the member's own address, IPv4 v4-mapped.
+	// Address is the member's own address, IPv4 v4-mapped. Zero: the member of a
+	// route, to which packets go with the destination they have.
 	Address [16]byte
 	// Port is the member's target port; 0 keeps the mapping's.
 	Port uint16

@@ -19,7 +19,7 @@ type network struct {
 	vrf     uint16
 	id      uint32 // policy's number
 	own     map[netip.Prefix][]contribution
-	imports []string // networks that a policy lets it open flows into, in order
+	imports []string // networks that a policy lets it open flows into, in order; see askers
 	// exports are the networks that import this one.
 	exports map[string]struct{}
 	fib     *nexthop.FIB
@@ -35,6 +35,7 @@ const (
 	classNode
 	classPair // several interfaces may allow themselves one address: the first name wins
 	classRoute
+	classSubnet // addresses that nobody has
 )
 
 // contribution is what one resource says about a prefix.
@@ -57,7 +58,8 @@ type prefixAt struct {
 	prefix  netip.Prefix
 }
 
-// compileNetworks makes and unmakes networks, and puts their gateways in.
+// compileNetworks makes and unmakes networks, and puts their gateways in, and
+// discards for what their subnets have not given to anybody.
 func (c *Compiler) compileNetworks(affected []state.Key) error {
 	if err := c.ensureNetwork(state.FabricNetwork); err != nil {
 		return err
@@ -77,6 +79,11 @@ func (c *Compiler) compileNetworks(affected []state.Key) error {
 		}
 		var list []placement
 		for _, sn := range vn.GetSubnets() {
+			if p, err := netip.ParsePrefix(sn.GetPrefix()); err == nil {
+				list = append(list, placement{name, p, contribution{
+					class: classSubnet, route: nexthop.Route{NextHop: nexthop.ID(forwarder.DropDiscardRoute), Network: n.id}, leak: true,
+				}})
+			}
 			if g, err := netip.ParseAddr(sn.GetGateway()); err == nil {
 				list = append(list, placement{name, host(g), contribution{
 					class: classGateway, route: nexthop.Route{NextHop: hopReceive, Network: n.id},
@@ -235,7 +242,7 @@ func (c *Compiler) allRoutes(n *network) iter.Seq2[netip.Prefix, nexthop.Route] 
 
 // best returns the route of a prefix in a network: its own, else that of a
 // network it imports. Where several have the prefix a service wins, as in
-// Contrail, then the first network by name.
+// Contrail, then the first of imports, which is by name.
 func (c *Compiler) best(n *network, p netip.Prefix) (nexthop.Route, bool) {
 	if own := n.own[p]; len(own) > 0 {
 		return own[0].route, true

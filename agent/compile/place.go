@@ -127,7 +127,8 @@ func (c *Compiler) compileInstanceIPs(affected []state.Key) error {
 }
 
 // spread returns the next hop to one or several interfaces that all answer for
-// an address of their own. With several it is a service without translation.
+// an address, or for all of a prefix that addr begins. With several it is a
+// service without translation.
 func (c *Compiler) spread(slot, name string, n *network, addr netip.Addr, vmis []string) (nexthop.ID, error) {
 	if len(vmis) == 1 {
 		c.dropService(slot)
@@ -138,7 +139,7 @@ func (c *Compiler) spread(slot, name string, n *network, addr netip.Addr, vmis [
 		p := c.portOf(vmi)
 		members = append(members, nexthop.Member{
 			ID: memberID(slot, vmi, 0), Weight: 1,
-			NextHop: forwarder.InterfaceNextHop(p), Address: addr.As16(), Interface: p,
+			NextHop: forwarder.InterfaceNextHop(p), Interface: p, // no address: the destination stays
 		})
 	}
 	group, err := nexthop.NewGroup(members)

@@ -56,14 +56,14 @@ var hosts atomic.Int32
 
 // host is a daemon with its namespaces and the workloads in them.
 type host struct {
-	t       *testing.T
-	dir     string // configuration, socket, state, log and captures
-	name    string // how its namespaces begin, without the prefix and process
-	roles   []string
-	api     *client.Client
-	daemon  *exec.Cmd // nil: not running
-	taps    []*capture
-	noCheck bool // the test has seen to the last checks itself
+	t        *testing.T
+	dir      string // configuration, socket, state, log and captures
+	name     string // how its namespaces begin, without the prefix and process
+	roles    []string
+	api      *client.Client
+	daemon   *exec.Cmd // nil: not running
+	taps     []*capture
+	offloads bool
 }
 
 // options change the standard host.
@@ -72,14 +72,16 @@ type options struct {
 	config string   // added to the configuration
 	roles  []string // namespaces beside client, node and web-1 to web-3
 	bare   bool     // no servers, no captures: the test starts what it needs
+	// offloads leaves checksum and segmentation offload on in the guests.
+	offloads bool
 }
 
 // newHost starts the standard host, waits until every port is up, and promises
 // the checks of the end (judge_test.go).
 func newHost(t *testing.T, o options) *host {
 	t.Helper()
-	need(t, "tcpdump", "tshark", "mergecap", "ip")
-	h := &host{t: t, name: fmt.Sprint(hosts.Add(1)), roles: append([]string{"client", "node", "web-1", "web-2", "web-3"}, o.roles...)}
+	need(t, "tcpdump", "tshark", "mergecap", "ip", "ethtool")
+	h := &host{t: t, name: fmt.Sprint(hosts.Add(1)), offloads: o.offloads, roles: append([]string{"client", "node", "web-1", "web-2", "web-3"}, o.roles...)}
 	h.dir = filepath.Join(work, h.name)
 	if err := os.MkdirAll(h.dir, 0o755); err != nil {
 		t.Fatal(err)
@@ -113,6 +115,11 @@ func newHost(t *testing.T, o options) *host {
 	}
 	h.apply(state)
 	h.waitPorts()
+	for _, role := range h.roles[:5] {
+		if !o.offloads {
+			h.run(role, "ethtool", "-K", device(role), "tx", "off")
+		}
+	}
 	if !o.bare {
 		for _, role := range []string{"web-1", "web-2", "web-3"} {
 			h.serve(role)
@@ -122,6 +129,14 @@ func newHost(t *testing.T, o options) *host {
 		}
 	}
 	return h
+}
+
+// device returns the name of a role's device.
+func device(role string) string {
+	if role == "node" {
+		return "vhost0"
+	}
+	return "eth0"
 }
 
 // ns returns the name of a role's namespace.

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -238,4 +239,9 @@ func (h *host) upload(t *testing.T, role, address string, n int) (server string)
 		t.Fatal(err)
 	}
 	return server
+}
+
+// unixConn is a connection whose descriptor can be reached.
+type unixConn interface {
+	SyscallConn() (syscall.RawConn, error)
 }

@@ -176,6 +176,9 @@ func (p *player) observe() {
 	_, drops := p.Report()
 	var list []string
 	for _, d := range drops {
+		if d.GetInterface() == "" {
+			continue // its interface was deleted, what it dropped was written down before
+		}
 		key := d.GetInterface() + " " + d.GetReason()
 		if n := d.GetPackets() - p.dropped[key]; n > 0 {
 			list = append(list, fmt.Sprintf("%s %d\n", key, n))
