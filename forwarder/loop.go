@@ -145,9 +145,11 @@ func (w *Worker) serveQueue(token int) bool {
 // guarded processes a batch and survives a panic, which is a bug: what was left
 // of the batch is dropped with a reason of its own and the worker goes on.
 func (w *Worker) guarded(in uint16, n int) {
+	w.turn.Add(1)
 	defer func() {
 		v := recover()
 		if v == nil {
+			w.turn.Add(1)
 			return
 		}
 		w.panics.Add(1)
@@ -162,6 +164,7 @@ func (w *Worker) guarded(in uint16, n int) {
 		}
 		w.flush()
 		w.reader.Quiesce()
+		w.turn.Add(1)
 		if w.fwd.onPanic != nil {
 			w.fwd.onPanic(w.id, v, debug.Stack())
 		}

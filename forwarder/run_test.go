@@ -201,3 +201,36 @@ func TestWorkerSurvivesAPanic(t *testing.T) {
 	r.run()
 	r.one(web1Port)
 }
+
+// TestPublishWaitsForTheBatchInHand holds a worker in the middle of a batch.
+func TestPublishWaitsForTheBatchInHand(t *testing.T) {
+	r := newRig(t)
+	inside, leave := make(chan struct{}), make(chan struct{})
+	w := r.f.workers[0]
+	r.inject(clientPort, build(t, udpTo(clientPort, "203.0.113.7", "10.244.0.11", 7, 53, "q")))
+	clock := r.f.clock
+	var once sync.Once
+	r.f.clock = func() int64 {
+		once.Do(func() { close(inside); <-leave })
+		return clock()
+	}
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		w.reader.Online()
+		defer w.reader.Offline()
+		for token := range w.queues {
+			w.serveQueue(token)
+		}
+	})
+	<-inside
+	published := make(chan struct{})
+	wg.Go(func() { r.publish(); close(published) })
+	eventually(t, "the new snapshot stored", func() bool { return r.f.Snapshot().Epoch == 2 })
+	select {
+	case <-published:
+		t.Error("Publish returned while a worker used the old snapshot")
+	default:
+	}
+	close(leave)
+	wg.Wait()
+}

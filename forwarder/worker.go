@@ -44,6 +44,7 @@ type Worker struct {
 	policyLog policyLog
 
 	requests workerRequests
+	turn     atomic.Uint64 // odd while a batch, and with it a snapshot, is in hand
 	stopped  atomic.Bool
 	panics   atomic.Uint64
 	batches  atomic.Uint64
