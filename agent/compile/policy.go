@@ -3,6 +3,7 @@ package compile
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 	"strconv"
 
 	"github.com/vrouter-go/vrouter/agent/state"
@@ -99,10 +100,30 @@ func (c *Compiler) compilePolicies(affected []state.Key) error {
 	}
 	c.policies.set = set
 	for name, n := range c.networks {
-		c.setImports(n, names(joins[name]))
+		imports := names(joins[name])
+		if name == state.FabricNetwork {
+			imports = append(imports, askers(joins, imports)...)
+		}
+		c.setImports(n, imports)
 	}
 	c.renameRules()
 	return nil
+}
+
+// askers are the networks that may open flows to the node and to which the node
+// may open none. It takes over their routes too, behind all others: a pod sends
+// replies to its gateway, but the node's kernel needs a route through vhost0 to
+// who called it, and an answer to its ARP. The policy still denies what the node
+// opens.
+func askers(joins map[string]map[string]struct{}, imports []string) []string {
+	var list []string
+	for name, to := range joins {
+		if _, ok := to[state.FabricNetwork]; ok && !slices.Contains(imports, name) {
+			list = append(list, name)
+		}
+	}
+	slices.Sort(list)
+	return list
 }
 
 // join notes which networks a rule speaks of. A rule that denies joins them as
