@@ -108,7 +108,11 @@ func TestDiskFull(t *testing.T) {
 	if err := unix.Mount("vrouter-test", dir, "tmpfs", 0, "size=256k"); err != nil {
 		t.Skip("SKIP-PRIVILEGED: mount: " + err.Error())
 	}
-	t.Cleanup(func() { unix.Unmount(dir, unix.MNT_DETACH) })
+	t.Cleanup(func() {
+		if err := unix.Unmount(dir, unix.MNT_DETACH); err != nil {
+			t.Error(err)
+		}
+	})
 	r := start(t, filepath.Join(dir, "state"))
 	r.apply(&pb.ApplyRequest{Upserts: resources(t, world...)})
 	ballast := filepath.Join(dir, "ballast")

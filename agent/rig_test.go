@@ -48,7 +48,11 @@ func start(t *testing.T, stateDir string) *rig {
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	var wg sync.WaitGroup
-	wg.Go(func() { fwd.Run(ctx) })
+	wg.Go(func() {
+		if err := fwd.Run(ctx); err != nil {
+			t.Error(err)
+		}
+	})
 	driver := ports.Memory("memory", r.open)
 	r.agent, err = agent.New(agent.Options{Node: "test", Version: "test", Forwarder: fwd, Driver: driver, StateDir: stateDir, Log: log})
 	if err != nil {
@@ -62,8 +66,16 @@ func start(t *testing.T, stateDir string) *rig {
 		t.Fatal(err)
 	}
 	serving, endServing := context.WithCancel(context.Background())
-	wg.Go(func() { server.Run(serving) })
-	wg.Go(func() { r.agent.Run(serving) })
+	wg.Go(func() {
+		if err := server.Run(serving); err != nil {
+			t.Error(err)
+		}
+	})
+	wg.Go(func() {
+		if err := r.agent.Run(serving); err != nil {
+			t.Error(err)
+		}
+	})
 	conn, err := grpc.NewClient("unix:"+socket, grpc.WithTransportCredentials(insecure.NewCredentials()))
 	if err != nil {
 		t.Fatal(err)

@@ -42,7 +42,7 @@ func TestSampleIsTheDefault(t *testing.T) {
 func TestWrongFiles(t *testing.T) {
 	for _, tc := range []struct{ text, says string }{
 		{"sockt: /x\n", "[1:1]"},
-		{"socket: /x\nlog:\n  levle: info\n", "[3:3]"},
+		{"socket: /x\nlog:\n  lvl: info\n", "[3:3]"},
 		{"socket: [\n", "[1:"},
 		{"socket: /a\nsocket: /b\n", "[2:1]"},
 		{"forwarder:\n  workers: many\n", "[2:12]"},

@@ -48,8 +48,16 @@ func TestTAPLifecycle(t *testing.T) {
 	r := NewReconciler(fwd, TAP(), slog.New(slog.DiscardHandler))
 	ctx, cancel := context.WithCancel(context.Background())
 	var wg sync.WaitGroup
-	wg.Go(func() { fwd.Run(ctx) })
-	wg.Go(func() { r.Run(ctx) })
+	wg.Go(func() {
+		if err := fwd.Run(ctx); err != nil {
+			t.Error(err)
+		}
+	})
+	wg.Go(func() {
+		if err := r.Run(ctx); err != nil {
+			t.Error(err)
+		}
+	})
 	t.Cleanup(func() {
 		if err := r.Close(); err != nil {
 			t.Error(err)

@@ -50,7 +50,7 @@ func Parse(line string) (*Spec, error) {
 		return s.neighbour(words)
 	}
 	if len(words) < 4 || words[1] != ">" {
-		return nil, fmt.Errorf("%q: want SRC > DST PROTOCOL ...", line)
+		return nil, fmt.Errorf("%q: want SRC > DST PROTOCOL and so on", line)
 	}
 	var err error
 	if s.Src, s.SrcPort, err = endpoint(words[0]); err != nil {
