@@ -26,7 +26,7 @@ func TestReadme(t *testing.T) {
 	}
 	text := read(t, "../README.md")
 	var script strings.Builder
-	script.WriteString("set -e\ntrap 'kill $(jobs -p) 2>/dev/null' EXIT\ncd ..\n")
+	script.WriteString("set -e\ntrap 'kill $(jobs -p) 2>/dev/null || true' EXIT\ncd ..\n")
 	for _, m := range regexp.MustCompile("(?ms)^```sh\n(.*?)^```").FindAllStringSubmatch(text, -1) {
 		script.WriteString(m[1])
 	}

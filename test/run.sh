@@ -21,12 +21,12 @@ run() {
 	"$@" >>"$log" 2>&1 || status=1
 }
 
-run "# tests" go test -p 2 -timeout 15m -v "$@"
+run "== tests" go test -p 2 -timeout 15m -v "$@"
 
 if [ -n "$race" ]; then
 	if command -v gcc >/dev/null; then
 		# shellcheck disable=SC2086
-		run "# race detector: $race" env CGO_ENABLED=1 go test -race -p 1 -timeout 15m -v $race
+		run "== race detector: $race" env CGO_ENABLED=1 go test -race -p 1 -timeout 15m -v $race
 	else
 		echo 'SKIP-TOOL: no gcc, so no race detector' | tee -a "$log"
 	fi
@@ -35,14 +35,14 @@ fi
 if [ "$fuzz_seconds" != 0 ]; then
 	for pkg in $(grep -rl --include='*_test.go' '^func Fuzz' . | xargs -n1 dirname | sort -u); do
 		for target in $(grep -hoE '^func Fuzz[A-Za-z0-9_]*' "$pkg"/*_test.go | cut -c6-); do
-			run "# fuzz $pkg $target, $fuzz_seconds s" go test -run '^$' -fuzz "^$target\$" -fuzztime "${fuzz_seconds}s" -parallel 2 "$pkg"
+			run "== fuzz $pkg $target, $fuzz_seconds s" go test -run '^$' -fuzz "^$target\$" -fuzztime "${fuzz_seconds}s" -parallel 2 "$pkg"
 		done
 	done
 fi
 
 echo
-[ "$status" = 0 ] || grep -vE '^(=== |\s*--- PASS|PASS$|fuzz: elapsed|ok  |# )|no test files' "$log"
-grep -E '^(# |(ok|FAIL)[[:space:]])' "$log"
+[ "$status" = 0 ] || grep -vE '^(=== |\s*--- PASS|PASS$|fuzz: elapsed|ok  |== )|no test files' "$log"
+grep -E '^(== |(ok|FAIL)[[:space:]])' "$log"
 skipped=$(grep -cE '^\s*--- SKIP' "$log")
 if grep -qE 'SKIP-[A-Z]+:' "$log"; then
 	echo
