@@ -4,6 +4,7 @@ import (
 	"net/netip"
 
 	"github.com/vrouter-go/vrouter/flowtable"
+	"github.com/vrouter-go/vrouter/internal/header"
 	"github.com/vrouter-go/vrouter/internal/policy"
 	"github.com/vrouter-go/vrouter/nexthop"
 )
@@ -155,7 +156,7 @@ func (f *Forwarder) Explain(in uint16, key flowtable.Key) Explanation {
 	itf := snap.port(in)
 	key.VRF = itf.VRF
 	t := &Trace{}
-	if reason := itf.source(&key.Src); itf.Kind != Absent && reason != DropUnknown {
+	if reason := itf.addresses(&key); itf.Kind != Absent && reason != DropUnknown {
 		t.add(Step{Stage: StageSource, Address: key.Src, Reason: reason})
 		return Explanation{Verdict: "DROP", Reason: reason, Steps: t.Steps, Rewritten: key}
 	}
@@ -182,7 +183,39 @@ func (f *Forwarder) Explain(in uint16, key flowtable.Key) Explanation {
 			f.decide(snap, &q, &d, t)
 		}
 	}
+	if ref == 0 && d.verdict == verdictForward && !f.distinguish(&q, &d) {
+		d.drop(DropNATPorts, t)
+	}
 	return f.explanation(t, &q, &d, key, ref)
+}
+
+// distinguish gives a new session the source port that insert would give it, and
+// reports whether there is one.
+func (f *Forwarder) distinguish(q *question, d *decision) bool {
+	wanted := d.reply.DstPort
+	for try := uint32(0); f.flows.Lookup(&d.reply, f.flows.Hash(&d.reply)) != 0; try++ {
+		if !hasPorts(q.key.Proto) || wanted == 0 || try == maxPortTries {
+			return false
+		}
+		d.reply.DstPort = translatedPort(wanted, uint32(f.flows.Hash(&q.key)), try)
+	}
+	return true
+}
+
+// addresses says why classify would drop a packet for its addresses, in its
+// order, DropUnknown if it would not.
+func (in *Interface) addresses(key *flowtable.Key) DropReason {
+	l := header.Layout{Dst: key.Dst, Multicast: header.IsMulticast(key.Dst)}
+	if reason := destination(RouterMAC, &l); reason != DropUnknown {
+		return reason
+	}
+	if reason := in.source(&key.Src); reason != DropUnknown {
+		return reason
+	}
+	if key.Src == key.Dst {
+		return DropLandAttack
+	}
+	return DropUnknown
 }
 
 // explanation turns a decision into an answer about the direction asked for.

@@ -134,7 +134,7 @@ func (w *Worker) insert(ref flowtable.Ref, s *flowtable.Session, q *question, d 
 		case flowtable.Full:
 			return 0, DropFlowTableFull
 		}
-		if !hasPorts(q.key.Proto) || try == maxPortTries {
+		if !hasPorts(q.key.Proto) || wanted == 0 || try == maxPortTries { // an echo reply has no port of its own
 			return 0, DropNATPorts
 		}
 		d.reply.DstPort = translatedPort(wanted, uint32(w.flows.Hash(&q.key)), try)
