@@ -106,6 +106,7 @@ type Ager struct {
 	table    *Table
 	reader   *Reader
 	limits   [2]limits // by pressure
+	lost     func(*Session) bool
 	expired  func(*Session)
 	hand     uint32
 	tally    Census
@@ -117,11 +118,13 @@ type Ager struct {
 // limits are the idle ticks after which a session goes.
 type limits [protocols][states]uint32
 
-// NewAger returns an ager for t. expired, if not nil, is called on the sweeping
-// goroutine for each session it removes, after the last Lookup could find it and
-// before its record is used again; it must not keep the Session.
-func NewAger(t *Table, timeouts Timeouts, expired func(*Session)) *Ager {
-	a := &Ager{table: t, reader: t.NewReader(), expired: expired}
+// NewAger returns an ager for t. Both functions may be nil, are called on the
+// sweeping goroutine and must not keep the Session. lost is asked about sessions
+// that were last decided in an older epoch: true removes one before its time.
+// expired is called for each session that is removed, after the last Lookup could
+// find it and before its record is used again.
+func NewAger(t *Table, timeouts Timeouts, lost func(*Session) bool, expired func(*Session)) *Ager {
+	a := &Ager{table: t, reader: t.NewReader(), lost: lost, expired: expired}
 	a.reader.Offline()
 	a.census.Store(&Census{})
 	timeouts = timeouts.withDefaults()
@@ -181,7 +184,9 @@ func (a *Ager) visit(index, now uint32, limits *limits) bool {
 		return false
 	}
 	protocol, state := protocolOf(s.Proto()), s.State()
-	if s.Idle(now) > limits[protocol][state] && a.table.withdraw(Ref(index<<1)) {
+	d, epoch := s.Decision(), a.epoch.Load()
+	over := s.Idle(now) > limits[protocol][state] || a.lost != nil && d.Epoch() != epoch && a.lost(s)
+	if over && a.table.withdraw(Ref(index<<1)) {
 		if a.expired != nil {
 			a.expired(s)
 		}
@@ -190,8 +195,7 @@ func (a *Ager) visit(index, now uint32, limits *limits) bool {
 		return true
 	}
 	a.tally[protocol][state]++
-	d := s.Decision()
-	if old := d.Epoch(); old != 0 && (a.epoch.Load()-old)&EpochMask > staleEpochs {
+	if old := d.Epoch(); old != 0 && (epoch-old)&EpochMask > staleEpochs {
 		s.SwapDecision(d, 0) // decided anew by its next packet
 	}
 	return false

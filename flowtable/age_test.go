@@ -90,7 +90,7 @@ func TestSessionsExpireOnTime(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			table := newTable(t, 10)
 			expired := 0
-			ager := NewAger(table, Timeouts{}, func(*Session) { expired++ })
+			ager := NewAger(table, Timeouts{}, nil, func(*Session) { expired++ })
 			defer ager.Close()
 			ticks := a.seconds * 10
 			start := -ticks - 50 // the clock wraps between the last packet and the end
@@ -118,7 +118,7 @@ func TestPressureTakesOnlyWhatNobodyUses(t *testing.T) {
 	for name, a := range agedSessions {
 		t.Run(name, func(t *testing.T) {
 			table := newTable(t, 10)
-			ager := NewAger(table, Timeouts{}, nil)
+			ager := NewAger(table, Timeouts{}, nil, nil)
 			defer ager.Close()
 			r := a.begin(t, table, 0, 0)
 			limit, early := gone[name]
@@ -146,7 +146,7 @@ func TestPressureTakesOnlyWhatNobodyUses(t *testing.T) {
 // A full table of established connections refuses new ones and keeps the old.
 func TestFullTableKeepsEstablished(t *testing.T) {
 	table := newTable(t, 50)
-	ager := NewAger(table, Timeouts{}, nil)
+	ager := NewAger(table, Timeouts{}, nil, nil)
 	defer ager.Close()
 	for i := range 50 {
 		aged{proto: protoTCP, packets: handshake}.begin(t, table, i, 0)
@@ -174,7 +174,7 @@ func TestFullTableKeepsEstablished(t *testing.T) {
 // Small steps pass every record once a turn, and the census is of a whole turn.
 func TestSweepInSteps(t *testing.T) {
 	table := newTable(t, 100)
-	ager := NewAger(table, Timeouts{}, nil)
+	ager := NewAger(table, Timeouts{}, nil, nil)
 	defer ager.Close()
 	for i := range 90 {
 		k := flow(i)
@@ -204,7 +204,7 @@ func TestSweepInSteps(t *testing.T) {
 func TestExpiredIsReportedWhole(t *testing.T) {
 	table := newTable(t, 1)
 	reported := false
-	ager := NewAger(table, Timeouts{}, func(s *Session) {
+	ager := NewAger(table, Timeouts{}, nil, func(s *Session) {
 		reported = true
 		if s.Key(Forward) != flow(1) || s.Created() != 5 || s.Port() != 3 || s.Live() {
 			t.Errorf("reported %+v, created %d, port %d", s.Key(Forward), s.Created(), s.Port())
@@ -262,7 +262,7 @@ func TestGracePeriod(t *testing.T) {
 // A decision is cleared before its epoch number can come round again.
 func TestOldDecisionsAreCleared(t *testing.T) {
 	table := newTable(t, 1)
-	ager := NewAger(table, Timeouts{}, nil)
+	ager := NewAger(table, Timeouts{}, nil, nil)
 	defer ager.Close()
 	s := table.Session(open(t, table, flow(1)))
 	const decided = EpochMask - 10 // the epoch wraps meanwhile

@@ -259,7 +259,7 @@ func BenchmarkTrackTCP(b *testing.B) {
 // BenchmarkSweep passes one record that stays.
 func BenchmarkSweep(b *testing.B) {
 	t := benchTable(b, 1_000_000)
-	a := NewAger(t, Timeouts{}, nil)
+	a := NewAger(t, Timeouts{}, nil, nil)
 	defer a.Close()
 	rounds(b, benchRound, func() { a.Sweep(1, benchRound) })
 }

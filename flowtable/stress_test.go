@@ -119,7 +119,7 @@ func (s *stress) use(t *testing.T, r Ref, k Key) {
 
 // control reclaims, ages and lists while the workers run.
 func (s *stress) control(t *testing.T) {
-	ager := NewAger(s.table, Timeouts{}, func(*Session) { t.Error("a young session expired") })
+	ager := NewAger(s.table, Timeouts{}, nil, func(*Session) { t.Error("a young session expired") })
 	defer ager.Close()
 	for !s.done.Load() {
 		ager.Sweep(2, stressSessions)

@@ -87,7 +87,7 @@ func New(c Config) (*Forwarder, error) {
 		start:    c.Clock(),
 		onPanic:  c.OnPanic,
 	}
-	f.ager = flowtable.NewAger(flows, c.Timeouts, func(s *flowtable.Session) { f.refund(s.Port()) })
+	f.ager = flowtable.NewAger(flows, c.Timeouts, f.abandoned, func(s *flowtable.Session) { f.refund(s.Port()) })
 	f.snapshot.Store(emptySnapshot())
 	for i := range c.Workers {
 		w, err := newWorker(f, i)
@@ -143,16 +143,29 @@ func (f *Forwarder) Workers() []WorkerStats {
 func (f *Forwarder) Snapshot() *Snapshot { return f.snapshot.Load() }
 
 // Publish makes a snapshot the one that packets see, as a whole: a packet sees
-// the old state or the new, never a mix. It sets the snapshot's epoch; after
-// Publish the snapshot must not change. Sessions are decided again, one by one,
+// the old state or the new, never a mix. When it returns no worker uses an
+// older snapshot any more. It sets the snapshot's epoch; after Publish the
+// snapshot must not change. Sessions are decided again, one by one,
 // when their next packet comes.
 func (f *Forwarder) Publish(s *Snapshot) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.epoch = f.epoch%flowtable.EpochMask + 1
 	s.Epoch = f.epoch
+	s.index()
 	f.snapshot.Store(s)
 	f.ager.SetEpoch(s.Epoch)
+	for _, w := range f.workers {
+		w.pass()
+	}
+}
+
+// pass waits until the worker has let go of the batch that it has in hand. A
+// batch that begins after the snapshot was stored sees the new one.
+func (w *Worker) pass() {
+	for turn := w.turn.Load(); turn%2 == 1 && w.turn.Load() == turn; {
+		time.Sleep(10 * time.Microsecond)
+	}
 }
 
 // Close frees the flow table and the workers' descriptors. Run must have
@@ -177,18 +190,17 @@ func (f *Forwarder) Run(ctx context.Context) error {
 	}
 	wg.Go(func() { f.age(ctx) })
 	<-ctx.Done()
+	f.mu.Lock() // Attach and Detach hold it while they wait for a worker
+	defer f.mu.Unlock()
 	for _, w := range f.workers {
 		w.stopped.Store(true)
 		w.poller.Wake()
 	}
 	wg.Wait()
-	f.mu.Lock()
 	f.running = false
 	for _, w := range f.workers {
-		w.serveRequests() // nobody waits for a worker that has stopped
 		w.stopped.Store(false)
 	}
-	f.mu.Unlock()
 	return nil
 }
 
@@ -211,6 +223,13 @@ func (f *Forwarder) age(ctx context.Context) {
 			f.ager.Sweep(f.Now(), sweepBudget)
 		}
 	}
+}
+
+// abandoned reports whether the workload that opened a session is gone, so that
+// the session need not wait for its timeout.
+func (f *Forwarder) abandoned(s *flowtable.Session) bool {
+	key := s.Key(flowtable.Forward)
+	return !f.snapshot.Load().port(s.Port()).sends(key.VRF, &key.Src)
 }
 
 // Step lets every worker serve all its queues once, in order, in the caller's

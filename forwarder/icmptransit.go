@@ -110,7 +110,7 @@ func (w *Worker) wayBack(s *flowtable.Session, dir flowtable.Direction) (nexthop
 	switch d.verdict {
 	case verdictForward:
 		return d.nextHop[dir], DropUnknown
-	case verdictDrop, verdictRefuse:
+	case verdictDrop, verdictRefuse, verdictEnd:
 		return 0, d.reason
 	}
 	return 0, DropICMPErrorNoSession // its binding is void

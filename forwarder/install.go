@@ -5,9 +5,12 @@ import (
 	"github.com/vrouter-go/vrouter/internal/header"
 )
 
-// open decides about a packet that has no session and installs one. It returns
-// 0 when the packet ended here.
+// open decides about a packet that had no session when its batch was looked up
+// and installs one. It returns 0 when the packet ended here.
 func (w *Worker) open(in *Interface, p *packet) flowtable.Ref {
+	if ref := w.flows.Lookup(&p.key, p.hash); ref != 0 {
+		return ref // an earlier packet of the batch, or another worker, opened it
+	}
 	if reason := in.mayOpen(p); reason != DropUnknown {
 		w.drop(p, reason)
 		return 0
@@ -50,11 +53,11 @@ func (w *Worker) reject(in *Interface, p *packet, reason DropReason) {
 // session of its own would show the client the member's address, so the
 // client's next packet opens the session instead (this matters after a restart).
 func (in *Interface) mayOpen(p *packet) DropReason {
-	if p.l.IsFragment && p.l.FragOffset != 0 {
-		return DropUnknown
-	}
 	if p.l.Proto != header.ProtoTCP {
 		return DropUnknown
+	}
+	if !p.l.IsFirst() {
+		return DropTCPNoSession // the first fragment came before and opened none
 	}
 	switch flags := p.l.TCPFlags; {
 	case flags&header.TCPRst != 0:
@@ -166,16 +169,24 @@ func translatedPort(wanted uint16, hash, try uint32) uint16 {
 // snapshot. It returns nil when the packet ended here.
 func (w *Worker) renew(in *Interface, p *packet) *flowtable.Session {
 	s := w.flows.Session(p.ref)
+	if newer(s.Decision().Epoch(), w.snap.Epoch) {
+		return s // another worker has seen a later commit than this batch
+	}
 	q := question{in: s.Port(), key: s.Key(flowtable.Forward), live: s, now: w.now}
 	d := &w.decision
 	w.fwd.decide(w.snap, &q, d, nil)
 	switch d.verdict {
 	case verdictForward:
 		s.SetRule(d.rule)
+		s.SetMember(d.member)
 		settle(s, flowtable.NewDecision(w.snap.Epoch, uint32(d.nextHop[flowtable.Forward]), uint32(d.nextHop[flowtable.Reply])))
 		return s
 	case verdictRebind:
 		return w.rebind(in, p)
+	case verdictEnd:
+		w.remove(p.ref)
+		w.reject(in, p, d.reason)
+		return nil
 	case verdictLocal:
 		d.reason = DropNoGatewayService
 	}
@@ -185,19 +196,20 @@ func (w *Worker) renew(in *Interface, p *packet) *flowtable.Session {
 }
 
 // settle records a decision about a live session, unless another worker has
-// recorded one of a newer epoch. Epochs wrap, so newer means less than half the
-// range ahead.
+// recorded one of a newer epoch.
 func settle(s *flowtable.Session, d flowtable.Decision) {
-	for {
-		old := s.Decision()
-		ahead := (old.Epoch() - d.Epoch()) & flowtable.EpochMask
-		if old.Epoch() != 0 && ahead != 0 && ahead < flowtable.EpochMask/2 {
-			return
-		}
+	for old := s.Decision(); !newer(old.Epoch(), d.Epoch()); old = s.Decision() {
 		if s.SwapDecision(old, d) {
 			return
 		}
 	}
+}
+
+// newer reports whether epoch a came after epoch b. Epochs wrap, so newer means
+// less than half the range ahead; 0 is no epoch.
+func newer(a, b uint32) bool {
+	ahead := (a - b) & flowtable.EpochMask
+	return a != 0 && ahead != 0 && ahead < flowtable.EpochMask/2
 }
 
 // rebind forgets a session whose binding is void. The initiator's packet starts

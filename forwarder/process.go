@@ -88,12 +88,13 @@ func (w *Worker) forward(in *Interface, p *packet) {
 		}
 		return
 	}
-	if p.ref == 0 {
+	s := w.flows.Session(p.ref)
+	if !s.Live() { // there is none, or it ended since the batch was looked up
 		if p.ref = w.open(in, p); p.ref == 0 {
 			return
 		}
+		s = w.flows.Session(p.ref)
 	}
-	s := w.flows.Session(p.ref)
 	if s.Decision().Epoch() != w.snap.Epoch {
 		if s = w.renew(in, p); s == nil {
 			return
@@ -123,12 +124,7 @@ func (w *Worker) track(in *Interface, p *packet, s *flowtable.Session, dir flowt
 		return false
 	case flowtable.TCPReopen: // RFC 5382 REQ-2: a SYN on a closed connection starts a new one
 		w.remove(p.ref)
-		if p.ref = w.open(in, p); p.ref == 0 {
-			return false
-		}
-		s = w.flows.Session(p.ref)
-		trackTCP(s, p.ref.Direction(), p)
-		w.send(in, p, s, p.ref.Direction(), nexthop.ID(s.Decision().NextHop(p.ref.Direction())))
+		w.forward(in, p) // once: a new session is not closed
 		return false
 	}
 	return true

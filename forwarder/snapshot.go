@@ -122,6 +122,19 @@ type Snapshot struct {
 	// NodeAddresses are this node's own addresses: SecurityPolicy lets them
 	// reach local pods whatever it says (Kubernetes: probes).
 	NodeAddresses map[[16]byte]struct{}
+
+	// dialled are the networks of the floating IPs at an address; set by Publish.
+	dialled map[[16]byte][]uint32
+}
+
+// index builds what the packet path looks up besides what the control path gave.
+func (s *Snapshot) index() {
+	s.dialled = make(map[[16]byte][]uint32, len(s.FloatingIPs))
+	for _, fip := range s.FloatingIPs {
+		if fip != nil {
+			s.dialled[fip.Address] = append(s.dialled[fip.Address], fip.Network)
+		}
+	}
 }
 
 // InterfaceNextHop is the id of the next hop that sends to a port. Every
