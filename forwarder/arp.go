@@ -121,6 +121,7 @@ func (w *Worker) answer(p *packet, length int) {
 	f := p.frame
 	f.End = f.Start + length
 	f.Offload = port.Offload{}
+	p.fate = fateDone
 	if reason := w.enqueue(p.in, f); reason != DropUnknown {
 		w.drop(p, reason)
 	}

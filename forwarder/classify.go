@@ -25,12 +25,10 @@ func (w *Worker) classify(in *Interface, p *packet) {
 	}
 	if p.l.EtherType == header.EtherTypeARP {
 		w.arp(in, p)
-		p.fate = fateDone
 		return
 	}
 	if p.l.Proto == header.ProtoICMPv6 && isNeighbourDiscovery(p.l.ICMPType) && p.l.IsICMP() && p.l.IsFirst() {
 		w.neighbour(in, p)
-		p.fate = fateDone
 		return
 	}
 	if reason := destination(eth.Destination(), &p.l); reason != DropUnknown {
@@ -136,6 +134,9 @@ func (in *Interface) owns(addr *[16]byte) bool {
 
 // contains reports whether addr is in the range.
 func (r *AddressRange) contains(addr *[16]byte) bool {
+	if r.Bits < 96 && header.IsIPv4(*addr) {
+		return false // a short IPv6 prefix holds v4-mapped addresses by their bits only
+	}
 	whole := int(r.Bits / 8)
 	for i := 0; i < whole && i < len(addr); i++ {
 		if addr[i] != r.Address[i] {

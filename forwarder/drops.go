@@ -451,8 +451,8 @@ var dropDescriptions = [NumDropReasons]DropDescription{
 	},
 	DropNATProtocol: {
 		"NAT_PROTOCOL",
-		"The protocol cannot be translated: only TCP, UDP, SCTP and ICMP echo can.",
-		"Reach the workload by its own address for other protocols (GRE, ESP, AH).",
+		"Other addresses would break the protocol: its checksum or signature covers them (DCCP, UDP-Lite, AH).",
+		"Reach the workload by its own address with this protocol.",
 	},
 
 	// Sessions.

@@ -24,6 +24,9 @@ func translate(p *packet, to *flowtable.Key) DropReason {
 	if header.IsIPv4(from.Src) != header.IsIPv4(to.Src) || header.IsIPv4(from.Dst) != header.IsIPv4(to.Dst) {
 		return DropFloatingIPFamily
 	}
+	if !translatable(from.Proto) {
+		return DropNATProtocol
+	}
 	if from.Proto == header.ProtoSCTP && from.IsFragment && (from.SrcPort != to.SrcPort || from.DstPort != to.DstPort) {
 		return DropFragmentChecksum // CRC32c covers data that is not in this fragment
 	}
@@ -43,6 +46,14 @@ func translate(p *packet, to *flowtable.Key) DropReason {
 		translateL4(p, b[from.L4:from.End], to, addresses)
 	}
 	return DropUnknown
+}
+
+// translatable reports whether a packet of the protocol survives other addresses:
+// not where a checksum covers them that is not repaired here (DCCP, RFC 4340 §9.1;
+// UDP-Lite, RFC 3828 §3.1), or a signature (AH, RFC 4302 §3.3.3).
+func translatable(proto uint8) bool {
+	const dccp, ah, udpLite = 33, 51, 136
+	return proto != dccp && proto != ah && proto != udpLite
 }
 
 // translateL4 writes the ports or the echo identifier and repairs the L4
@@ -74,10 +85,12 @@ func translateL4(p *packet, seg []byte, to *flowtable.Key, addresses header.Delt
 			return // RFC 9260 §6.8: no pseudo-header, so addresses do not matter
 		}
 		translateSCTP(p, sctp, to)
-	case header.ProtoICMP:
-		translateEcho(p, seg, to, 0)
-	case header.ProtoICMPv6:
-		translateEcho(p, seg, to, addresses) // RFC 4443 §2.3: a pseudo-header, unlike ICMP
+	}
+	if p.l.IsICMP() { // not ICMPv6 inside IPv4 or the reverse, of which nothing is known
+		if p.l.Version == 4 {
+			addresses = 0 // ICMP has no pseudo-header, unlike ICMPv6 (RFC 4443 §2.3)
+		}
+		translateEcho(p, seg, to, addresses)
 	}
 }
 
@@ -86,7 +99,7 @@ func translateL4(p *packet, seg []byte, to *flowtable.Key, addresses header.Delt
 func translateEcho(p *packet, seg []byte, to *flowtable.Key, addresses header.Delta) {
 	const checksum, identifier = 2, 4
 	was, is := p.l.SrcPort, to.SrcPort
-	if p.l.SrcPort == 0 {
+	if !isEchoRequest(&p.l) {
 		was, is = p.l.DstPort, to.DstPort
 	}
 	delta := addresses.Add(header.WordDelta(was, is))
