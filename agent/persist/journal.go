@@ -95,15 +95,42 @@ func decode(payload []byte) (Transaction, error) {
 }
 
 // replay opens the journal and carries out the transactions that are newer than
-// the state. What follows a damaged record cannot be trusted and is cut off.
-func (s *Store) replay(saved *Saved) error {
-	path := filepath.Join(s.dir, journalFile)
-	b, err := os.ReadFile(path)
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+// the state. Where that is the copy before, the journal before comes first.
+func (s *Store) replay(saved *Saved, isOld bool) error {
+	byKey := index(saved.Resources)
+	if isOld {
+		if _, _, err := s.carryOut(oldJournalFile, saved, byKey); err != nil {
+			return err
+		}
+	}
+	good, size, err := s.carryOut(journalFile, saved, byKey)
+	if err != nil {
 		return err
 	}
-	good := 0
-	byKey := index(saved.Resources)
+	s.journal, err = os.OpenFile(filepath.Join(s.dir, journalFile), os.O_RDWR|os.O_CREATE, 0o640)
+	if err != nil {
+		return err
+	}
+	if s.size = int64(good); good < size {
+		if err := s.journal.Truncate(s.size); err != nil {
+			return err
+		}
+	}
+	saved.Resources = saved.Resources[:0:0]
+	for _, r := range byKey {
+		saved.Resources = append(saved.Resources, r)
+	}
+	return nil
+}
+
+// carryOut carries out the transactions of one journal and returns how much of it
+// is good. What follows a damaged record cannot be trusted and is cut off.
+func (s *Store) carryOut(name string, saved *Saved, byKey map[key]*pb.Resource) (good, size int, err error) {
+	path := filepath.Join(s.dir, name)
+	b, err := os.ReadFile(path)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return 0, 0, err
+	}
 	for good < len(b) {
 		n, t, err := readRecord(b[good:])
 		if err == nil && t.Generation > saved.Generation+1 {
@@ -118,20 +145,7 @@ func (s *Store) replay(saved *Saved) error {
 			apply(saved, byKey, t)
 		}
 	}
-	s.journal, err = os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o640)
-	if err != nil {
-		return err
-	}
-	if s.size = int64(good); good < len(b) {
-		if err := s.journal.Truncate(s.size); err != nil {
-			return err
-		}
-	}
-	saved.Resources = saved.Resources[:0:0]
-	for _, r := range byKey {
-		saved.Resources = append(saved.Resources, r)
-	}
-	return nil
+	return good, len(b), nil
 }
 
 func readRecord(b []byte) (n int, t Transaction, err error) {
@@ -186,15 +200,25 @@ func apply(saved *Saved, byKey map[key]*pb.Resource, t Transaction) {
 	}
 }
 
-// resetJournal empties the journal after the state was written as a whole.
-func (s *Store) resetJournal() error {
-	if s.journal == nil {
-		f, err := os.OpenFile(filepath.Join(s.dir, journalFile), os.O_RDWR|os.O_CREATE, 0o640)
-		if err != nil {
+// resetJournal begins a new journal after the state was written as a whole. The
+// former one is kept beside the copy before: together they are this state too.
+func (s *Store) resetJournal(keep bool) error {
+	path := filepath.Join(s.dir, journalFile)
+	if s.journal != nil {
+		if err := s.journal.Close(); err != nil {
 			return err
 		}
-		s.journal = f
+		s.journal = nil
 	}
-	s.size = 0
-	return errors.Join(s.journal.Truncate(0), s.journal.Sync())
+	if keep {
+		if err := os.Rename(path, filepath.Join(s.dir, oldJournalFile)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+	}
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_TRUNC, 0o640)
+	if err != nil {
+		return err
+	}
+	s.journal, s.size = f, 0
+	return errors.Join(f.Sync(), syncDir(s.dir))
 }

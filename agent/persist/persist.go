@@ -30,7 +30,9 @@ const (
 	stateFile   = "state"
 	oldFile     = "state.old"
 	journalFile = "journal"
-	magic       = "vrouter-state 1 "
+	// oldJournalFile leads from the copy before to the state.
+	oldJournalFile = "journal.old"
+	magic          = "vrouter-state 1 "
 	// compactAt is the least size of the journal, in bytes, at which the state is
 	// written anew.
 	compactAt = 1 << 20
@@ -97,7 +99,8 @@ func (s *Store) load() (*Saved, error) {
 		s.warn("%v; the copy before it was used", err)
 		s.damaged = true
 	}
-	if err != nil {
+	isOld := err != nil
+	if isOld {
 		old, oldSize, oldErr := readState(filepath.Join(s.dir, oldFile))
 		switch {
 		case oldErr == nil:
@@ -116,7 +119,7 @@ func (s *Store) load() (*Saved, error) {
 	if info, err := os.Stat(filepath.Join(s.dir, stateFile)); err == nil {
 		s.status.SavedAt = info.ModTime()
 	}
-	return saved, s.replay(saved)
+	return saved, s.replay(saved, isOld)
 }
 
 func (s *Store) warn(format string, args ...any) {
@@ -187,8 +190,9 @@ func (s *Store) compact(saved Saved) error {
 	if err := syncDir(s.dir); err != nil {
 		return err
 	}
+	keep := !s.damaged // otherwise the copy before stays, and its journal with it
 	s.stateSize, s.damaged = int64(len(content)), false
-	return s.resetJournal()
+	return s.resetJournal(keep)
 }
 
 // keepOld makes the present state the copy before. It is a link, so that state
