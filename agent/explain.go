@@ -5,6 +5,9 @@ import (
 	"fmt"
 	"net/netip"
 
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
 	"github.com/vrouter-go/vrouter/agent/state"
 	"github.com/vrouter-go/vrouter/flowtable"
 	"github.com/vrouter-go/vrouter/forwarder"
@@ -38,7 +41,7 @@ func (a *Agent) packet(req *pb.ExplainRequest) (port uint16, key flowtable.Key, 
 		}
 	}
 	if port == 0 {
-		return 0, key, bad("virtualMachineInterface", "%s does not exist; `vrctl get VirtualMachineInterface` lists them, and vhost0 is the node", name)
+		return 0, key, status.Errorf(codes.NotFound, "there is no VirtualMachineInterface %q: `vrctl get VirtualMachineInterface` lists them, and vhost0 is the node", name)
 	}
 	dst, err := netip.ParseAddr(req.GetDestination())
 	if err != nil {

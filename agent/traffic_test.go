@@ -149,7 +149,7 @@ func TestExplainDrops(t *testing.T) {
 			return err == nil && len(drops.GetDrops()) == 1 && drops.GetDrops()[0].GetPackets() == 1
 		})
 	}
-	if _, err := r.api.Explain(t.Context(), &pb.ExplainRequest{VirtualMachineInterface: "nobody", Destination: "10.0.0.1"}); status.Code(err) != codes.InvalidArgument {
+	if _, err := r.api.Explain(t.Context(), &pb.ExplainRequest{VirtualMachineInterface: "nobody", Destination: "10.0.0.1"}); status.Code(err) != codes.NotFound {
 		t.Errorf("an unknown interface: %v", err)
 	}
 	tot := r.status().GetTotals()
