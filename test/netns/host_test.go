@@ -193,7 +193,7 @@ func (h *host) stop(signal syscall.Signal) {
 			h.t.Errorf("the daemon ended with %v after %v", err, signal)
 		}
 	case <-time.After(patience):
-		_ = cmd.Process.Kill()
+		_ = cmd.Process.Signal(syscall.SIGQUIT) // its goroutines go to the log
 		h.t.Errorf("the daemon did not end %v after %v", patience, signal)
 		<-ended
 	}
