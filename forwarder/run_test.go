@@ -10,6 +10,7 @@ import (
 
 	"go.uber.org/goleak"
 
+	"github.com/vrouter-go/vrouter/flowtable"
 	"github.com/vrouter-go/vrouter/internal/port"
 	"github.com/vrouter-go/vrouter/nexthop"
 )
@@ -233,4 +234,91 @@ func TestPublishWaitsForTheBatchInHand(t *testing.T) {
 	}
 	close(leave)
 	wg.Wait()
+}
+
+// TestAccountsUnderChange lets everything happen at once: new flows through the
+// service and past it, their answers, members that come and go, a port whose
+// index changes hands, sessions ended by hand and by age. Afterwards every session
+// is charged to a port once, no other is, and no packet is missing.
+func TestAccountsUnderChange(t *testing.T) {
+	r := newRigWorkers(t, 3)
+	base, client := r.state.floating, r.state.interfaces[clientPort]
+	other := client
+	other.Name, other.Sources = "other", []AddressRange{{Address: addr("203.0.113.99"), Bits: 128}}
+	stop := r.running()
+	done := make(chan struct{})
+	var wg sync.WaitGroup
+	repeat := func(do func(i int)) {
+		wg.Go(func() {
+			for i := 0; ; i++ {
+				select {
+				case <-done:
+					return
+				default:
+					do(i)
+				}
+			}
+		})
+	}
+	repeat(func(i int) {
+		r.state.floating = base
+		r.state.members(t, func(m []nexthop.Member) []nexthop.Member { return m[i%3:] })
+		r.state.interfaces[clientPort] = client
+		if i%16 == 15 {
+			r.state.interfaces[clientPort] = other
+		}
+		r.publish()
+	})
+	repeat(func(i int) {
+		r.f.Flows().Range(uint32(i*37%4000), 64, func(ref flowtable.Ref, _ *flowtable.Session) bool {
+			r.f.EndSession(ref)
+			return true
+		})
+		runtime.Gosched()
+	})
+	var templates [5][][]byte
+	for from := clientPort; from <= web3Port; from++ {
+		for i := range uint16(64) {
+			b := build(t, udpTo(from, "10.244.0.1"+string(rune('1'+from-web1Port)), "203.0.113.7", 8080, 1000+i, "a"))
+			if from == clientPort {
+				b = build(t, udpTo(from, "203.0.113.7", [2]string{"10.96.0.10", "10.244.0.12"}[i%2], 1000+i/2, 80, "q"))
+			}
+			templates[from-clientPort] = append(templates[from-clientPort], b)
+		}
+	}
+	for from := clientPort; from <= web3Port; from++ {
+		list, f, sink := templates[from-clientPort], port.NewFrame(), []*port.Frame{port.NewFrame()}
+		repeat(func(i int) {
+			f.Reset()
+			f.End = f.Start + copy(f.Buf[f.Start:], list[i%len(list)])
+			r.ports[from].Inject(0, f)
+			for r.ports[from].Drain(0, sink) == 1 {
+			}
+		})
+	}
+	eventually(t, "traffic", func() bool { return r.f.PortCounters(clientPort).RxPackets > 5000 })
+	close(done)
+	wg.Wait()
+	stop()
+	r.run()
+	charged := 0
+	for i := range uint16(len(r.state.interfaces)) {
+		charged += r.f.Charged(i)
+	}
+	if r.f.Panics() != 0 || charged != r.sessions() {
+		t.Errorf("%d panics; %d sessions, %d charged", r.f.Panics(), r.sessions(), charged)
+	}
+	for range 2 { // whoever lost their port leave, then the rest by age
+		r.state.interfaces[clientPort] = Interface{}
+		r.publish()
+		r.f.Sweep()
+		if n := r.f.Charged(clientPort); n != 0 {
+			t.Errorf("%d sessions charged to a port without workload", n)
+		}
+		r.nanos += 301 * 1e9
+	}
+	r.f.Sweep()
+	if r.sessions() != 0 {
+		t.Errorf("%d sessions after the timeout", r.sessions())
+	}
 }
