@@ -143,6 +143,32 @@ func TestPressureTakesOnlyWhatNobodyUses(t *testing.T) {
 	}
 }
 
+// Sessions whose owner is gone leave before their time. Those decided in the
+// present epoch are not asked about.
+func TestLostSessionsLeave(t *testing.T) {
+	table := newTable(t, 10)
+	expired := 0
+	lost := func(s *Session) bool { return s.Port() == 2 }
+	ager := NewAger(table, Timeouts{}, lost, func(*Session) { expired++ })
+	defer ager.Close()
+	ager.SetEpoch(7)
+	for i, s := range []struct {
+		port  uint16
+		epoch uint32
+	}{{1, 6}, {2, 6}, {2, 7}, {2, 0}} {
+		r := table.Alloc()
+		table.Session(r).SetKeys(flow(i), flow(i).Reverse())
+		table.Session(r).SetPort(s.port)
+		table.Session(r).SetDecision(s.epoch, 1, 1)
+		if got, _ := table.Insert(r); got != Inserted {
+			t.Fatal(got)
+		}
+	}
+	if n := ager.Sweep(0, 100); n != 2 || expired != 2 || table.Live() != 2 {
+		t.Errorf("%d removed, %d reported, %d live, want 2 each", n, expired, table.Live())
+	}
+}
+
 // A full table of established connections refuses new ones and keeps the old.
 func TestFullTableKeepsEstablished(t *testing.T) {
 	table := newTable(t, 50)

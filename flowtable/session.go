@@ -19,7 +19,7 @@ type Session struct {
 	ports    [4]uint16     // 96: in the order of addr
 	decision atomic.Uint64 // 104: see Decision
 	vrf      [2]uint16     // 112: by direction
-	attr     atomic.Uint32 // 116: protocol | Flags<<8 | charged port<<16
+	attr     atomic.Uint32 // 116: protocol | live or dead<<8 | charged port<<16
 	member   atomic.Uint32 // 120
 	lastSeen atomic.Uint32 // 124: ticks; here because both directions read it
 	reply    half          // 128: extra = created; the link of an unused record
@@ -35,31 +35,11 @@ type half struct {
 	extra   atomic.Uint32 // the session's: see there
 }
 
-// Flags are properties of a session.
-type Flags uint8
-
-// The flags. SetKeys sets the first two; the forwarder may set the next four
-// before Insert; the table owns the last two.
+// Session.attr: protocol, whether the session is live, charged port.
 const (
-	SourceNAT      Flags = 1 << iota // the forward direction's source address or port is rewritten
-	DestinationNAT                   // the forward direction's destination address or port is rewritten
-	Hairpin                          // initiator and member are the same interface
-	Affinity                         // the member was chosen by session affinity
-	Log                              // the deciding rule asks for a log record
-	Spare                            // free for the forwarder
-	live                             // found by Lookup
-	dead                             // removed; its record waits for the grace period
-)
-
-// Shifts of Session.attr.
-const (
-	attrFlags = 8
-	attrPort  = 16
-)
-
-const (
-	attrLive = uint32(live) << attrFlags
-	attrDead = uint32(dead) << attrFlags
+	attrLive = uint32(1) << 8 // found by Lookup
+	attrDead = uint32(1) << 9 // removed; its record waits for the grace period
+	attrPort = 16
 )
 
 func (s *Session) half(d Direction) *half {
@@ -77,15 +57,7 @@ func (s *Session) SetKeys(forward, reply Key) {
 	s.addr = [4][16]byte{forward.Src, forward.Dst, reply.Src, reply.Dst}
 	s.ports = [4]uint16{forward.SrcPort, forward.DstPort, reply.SrcPort, reply.DstPort}
 	s.vrf = [2]uint16{forward.VRF, reply.VRF}
-	var nat Flags
-	if forward.Src != reply.Dst || forward.SrcPort != reply.DstPort {
-		nat |= SourceNAT
-	}
-	if forward.Dst != reply.Src || forward.DstPort != reply.SrcPort {
-		nat |= DestinationNAT
-	}
-	const fixed = 0xff | uint32(SourceNAT|DestinationNAT)<<attrFlags
-	s.attr.Store(s.attr.Load()&^fixed | uint32(forward.Proto) | uint32(nat)<<attrFlags)
+	s.attr.Store(s.attr.Load()&^0xff | uint32(forward.Proto))
 }
 
 // Key returns the key of direction d.
@@ -113,14 +85,6 @@ func (s *Session) holds(k *Key, d Direction) bool {
 
 // Proto returns the IP protocol number.
 func (s *Session) Proto() uint8 { return uint8(s.attr.Load()) }
-
-// Flags returns the session's flags.
-func (s *Session) Flags() Flags {
-	return Flags(s.attr.Load()>>attrFlags) &^ (live | dead)
-}
-
-// AddFlags sets flags of the forwarder.
-func (s *Session) AddFlags(f Flags) { s.attr.Or(uint32(f&^(live|dead)) << attrFlags) }
 
 // Live reports whether the session is in the table: inserted and not removed.
 func (s *Session) Live() bool { return s.attr.Load()&(attrLive|attrDead) == attrLive }

@@ -312,16 +312,8 @@ func TestSessionFields(t *testing.T) {
 	s := table.Session(r)
 	forward, reply := flow(1), flow(1).Reverse()
 	s.SetKeys(forward, reply)
-	if s.Flags() != 0 {
-		t.Errorf("no rewrite, but flags %b", s.Flags())
-	}
 	reply.Src[15], reply.VRF = 77, 9
 	s.SetPort(4321)
-	s.AddFlags(Log | Affinity)
-	s.SetKeys(forward, reply)
-	if s.Flags() != DestinationNAT|Log|Affinity {
-		t.Errorf("destination rewritten, but flags %b", s.Flags())
-	}
 	reply.DstPort++
 	s.SetKeys(forward, reply)
 	s.Begin(100)
@@ -334,8 +326,8 @@ func TestSessionFields(t *testing.T) {
 	s.Count(Forward, 60, 1)
 	s.Count(Reply, 1500, 2)
 	s.Seen(130)
-	if s.Key(Forward) != forward || s.Key(Reply) != reply || s.Flags() != SourceNAT|DestinationNAT|Log|Affinity {
-		t.Errorf("keys or flags: %+v %+v %b", s.Key(Forward), s.Key(Reply), s.Flags())
+	if s.Key(Forward) != forward || s.Key(Reply) != reply {
+		t.Errorf("keys: %+v %+v", s.Key(Forward), s.Key(Reply))
 	}
 	if s.Port() != 4321 || s.Member() != 7 || s.Rule() != 8 || s.Proto() != protoTCP || !s.Live() {
 		t.Errorf("port %d member %d rule %d proto %d", s.Port(), s.Member(), s.Rule(), s.Proto())
@@ -370,7 +362,6 @@ func TestReuseIsClean(t *testing.T) {
 		s.SetRule(3)
 		s.SetDecision(4, 5, 6)
 		s.Begin(7)
-		s.AddFlags(Spare)
 		for d := range Direction(2) {
 			s.Count(d, 8, 9)
 			s.TrackTCP(d, 10, 11, 12, flagACK, 13, nil)
