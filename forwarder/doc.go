@@ -4,19 +4,21 @@
 //
 // Read the files in this order:
 //
-//	snapshot.go   what the control path compiled: interfaces, VRFs, floating IPs, policy
-//	drop.go       every way a packet can end, one reason each
-//	worker.go     the loop: read a batch, process it, flush, sleep
-//	process.go    the life of a batch, top to bottom
-//	classify.go   what kind of packet is this, and may its sender send it
-//	decide.go     the slow path: route, next hop, policy, NAT, member; also Explain
-//	install.go    a decision becomes a session
-//	rewrite.go    NAT and TTL, checksums by difference
-//	output.go     MTU, segmentation, L2 header, the output port's batch
-//	fragment.go   fragments find their datagram's ports
-//	arp.go nd.go icmp.go icmperror.go   what the router itself answers
+//	forwarder.go   what the control path calls: New, Publish, Run; ageing
+//	attach.go control.go   ports and sessions, as the control path changes them
+//	snapshot.go    what the control path compiled: interfaces, VRFs, floating IPs, policy
+//	drop.go drops.go   every way a packet can end, one reason each
+//	worker.go loop.go   the loop: read a batch, process it, flush, sleep
+//	process.go packet.go   the life of a batch, top to bottom
+//	classify.go fault.go   what kind of packet is this, and may its sender send it
+//	decide.go explain.go   the slow path: route, next hop, member, policy; told to an operator
+//	install.go     a decision becomes a session, or ends one; policylog.go notes it
+//	output.go rewrite.go   TTL, MTU and NAT, checksums by difference
+//	checksum.go segment.go split.go   what an output port cannot do itself
+//	fragment.go datagram.go   fragments find their datagram's ports
+//	arp.go nd.go icmp.go icmperror.go limit.go   what the router itself answers
 //	icmptransit.go   ICMP errors about sessions, translated
-//	ager.go       sessions that fell silent leave
+//	counters.go    what is counted
 //
 // A Worker owns its frames, counters and fragment table. A Snapshot never
 // changes after Publish. A frame's bytes belong to the worker until Queue.Write

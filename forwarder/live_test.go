@@ -143,6 +143,26 @@ func TestDeadMembersTupleCanBeUsedAgain(t *testing.T) {
 	}
 }
 
+// TestAddressOfADeadMemberIsNotTheMember gives the address of a deleted member to
+// another workload: the member's connections end, they do not go there.
+func TestAddressOfADeadMemberIsNotTheMember(t *testing.T) {
+	r := newRig(t)
+	r.state.members(t, func(m []nexthop.Member) []nexthop.Member { return m[:1] })
+	r.publish()
+	r.inject(clientPort, build(t, tcpTo(clientPort, "203.0.113.7", "10.96.0.10", 40000, 80, syn, "")))
+	r.run()
+	r.one(web1Port)
+	r.state.members(t, func([]nexthop.Member) []nexthop.Member { return nil })
+	r.state.interfaces[web1Port] = Interface{}
+	r.state.port(web3Port, Workload, podsVRF, podsNet, "heir", "10.244.0.11")
+	r.publish()
+	r.inject(clientPort, build(t, tcpTo(clientPort, "203.0.113.7", "10.96.0.10", 40000, 80, ackData, "secret")))
+	r.run()
+	if n := len(r.sent(web3Port)); n != 0 || r.drops(clientPort, DropMemberGone) != 1 || r.sessions() != 0 {
+		t.Errorf("%d packets went to the heir of the address, drops %v", n, r.allDrops())
+	}
+}
+
 // share makes an address of web-1 one that n web servers have, as an InstanceIP
 // in active-active mode does: ECMP without translation.
 func (s *state) share(t *testing.T, address string, n int) {
