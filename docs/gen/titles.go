@@ -1,6 +1,7 @@
 package main
 
-// rfcTitles are the RFCs that tests cite.
+// rfcTitles are the titles of the RFCs that tests cite; one that is not here stands
+// in the table by its number.
 var rfcTitles = map[int]string{
 	768:  "User Datagram Protocol",
 	791:  "Internet Protocol",
@@ -35,6 +36,7 @@ var rfcTitles = map[int]string{
 	5722: "Handling of Overlapping IPv6 Fragments",
 	5927: "ICMP Attacks against TCP",
 	5961: "Improving TCP's Robustness to Blind In-Window Attacks",
+	6105: "IPv6 Router Advertisement Guard",
 	6105: "IPv6 Router Advertisement Guard",
 	6146: "Stateful NAT64",
 	6191: "Reducing the TIME-WAIT State Using TCP Timestamps",
