@@ -37,7 +37,6 @@ var rfcTitles = map[int]string{
 	5927: "ICMP Attacks against TCP",
 	5961: "Improving TCP's Robustness to Blind In-Window Attacks",
 	6105: "IPv6 Router Advertisement Guard",
-	6105: "IPv6 Router Advertisement Guard",
 	6146: "Stateful NAT64",
 	6191: "Reducing the TIME-WAIT State Using TCP Timestamps",
 	6864: "Updated Specification of the IPv4 ID Field",
