@@ -75,7 +75,7 @@ func TestSecondDaemon(t *testing.T) {
 // that gone too the daemon says what to do and does not start with nothing.
 func TestCorruptState(t *testing.T) {
 	t.Parallel()
-	h := newHost(t, options{})
+	h := newHost(t, options{offloads: true}) // as in TestRestart
 	h.stop(syscall.SIGTERM)
 	h.start() // two copies now
 	h.waitPorts()

@@ -119,11 +119,12 @@ func (h *host) conserve() {
 }
 
 // What tshark may not find. It also computes a checksum over the cut packet that a
-// long ICMP error quotes, which means nothing.
+// long ICMP error quotes, which means nothing, and calls a TCP checksum of 0xffff
+// wrong, which Linux writes for 0 where it completes one (skb_checksum_help).
 const (
 	malformed = `_ws.malformed || ip.checksum.status == "Bad" || tcp.bogus_header_length` +
 		` || icmp.checksum.status == "Bad" || icmpv6.checksum.status == "Bad"`
-	wrongSum = `((tcp.checksum.status == "Bad" || udp.checksum.status == "Bad") && (frame.len < 576 || !(icmp || icmpv6)))`
+	wrongSum = `(((tcp.checksum.status == "Bad" && tcp.checksum != 0xffff) || udp.checksum.status == "Bad") && (frame.len < 576 || !(icmp || icmpv6)))`
 )
 
 // wire ends the captures and lets tshark judge them together.

@@ -123,22 +123,22 @@ func TestPolicyChange(t *testing.T) {
 	h := newHost(t, options{})
 	eachFamily(t, func(t *testing.T, a addresses) {
 		stopped, spared := h.begin(t, "web-2", at(a.web[0], sinkPort)), h.begin(t, "web-2", at(a.web[2], sinkPort))
-		both := func() {
+		both := func(n int) { // few enough for the socket's buffer where nobody takes them
 			t.Helper()
 			for _, x := range []*transfer{stopped, spared} {
-				if err := x.send(256 << 10); err != nil {
+				if err := x.send(n); err != nil {
 					t.Fatal(err)
 				}
 			}
 		}
-		both()
+		both(256 << 10)
 		h.apply(`
 kind: SecurityPolicy
 name: guard
 spec: {subject: {matchLabels: {zone: a}}, policyTypes: [INGRESS]}
 `)
 		before := h.drops("web-2", "SECURITY_INGRESS")
-		both()
+		both(4 << 10)
 		h.until("the flow is stopped", func() bool { return h.drops("web-2", "SECURITY_INGRESS") > before })
 		if server, err := spared.finish(); err != nil || server != "web-3" {
 			t.Errorf("the other flow: %s, %v", server, err)
