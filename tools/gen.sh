@@ -3,10 +3,10 @@
 # --check: fail if that changes anything that is committed.
 set -eu
 cd "$(dirname "$0")/.."
-# The vocabulary of the rules must be that of the library that evaluates them.
-vocabulary=$(go list -m -f '{{.Dir}}' github.com/bufbuild/protovalidate)/proto/protovalidate/buf/validate/validate.proto
+# The vocabulary of the rules must be the published one, of the release that the library which evaluates them is made for.
+vocabulary=$(go mod download -json github.com/bufbuild/protovalidate@v1.2.2 | sed -n 's/.*"Dir": "\(.*\)".*/\1/p')/proto/protovalidate/buf/validate/validate.proto
 cmp "$vocabulary" tools/protovalidate/buf/validate/validate.proto || {
-	echo "tools/gen.sh: tools/protovalidate differs from the module in go.mod; copy it from $vocabulary" >&2
+	echo "tools/gen.sh: tools/protovalidate differs from the published one; copy it from $vocabulary" >&2
 	exit 1
 }
 tools/buf.sh lint
