@@ -6,6 +6,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/google/gopacket"
 	"github.com/google/gopacket/layers"
@@ -170,5 +171,30 @@ func TestStopWhilePortsCome(t *testing.T) {
 		})
 		cancel()
 		wg.Wait()
+	}
+}
+
+// TestCalledWorkerDoesNotSleep: a look for packets may take the wake-up that came
+// with a request. The worker must not go to sleep on it.
+func TestCalledWorkerDoesNotSleep(t *testing.T) {
+	r := newRig(t)
+	w := r.f.workers[0]
+	for name, call := range map[string]*atomic.Bool{"request": &w.requests.pending, "stop": &w.stopped} {
+		call.Store(true)
+		awake := make(chan struct{})
+		go func() {
+			w.reader.Online()
+			w.sleep()
+			w.reader.Offline()
+			close(awake)
+		}()
+		select {
+		case <-awake:
+		case <-time.After(10 * time.Second):
+			t.Errorf("%s: asleep", name)
+			w.poller.Wake()
+			<-awake
+		}
+		call.Store(false)
 	}
 }
