@@ -180,6 +180,9 @@ func TestCalledWorkerDoesNotSleep(t *testing.T) {
 	r := newRig(t)
 	w := r.f.workers[0]
 	for name, call := range map[string]*atomic.Bool{"request": &w.requests.pending, "stop": &w.stopped} {
+		if _, err := w.poller.Wait(w.ready[:], 0); err != nil { // takes what is there
+			t.Fatal(err)
+		}
 		call.Store(true)
 		awake := make(chan struct{})
 		go func() {
