@@ -5,7 +5,6 @@ import (
 	"encoding/binary"
 	"runtime"
 	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -321,28 +320,5 @@ func TestAccountsUnderChange(t *testing.T) {
 	r.f.Sweep()
 	if r.sessions() != 0 {
 		t.Errorf("%d sessions after the timeout", r.sessions())
-	}
-}
-
-// TestCalledWorkerDoesNotSleep puts a worker where the last look for packets has
-// taken the wake-up away: it must not go to sleep over the request.
-func TestCalledWorkerDoesNotSleep(t *testing.T) {
-	r := newRig(t)
-	w := r.f.workers[0]
-	for _, call := range []struct {
-		what string
-		flag *atomic.Bool
-	}{{"a request", &w.requests.pending}, {"the end", &w.stopped}} {
-		call.flag.Store(true)
-		awake := make(chan struct{})
-		go func() { w.sleep(); close(awake) }()
-		select {
-		case <-awake:
-		case <-time.After(20 * time.Second):
-			w.poller.Wake()
-			<-awake
-			t.Errorf("the worker slept through %s", call.what)
-		}
-		call.flag.Store(false)
 	}
 }
