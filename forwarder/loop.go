@@ -82,9 +82,6 @@ func (w *Worker) sleep() {
 	if w.fragments.busy() {
 		timeout = idleSleep
 	}
-	if w.requests.pending.Load() || w.stopped.Load() {
-		return // the last look for packets has taken the wake-up; one from here on ends Wait
-	}
 	w.reader.Offline()
 	n, err := w.poller.Wait(w.ready[:], timeout)
 	w.reader.Online()
