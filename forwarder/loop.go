@@ -75,7 +75,13 @@ func (w *Worker) run() {
 
 // sleep waits for a queue, a request or the end. The flow table does not wait
 // for a sleeping worker.
+//
+// The worker looks once more whether it was called: the last look for packets
+// may have taken the wake-up away. A call that comes later wakes the poller.
 func (w *Worker) sleep() {
+	if w.stopped.Load() || w.requests.pending.Load() {
+		return
+	}
 	w.begin()
 	w.expireFragments(w.now)
 	timeout := time.Duration(-1)
