@@ -137,6 +137,7 @@ func (a *Agent) saved() persist.Saved {
 // program publishes a compiled generation and brings the ports in line.
 func (a *Agent) program(r *compile.Result) {
 	a.names.Store(r.Names)
+	a.ports.Withdraw(r.Ports)
 	a.options.Forwarder.Publish(r.Snapshot)
 	a.ports.Set(r.Ports)
 }

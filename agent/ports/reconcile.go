@@ -40,20 +40,34 @@ func NewReconciler(f *forwarder.Forwarder, d Driver, log *slog.Logger) *Reconcil
 	return &Reconciler{forwarder: f, driver: d, log: log, have: map[uint16]*attached{}}
 }
 
+// Withdraw takes away the ports that are not wanted any more. It comes before a
+// snapshot is published: an index that goes to another interface must not lead to
+// the former one's device for a moment.
+func (r *Reconciler) Withdraw(want []*Spec) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.withdraw(want)
+}
+
+func (r *Reconciler) withdraw(want []*Spec) {
+	for index, a := range r.have {
+		if int(index) < len(want) && want[index] != nil && want[index].Tap.Name == a.spec.Tap.Name {
+			continue
+		}
+		r.close(a)
+		if r.driver.Forget != nil {
+			r.driver.Forget(a.spec.Tap.Name)
+		}
+		delete(r.have, index)
+	}
+}
+
 // Set makes the wanted ports, by index, those of the forwarder. A device that
 // cannot be opened is no error: the port is lost until it can be.
 func (r *Reconciler) Set(want []*Spec) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	for index, a := range r.have {
-		if int(index) >= len(want) || want[index] == nil || want[index].Tap.Name != a.spec.Tap.Name {
-			r.close(a)
-			if r.driver.Forget != nil {
-				r.driver.Forget(a.spec.Tap.Name)
-			}
-			delete(r.have, index)
-		}
-	}
+	r.withdraw(want)
 	for index, spec := range want {
 		if spec == nil {
 			continue
