@@ -119,7 +119,12 @@ func (s *Server) add(o Options, creds credentials.TransportCredentials, l net.Li
 	healthpb.RegisterHealthServer(server, s.health)
 	reflection.Register(server)
 	s.servers = append(s.servers, server)
-	s.serve = append(s.serve, func() error { return server.Serve(l) })
+	s.serve = append(s.serve, func() error {
+		if err := server.Serve(l); !errors.Is(err, grpc.ErrServerStopped) { // that: stopped before it began
+			return err
+		}
+		return nil
+	})
 }
 
 // Run serves until ctx ends, and returns when the last call has.
