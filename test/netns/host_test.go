@@ -28,13 +28,12 @@ const patience = 15 * time.Second
 
 // The standard host's addresses, IPv4 and IPv6 side by side.
 type addresses struct {
-	family                                    string
-	client, node, gateway, podGateway         string
-	web                                       [3]string
-	service                                   string
-	tcp, udp                                  string // networks for net.Dial
-	prefix                                    string // of an address by itself: /32 or /128
-	ping, traceroute, arp, ipFlag, tracerFlag string
+	family                            string
+	client, node, gateway, podGateway string
+	web                               [3]string
+	service                           string
+	prefix                            string // of an address by itself: /32 or /128
+	ipFlag                            string // of ping and its like
 }
 
 var families = [2]addresses{{
@@ -194,8 +193,7 @@ func (h *host) stop(signal syscall.Signal) {
 		}
 	case <-time.After(patience):
 		_ = cmd.Process.Signal(syscall.SIGQUIT) // its goroutines go to the log
-		h.t.Errorf("the daemon did not end %v after %v", patience, signal)
-		<-ended
+		h.t.Errorf("the daemon did not end %v after %v: %v", patience, signal, <-ended)
 	}
 }
 
