@@ -279,6 +279,8 @@ func (s *Spec) sctp() []byte {
 	chunk := byte(0) // DATA
 	if s.has("init") {
 		chunk = 1
+	} else if s.has("init-ack") {
+		chunk = 2
 	}
 	data := Payload(0, s.number("len", 16))
 	b = append(b, chunk, 3, 0, byte(4+len(data)))

@@ -243,8 +243,8 @@ func (v *view) formatUDP(b []byte) []string {
 
 func (v *view) formatSCTP(b []byte) []string {
 	parts := []string{v.ends(binary.BigEndian.Uint16(b), binary.BigEndian.Uint16(b[2:]))}
-	if len(b) > 12 && b[12] == 1 {
-		parts = append(parts, "init")
+	if len(b) > 12 && b[12] != 0 {
+		parts = append(parts, map[byte]string{1: "init", 2: "init-ack"}[b[12]])
 	}
 	if tag := binary.BigEndian.Uint32(b[4:]); tag != 0 {
 		parts = append(parts, fmt.Sprintf("tag=%d", tag))
