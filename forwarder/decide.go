@@ -4,7 +4,6 @@ import (
 	"net/netip"
 
 	"github.com/vrouter-go/vrouter/flowtable"
-	"github.com/vrouter-go/vrouter/internal/header"
 	"github.com/vrouter-go/vrouter/internal/policy"
 	"github.com/vrouter-go/vrouter/nexthop"
 )
@@ -217,148 +216,6 @@ func (s *Snapshot) lookup(vrf uint16, addr *[16]byte) (nexthop.Route, int, bool)
 	return route, prefix.Bits(), ok
 }
 
-// balance binds the connection to a member of a floating IP and sets the reply
-// key and the forward next hop. It returns false when the decision is final.
-func (f *Forwarder) balance(snap *Snapshot, fip *FloatingIP, q *question, d *decision, t *Trace) bool {
-	if !fip.Ingress {
-		d.drop(DropFloatingIPDirection, t)
-		return false
-	}
-	svc := fip.service(q.key.Proto, q.key.DstPort)
-	local := q.live != nil && !q.bound() && outlivesMember(q.key.Proto) // a connection of the node's own
-	if fip.Fallback != 0 && !q.bound() && (svc == nil || local) {
-		// A node address: what is not mapped is for the node itself.
-		d.nextHop[flowtable.Forward] = fip.Fallback
-		d.dstNet = fip.Network
-		t.fallback(fip)
-		return true
-	}
-	d.fip = fip.ID
-	d.service = svc
-	if q.bound() {
-		return f.keepMember(snap, q, d, t)
-	}
-	if svc == nil {
-		t.unmapped(fip)
-		d.refuse(DropFloatingIPPort, t)
-		return false
-	}
-	if q.live != nil && d.adoptMember(svc, q, t) {
-		return true
-	}
-	return f.chooseMember(fip, svc, q, d, t)
-}
-
-// chooseMember picks the member of a new connection: the one session affinity
-// remembers, else the one the ECMP hash points at.
-func (f *Forwarder) chooseMember(fip *FloatingIP, svc *Service, q *question, d *decision, t *Trace) bool {
-	var m nexthop.Member
-	found, sticky := false, false
-	if svc.Affinity != 0 {
-		if id, ok := f.affinity.Get(&q.key.Src, svc.ID, q.now); ok {
-			m, found = svc.Group.Find(id)
-			found = found && m.State == nexthop.Ready
-			sticky = found
-		}
-	}
-	hash := nexthop.HashTuple(svc.Hash, &q.key.Src, &q.key.Dst, q.key.SrcPort, q.key.DstPort, q.key.Proto)
-	if !found {
-		index, ok := svc.Group.Select(hash)
-		if !ok {
-			t.noMember(fip, svc)
-			d.refuse(DropFloatingIPNoMember, t)
-			return false
-		}
-		m = svc.Group.Member(index)
-	}
-	d.remember = svc.Affinity != 0
-	d.member = m.ID
-	d.nextHop[flowtable.Forward] = m.NextHop
-	if m.Address != ([16]byte{}) { // else the members of a route, which take any destination
-		d.reply.Src = m.Address
-	}
-	if m.Port != 0 {
-		d.reply.SrcPort = m.Port
-	}
-	if m.Address == q.key.Src {
-		// The member calls itself. With its own address as source its kernel
-		// would refuse the packet as martian, so the service address stands in.
-		d.reply.Dst = fip.Address
-	}
-	t.member(fip, svc, &m, hash, sticky)
-	return true
-}
-
-// keepMember keeps a live session on its member. The binding stands while the
-// floating IP still lists the member, draining or not; a TCP or SCTP session
-// outlives even that while its workload does (Kubernetes keeps them through
-// conntrack); any other protocol is decided anew at once.
-func (f *Forwarder) keepMember(snap *Snapshot, q *question, d *decision, t *Trace) bool {
-	if d.service != nil {
-		if m, ok := d.service.Group.Find(q.live.Member()); ok && d.keep(&m, q, t) {
-			return true
-		}
-	}
-	return f.keepOrphan(snap, q, d, t)
-}
-
-// adoptMember binds a live session, opened while its address was that of one
-// workload alone, to that workload now that it is one of several.
-func (d *decision) adoptMember(svc *Service, q *question, t *Trace) bool {
-	for i := range svc.Group.Len() {
-		m := svc.Group.Member(i)
-		if m.NextHop == nexthop.ID(q.live.Decision().NextHop(flowtable.Forward)) && d.keep(&m, q, t) {
-			return true
-		}
-	}
-	return false
-}
-
-// keep stays with a member, if the live session's binding is still what the
-// member stands for.
-func (d *decision) keep(m *nexthop.Member, q *question, t *Trace) bool {
-	reply := q.live.Key(flowtable.Reply)
-	routed := m.Address == [16]byte{}
-	if !routed && m.Address != reply.Src || m.Port != 0 && m.Port != reply.SrcPort {
-		return false
-	}
-	d.member, d.reply = m.ID, reply
-	d.nextHop[flowtable.Forward] = m.NextHop
-	t.kept(m.ID, reply.Src)
-	return true
-}
-
-// outlivesMember reports whether connections of a protocol stay with a workload
-// that has left the service: where both ends keep state, a move would break them.
-func outlivesMember(proto uint8) bool { return proto == header.ProtoTCP || proto == header.ProtoSCTP }
-
-// keepOrphan keeps a connection whose floating IP or mapping no longer has its
-// member, as long as the member's workload is there.
-func (f *Forwarder) keepOrphan(snap *Snapshot, q *question, d *decision, t *Trace) bool {
-	reply := q.live.Key(flowtable.Reply)
-	route, _, ok := snap.lookup(reply.VRF, &reply.Src)
-	hop := nexthop.NextHop{}
-	if ok {
-		hop = snap.NextHops.At(route.NextHop)
-	}
-	was := nexthop.ID(q.live.Decision().NextHop(flowtable.Forward))
-	there := hop.Kind == nexthop.Interface && (was.IsDiscard() || was == route.NextHop) // not another that has its address now
-	translated := reply.Src != q.key.Dst
-	switch {
-	case !outlivesMember(q.key.Proto), !there && !translated && ok:
-		d.verdict = verdictRebind // others take over, at once
-		return false
-	case !there:
-		d.end(DropMemberGone, t)
-		return false
-	}
-	d.orphan, d.dstNet = translated, route.Network
-	d.member, d.reply = q.live.Member(), reply
-	d.nextHop[flowtable.Forward] = route.NextHop
-	t.kept(d.member, reply.Src)
-	return true
-}
-
 // permit asks both policies. NetworkPolicy sees the connection before NAT: from
 // the source network to the network of the address that was dialled, with the
 // port that was dialled. SecurityPolicy sees the pods after NAT, as Kubernetes
@@ -444,14 +301,6 @@ func (d *decision) end(reason DropReason, t *Trace) {
 func (d *decision) refuse(reason DropReason, t *Trace) {
 	d.verdict, d.reason = verdictRefuse, reason
 	t.end(d)
-}
-
-// service returns the mapping for a protocol and port, nil if there is none.
-func (fip *FloatingIP) service(proto uint8, dstPort uint16) *Service {
-	if fip.Whole != nil {
-		return fip.Whole
-	}
-	return fip.Mappings[PortKey{Proto: proto, Port: dstPort}]
 }
 
 // portOf returns the port behind an interface next hop, 0 for any other.

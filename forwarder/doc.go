@@ -12,6 +12,7 @@
 //	process.go packet.go   the life of a batch, top to bottom
 //	classify.go fault.go   what kind of packet is this, and may its sender send it
 //	decide.go explain.go   the slow path: route, next hop, member, policy; told to an operator
+//	member.go      the member of a floating IP: chosen, and kept
 //	install.go     a decision becomes a session, or ends one; policylog.go notes it
 //	output.go rewrite.go   TTL, MTU and NAT, checksums by difference
 //	checksum.go segment.go split.go   what an output port cannot do itself
