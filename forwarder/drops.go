@@ -167,7 +167,7 @@ var dropDescriptions = [NumDropReasons]DropDescription{
 	},
 	DropPortZero: {
 		"PORT_ZERO",
-		"The source or destination port of TCP, UDP or SCTP is 0.",
+		"A port of TCP, UDP or SCTP is 0; only UDP may have 0 as its source port (RFC 768).",
 		"Look at the program's configuration: a port of 0 usually is one that was never set.",
 	},
 	DropShortICMP: {

@@ -94,7 +94,7 @@ func verifyICMP(p *packet) DropReason {
 // refuse drops a packet and tells its sender at once that nobody listens: with
 // a reset for TCP (RFC 9293 §3.10.7.1), else with ICMP port unreachable. Both
 // come from the address that was called, as if its host had answered, so that
-// sockets bound to that peer accept them (what the kernel's REJECT does). p is
+// sockets bound to that peer accept them. p is
 // as it came in.
 func (w *Worker) refuse(p *packet, reason DropReason) {
 	w.drop(p, reason)
