@@ -211,7 +211,11 @@ func (t *Table) occupy(b *bucket, c *claim, meta uint64) (claimed, uint64) {
 		return claimDone, meta
 	}
 	for i := range probes {
-		if t.overflow(c.hash, i).take(c.slot()) {
+		further := t.overflow(c.hash, i)
+		if further == b {
+			continue // a slot that has come free there meanwhile would not be counted out again
+		}
+		if further.take(c.slot()) {
 			depth := max(meta>>metaDepth&metaDepthMask, uint64(i)+1)
 			return claimDone, meta&^(metaDepthMask<<metaDepth) + depth<<metaDepth + 1<<metaCount
 		}
