@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"strings"
 
+	"github.com/vrouter-go/vrouter/internal/statefile"
 	pb "github.com/vrouter-go/vrouter/proto/vrouter/v1"
 )
 
@@ -28,44 +29,13 @@ type claim struct {
 }
 
 // references returns the resources that r names. The fields are those of the
-// JSON form.
+// JSON form. VRFs are no resources, and vhost0 as a route's next hop is the node.
 func references(r *pb.Resource) []ref {
 	var refs []ref
-	to := func(kind, name, field string, args ...any) {
-		if name != "" {
-			refs = append(refs, ref{fmt.Sprintf(field, args...), Key{kind, name}})
-		}
-	}
-	switch x := r.GetSpec().(type) {
-	case *pb.Resource_VirtualMachineInterface:
-		to(VirtualNetwork, x.VirtualMachineInterface.GetVirtualNetwork(), "spec.virtualNetwork")
-	case *pb.Resource_InstanceIp:
-		to(VirtualNetwork, x.InstanceIp.GetVirtualNetwork(), "spec.virtualNetwork")
-		for i, name := range x.InstanceIp.GetVirtualMachineInterfaces() {
-			to(VirtualMachineInterface, name, "spec.virtualMachineInterfaces[%d]", i)
-		}
-	case *pb.Resource_FloatingIp:
-		to(VirtualNetwork, x.FloatingIp.GetVirtualNetwork(), "spec.virtualNetwork")
-		to(InstanceIP, x.FloatingIp.GetParent(), "spec.parent")
-		for i, name := range x.FloatingIp.GetVirtualMachineInterfaces() {
-			to(VirtualMachineInterface, name, "spec.virtualMachineInterfaces[%d]", i)
-		}
-		for i, m := range x.FloatingIp.GetMembers() {
-			to(VirtualMachineInterface, m.GetVirtualMachineInterface(), "spec.members[%d].virtualMachineInterface", i)
-		}
-	case *pb.Resource_NetworkPolicy:
-		for i, name := range x.NetworkPolicy.GetVirtualNetworks() {
-			to(VirtualNetwork, name, "spec.virtualNetworks[%d]", i)
-		}
-		for i, rule := range x.NetworkPolicy.GetRules() {
-			to(VirtualNetwork, rule.GetSource().GetVirtualNetwork(), "spec.rules[%d].source.virtualNetwork", i)
-			to(VirtualNetwork, rule.GetDestination().GetVirtualNetwork(), "spec.rules[%d].destination.virtualNetwork", i)
-		}
-	case *pb.Resource_Route:
-		for i, hop := range x.Route.GetNextHops() {
-			if hop.GetInterface() != Vhost0 {
-				to(VirtualMachineInterface, hop.GetInterface(), "spec.nextHops[%d].interface", i)
-			}
+	for _, n := range statefile.References(r) {
+		node := n.Kind == VirtualMachineInterface && n.Name == Vhost0 && r.GetRoute() != nil
+		if n.Kind != statefile.KindVRF && !node {
+			refs = append(refs, ref{n.Field, Key{n.Kind, n.Name}})
 		}
 	}
 	return refs

@@ -14,8 +14,8 @@ const (
 	FabricInterface = "vhost0"
 )
 
-// kindVRF stands for a VRF in references: VRFs are named by networks and are no resources themselves.
-const kindVRF = "VRF"
+// KindVRF stands for a VRF in a Reference: VRFs are named by networks and are no resources themselves.
+const KindVRF = "VRF"
 
 // Reference is a name that a resource uses for another one.
 type Reference struct {
@@ -62,10 +62,10 @@ func References(r *vrouterv1.Resource) []Reference {
 			add(network, rule.GetDestination().GetVirtualNetwork(), "rules[%d].destination.virtualNetwork", i)
 		}
 	case *vrouterv1.Resource_Route:
-		add(kindVRF, s.Route.GetVrf(), "vrf")
+		add(KindVRF, s.Route.GetVrf(), "vrf")
 		for i, hop := range s.Route.GetNextHops() {
 			add(vmi, hop.GetInterface(), "nextHops[%d].interface", i)
-			add(kindVRF, hop.GetVrf(), "nextHops[%d].vrf", i)
+			add(KindVRF, hop.GetVrf(), "nextHops[%d].vrf", i)
 		}
 	}
 	return refs
@@ -86,9 +86,9 @@ func VRF(r *vrouterv1.Resource) string {
 // references refuses names that neither the documents nor the existing resources hold, and VRFs that two networks claim.
 func (p *parse) references(existing []*vrouterv1.Resource) {
 	known := map[string][]string{
-		"VirtualNetwork": {FabricNetwork}, kindVRF: {FabricNetwork}, "VirtualMachineInterface": {FabricInterface},
+		"VirtualNetwork": {FabricNetwork}, KindVRF: {FabricNetwork}, "VirtualMachineInterface": {FabricInterface},
 	}
-	has := map[[2]string]bool{{"VirtualNetwork", FabricNetwork}: true, {kindVRF, FabricNetwork}: true, {"VirtualMachineInterface", FabricInterface}: true}
+	has := map[[2]string]bool{{"VirtualNetwork", FabricNetwork}: true, {KindVRF, FabricNetwork}: true, {"VirtualMachineInterface", FabricInterface}: true}
 	declare := func(kind, name string) {
 		if key := [2]string{kind, name}; !has[key] {
 			has[key] = true
@@ -97,13 +97,13 @@ func (p *parse) references(existing []*vrouterv1.Resource) {
 	}
 	for _, r := range existing {
 		declare(Kind(r), r.GetName())
-		declare(kindVRF, VRF(r))
+		declare(KindVRF, VRF(r))
 	}
 	owner := map[string]string{} // network by VRF
 	for _, d := range p.documents {
 		declare(d.Kind(), d.Resource.GetName())
 		vrf := VRF(d.Resource)
-		declare(kindVRF, vrf)
+		declare(KindVRF, vrf)
 		if first, ok := owner[vrf]; ok && vrf != "" {
 			p.problems = append(p.problems, d.At("spec.vrf", fmt.Sprintf("the VRF %q already belongs to VirtualNetwork %q", vrf, first),
 				"give each network a VRF of its own; leave vrf out to name it like the network"))
@@ -127,7 +127,7 @@ func dangling(ref Reference, names []string) string {
 	if near := nearest(ref.Name, names); near != "" {
 		return fmt.Sprintf("did you mean %s?", near)
 	}
-	if ref.Kind == kindVRF {
+	if ref.Kind == KindVRF {
 		return "declare a VirtualNetwork of that name or vrf"
 	}
 	return fmt.Sprintf("declare it: kind: %s, name: %s", ref.Kind, ref.Name)
