@@ -1,0 +1,82 @@
+//go:build linux
+
+package control
+
+import (
+	"context"
+	"flag"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/vrouter-go/vrouter/internal/figure"
+)
+
+var (
+	benchmark = flag.String("bench.size", "tiny", "tiny, quick or full: how much TestControl measures")
+	only      = flag.String("bench.only", "", "parts that TestControl measures, by commas; empty: all")
+)
+
+// tiny touches every part and measures none.
+var tiny = size{
+	applies: 1, applied: 20, services: 50, routes: 100, commits: 4, changes: 6, changeGap: 5,
+	restarts: 1, rounds: 1, phase: 300 * time.Millisecond, sessions: 5000, ports: 50, idle: 200 * time.Millisecond, rate: 2000,
+}
+
+// TestControl runs every part at a size that says nothing about speed: figures
+// come out in shape, and nothing is lost. With -bench.size it is the benchmark by
+// itself.
+func TestControl(t *testing.T) {
+	if os.Getuid() != 0 {
+		t.Skip("SKIP-PRIVILEGED: network namespaces and TAP devices need root")
+	}
+	s, ok := map[string]size{"tiny": tiny, "quick": quick, "full": full}[*benchmark]
+	if !ok {
+		t.Fatalf("-bench.size %s: must be tiny, quick or full", *benchmark)
+	}
+	bin := t.TempDir()
+	build := exec.Command("go", "build", "-o", bin+"/", "../../../cmd/...")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("go build: %v\n%s", err, out)
+	}
+	o := Options{Vrouter: filepath.Join(bin, "vrouter"), Vrctl: filepath.Join(bin, "vrctl"), Log: t.Logf}
+	if *only != "" {
+		o.Only = strings.Split(*only, ",")
+	}
+	figures, err := run(context.Background(), o, s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if s == tiny && *only == "" {
+		judge(t, figures)
+	}
+}
+
+// judge looks at the shape of the figures and at what no machine may lose.
+func judge(t *testing.T, figures []figure.Figure) {
+	t.Helper()
+	for _, name := range []string{
+		"control/apply/20-services-of-10", "control/restart/kill", "control/change/first-packet-p99", "control/commit/route-at-100-routes",
+		"control/loss/churn", "control/loss/flow-list", "control/latency-p99/churn", "control/fairness/latency-p99",
+		"control/ports/rate-of-a-pair-at-50", "control/memory/session",
+	} {
+		if !slices.ContainsFunc(figures, func(f figure.Figure) bool { return f.Name == name }) {
+			t.Errorf("no figure %s", name)
+		}
+	}
+	for _, f := range figures {
+		switch {
+		case f.Unit == "" || f.Runs == 0:
+			t.Errorf("%s: unit %q, %d runs", f.Name, f.Unit, f.Runs)
+		case strings.HasPrefix(f.Name, "control/loss/") && f.Spread != [2]float64{}:
+			t.Errorf("%s: %v packets, %v", f.Name, f.Spread, f.Detail)
+		case f.Unit == "ms" && f.Ours <= 0:
+			t.Errorf("%s: %v ms", f.Name, f.Ours)
+		}
+	}
+}
