@@ -83,15 +83,16 @@ func (f *Frame) Reset() {
 	f.Start, f.End, f.Offload, f.Time, f.Lost = Headroom, Headroom, Offload{}, 0, Sent
 }
 
-// Features says what a device accepts on output beyond plain frames.
+// Features says what a device accepts on output beyond plain frames, and how.
 type Features uint8
 
 // What a device can accept.
 const (
-	FeatureCsum Features = 1 << iota // frames with NeedsCsum
-	FeatureTSO4                      // GSOTCPv4
-	FeatureTSO6                      // GSOTCPv6
-	FeatureUSO                       // GSOUDPL4, both families
+	FeatureCsum  Features = 1 << iota // frames with NeedsCsum
+	FeatureTSO4                       // GSOTCPv4
+	FeatureTSO6                       // GSOTCPv6
+	FeatureUSO                        // GSOUDPL4, both families
+	FeatureBatch                      // batches leave in one system call (io_uring); frames look the same
 )
 
 // Queue is one receive and transmit queue of a device. Read belongs to one

@@ -115,6 +115,28 @@ func closeLater(t testing.TB, d *tap.Device) {
 	})
 }
 
+// both runs a test twice: with devices that write frame by frame, and with those
+// that write through rings.
+func both(t *testing.T, test func(t *testing.T, rings *tap.Rings)) {
+	t.Run("plain", func(t *testing.T) { test(t, nil) })
+	t.Run("ring", func(t *testing.T) { test(t, rings(t)) })
+}
+
+// rings returns rings that live as long as the test.
+func rings(t testing.TB) *tap.Rings {
+	t.Helper()
+	r, err := tap.NewRings()
+	if err != nil {
+		t.Skipf("SKIP-TOOL: %v", err)
+	}
+	t.Cleanup(func() {
+		if err := r.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return r
+}
+
 func isGSO(f *port.Frame) bool { return f.Offload.GSOSize != 0 }
 
 // wire copies frames between two devices until the test or stop ends it: the

@@ -73,40 +73,45 @@ func TestCloseRemovesTheDevice(t *testing.T) {
 // guest that was open all the time goes on.
 func TestDetachAndAdopt(t *testing.T) {
 	needRoot(t)
-	nsA, nsB := namespace(t, "a"), namespace(t, "b")
-	a, err := tap.Create(guest(nsA, 1))
-	if err != nil {
-		t.Fatal(err)
-	}
-	b := create(t, guest(nsB, 2))
-	first := connect(t, a, b)
-	l := listen(t, nsB, "tcp", "10.9.0.2:0")
-	client := dial(t, nsA, "tcp", l.Addr().String())
-	server, err := l.Accept()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer server.Close()
-	first.stop()
-	index := linkIndex(t, nsA)
-	if err := a.Detach(); err != nil {
-		t.Fatal(err)
-	}
-	send(t, client, []byte("sent while nobody was attached"))
-	again := create(t, guest(nsA, 1))
-	if now := linkIndex(t, nsA); now != index {
-		t.Errorf("adopted link %d; want the old one, %d", now, index)
-	}
-	if again.Features() != b.Features() {
-		t.Errorf("features %b after adoption; want %b", again.Features(), b.Features())
-	}
-	connect(t, again, b)
-	limit(t, server)
-	buf := make([]byte, 100)
-	if n, err := io.ReadAtLeast(server, buf, 30); err != nil || n != 30 {
-		t.Errorf("after adoption: %d bytes, %v", n, err)
-	}
-	transfer(t, nsA, nsB, "10.9.0.2", 4<<20)
+	both(t, func(t *testing.T, rings *tap.Rings) {
+		nsA, nsB := namespace(t, "a"), namespace(t, "b")
+		a, err := tap.Create(guest(nsA, 1))
+		if err != nil {
+			t.Fatal(err)
+		}
+		b := create(t, guest(nsB, 2))
+		a.Batch(rings)
+		b.Batch(rings)
+		first := connect(t, a, b)
+		l := listen(t, nsB, "tcp", "10.9.0.2:0")
+		client := dial(t, nsA, "tcp", l.Addr().String())
+		server, err := l.Accept()
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer server.Close()
+		first.stop()
+		index := linkIndex(t, nsA)
+		if err := a.Detach(); err != nil {
+			t.Fatal(err)
+		}
+		send(t, client, []byte("sent while nobody was attached"))
+		again := create(t, guest(nsA, 1))
+		again.Batch(rings)
+		if now := linkIndex(t, nsA); now != index {
+			t.Errorf("adopted link %d; want the old one, %d", now, index)
+		}
+		if again.Features() != b.Features() {
+			t.Errorf("features %b after adoption; want %b", again.Features(), b.Features())
+		}
+		connect(t, again, b)
+		limit(t, server)
+		buf := make([]byte, 100)
+		if n, err := io.ReadAtLeast(server, buf, 30); err != nil || n != 30 {
+			t.Errorf("after adoption: %d bytes, %v", n, err)
+		}
+		transfer(t, nsA, nsB, "10.9.0.2", 4<<20)
+	})
 }
 
 func linkIndex(t *testing.T, ns string) int {

@@ -19,6 +19,7 @@ type queue struct {
 	fd       int
 	hdr      int // bytes of vnet header in front of each frame: vnetHdrLen or 0
 	features port.Features
+	rings    *Rings // nil: each frame has its own write()
 }
 
 // FD implements port.Queue.
@@ -52,20 +53,88 @@ func (q *queue) Read(frames []*port.Frame) (int, error) {
 	return len(frames), nil
 }
 
-// Write implements port.Queue.
+// Write implements port.Queue. Frames that are not long go through a ring, as many
+// in a row as there are; all others by a write() each. Both send in order, and both
+// have sent when they return.
 func (q *queue) Write(frames []*port.Frame) {
-	for _, f := range frames {
-		f.Lost = q.writeOne(f)
+	for len(frames) > 0 {
+		n := q.ringBatch(frames)
+		sent := 0
+		if n >= minRingBatch {
+			sent = q.writeRing(frames[:n])
+		}
+		n = max(n, 1)
+		for _, f := range frames[sent:n] {
+			f.Lost = q.writeOne(f)
+		}
+		frames = frames[n:]
 	}
 }
 
-// writeOne sends one frame, its vnet header built in the headroom.
-func (q *queue) writeOne(f *port.Frame) port.Lost {
+// ringBatch returns how many frames at the front could share a system call.
+func (q *queue) ringBatch(frames []*port.Frame) int {
+	if q.rings == nil {
+		return 0
+	}
+	for i, f := range frames {
+		if f.Len() > maxRingFrame || i == maxRingBatch {
+			return i
+		}
+	}
+	return len(frames)
+}
+
+// writeRing sends frames in one system call and returns for how many of them, from
+// the front, it knows what became of them: none where all rings are in use.
+func (q *queue) writeRing(frames []*port.Frame) int {
+	ring := q.rings.take()
+	if ring == nil {
+		return 0
+	}
+	for _, f := range frames {
+		buf := q.encode(f)
+		if buf == nil {
+			f.Lost = port.LostRejected
+			continue
+		}
+		f.Lost = port.Sent
+		ring.Write(q.fd, buf)
+	}
+	results := ring.Submit()
+	for i, f := range frames {
+		if f.Lost == port.LostRejected {
+			continue
+		}
+		if len(results) == 0 { // the kernel took no more
+			q.rings.give(ring)
+			return i
+		}
+		if results[0] < 0 {
+			f.Lost = lost(unix.Errno(-results[0]))
+		}
+		results = results[1:]
+	}
+	q.rings.give(ring)
+	return len(frames)
+}
+
+// encode builds the vnet header of f in its headroom and returns what is to be
+// written, nil for a frame that the device cannot take.
+func (q *queue) encode(f *port.Frame) []byte {
 	if f.Start < q.hdr || f.Len() < ethHdrLen || !q.features.Accepts(f.Offload) {
-		return port.LostRejected
+		return nil
 	}
 	buf := f.Buf[f.Start-q.hdr : f.End]
 	if q.hdr != 0 && !encodeVnet((*[vnetHdrLen]byte)(buf), f) {
+		return nil
+	}
+	return buf
+}
+
+// writeOne sends one frame.
+func (q *queue) writeOne(f *port.Frame) port.Lost {
+	buf := q.encode(f)
+	if buf == nil {
 		return port.LostRejected
 	}
 	for {

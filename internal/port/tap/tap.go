@@ -64,6 +64,18 @@ func (d *Device) Features() port.Features { return d.features }
 // Queues implements port.Device.
 func (d *Device) Queues() []port.Queue { return d.queues }
 
+// Batch makes the queues write through rings, which stay the caller's and must
+// outlive the device. It must come before the first Write; nil changes nothing.
+func (d *Device) Batch(rings *Rings) {
+	if rings == nil {
+		return
+	}
+	d.features |= port.FeatureBatch
+	for _, q := range d.queues {
+		q.(*queue).rings = rings
+	}
+}
+
 // Create makes the TAP that s asks for, or adopts the one that an earlier process
 // made under the same name, and configures its guest end. Errors name the field
 // or the step; they wrap ErrNotOurs, ErrBusy, os.ErrNotExist (namespace).

@@ -20,8 +20,8 @@ import (
 
 const allFeatures = port.FeatureCsum | port.FeatureTSO4 | port.FeatureTSO6 | port.FeatureUSO
 
-// pair makes two guests on one wire.
-func pair(t testing.TB, change func(*tap.Spec)) (nsA, nsB string, w *wire) {
+// pair makes two guests on one wire, which writes through rings if there are any.
+func pair(t testing.TB, rings *tap.Rings, change func(*tap.Spec)) (nsA, nsB string, w *wire) {
 	t.Helper()
 	nsA, nsB = namespace(t, "a"), namespace(t, "b")
 	specs := []tap.Spec{guest(nsA, 1), guest(nsB, 2)}
@@ -30,7 +30,9 @@ func pair(t testing.TB, change func(*tap.Spec)) (nsA, nsB string, w *wire) {
 		if change != nil {
 			change(&s)
 		}
-		devices = append(devices, create(t, s))
+		d := create(t, s)
+		d.Batch(rings)
+		devices = append(devices, d)
 	}
 	return nsA, nsB, connect(t, devices[0], devices[1])
 }
@@ -70,40 +72,46 @@ func transfer(t testing.TB, from, to, addr string, size int64) {
 
 func TestPing(t *testing.T) {
 	needRoot(t, "ping")
-	nsA, nsB, _ := pair(t, nil)
-	mustRun(t, nsA, "ping", "-c", "2", "-i", "0.2", "-W", "5", "10.9.0.2")
-	mustRun(t, nsB, "ping", "-c", "2", "-i", "0.2", "-W", "5", "fd00:9::1")
-	mustRun(t, nsA, "ping", "-c", "1", "-s", "4000", "-W", "5", "10.9.0.2") // fragments
+	both(t, func(t *testing.T, rings *tap.Rings) {
+		nsA, nsB, _ := pair(t, rings, nil)
+		mustRun(t, nsA, "ping", "-c", "2", "-i", "0.2", "-W", "5", "10.9.0.2")
+		mustRun(t, nsB, "ping", "-c", "2", "-i", "0.2", "-W", "5", "fd00:9::1")
+		mustRun(t, nsA, "ping", "-c", "1", "-s", "4000", "-W", "5", "10.9.0.2") // fragments
+	})
 }
 
 func TestTCPSuperpacketsCrossWhole(t *testing.T) {
 	needRoot(t)
-	nsA, nsB, w := pair(t, nil)
-	for _, c := range []struct {
-		addr string
-		gso  uint8
-	}{{"10.9.0.2", port.GSOTCPv4}, {"fd00:9::2", port.GSOTCPv6}} {
-		before := w.super[0].Load()
-		transfer(t, nsA, nsB, c.addr, 16<<20)
-		if w.super[0].Load() == before || w.types[c.gso].Load() == 0 {
-			t.Errorf("%s: no superpacket of type %d crossed", c.addr, c.gso)
+	both(t, func(t *testing.T, rings *tap.Rings) {
+		nsA, nsB, w := pair(t, rings, nil)
+		for _, c := range []struct {
+			addr string
+			gso  uint8
+		}{{"10.9.0.2", port.GSOTCPv4}, {"fd00:9::2", port.GSOTCPv6}} {
+			before := w.super[0].Load()
+			transfer(t, nsA, nsB, c.addr, 16<<20)
+			if w.super[0].Load() == before || w.types[c.gso].Load() == 0 {
+				t.Errorf("%s: no superpacket of type %d crossed", c.addr, c.gso)
+			}
 		}
-	}
-	if n := w.lost[0].Load() + w.lost[1].Load(); n != 0 {
-		t.Errorf("%d frames lost on write", n)
-	}
-	t.Logf("%d frames, %d of them superpackets, carried 32 MiB", w.frames[0].Load(), w.super[0].Load())
+		if n := w.lost[0].Load() + w.lost[1].Load(); n != 0 {
+			t.Errorf("%d frames lost on write", n)
+		}
+		t.Logf("%d frames, %d of them superpackets, carried 32 MiB", w.frames[0].Load(), w.super[0].Load())
+	})
 }
 
 func TestTCPSuperpacketsWithLargeMTU(t *testing.T) {
 	needRoot(t)
-	nsA, nsB, _ := pair(t, func(s *tap.Spec) { s.MTU = 9000 })
-	transfer(t, nsA, nsB, "10.9.0.2", 4<<20)
+	both(t, func(t *testing.T, rings *tap.Rings) {
+		nsA, nsB, _ := pair(t, rings, func(s *tap.Spec) { s.MTU = 9000 })
+		transfer(t, nsA, nsB, "10.9.0.2", 4<<20)
+	})
 }
 
 func TestIperf3(t *testing.T) {
 	needRoot(t, "iperf3")
-	nsA, nsB, w := pair(t, nil)
+	nsA, nsB, w := pair(t, rings(t), nil)
 	server := make(chan error, 1)
 	go func() {
 		_, err := command(t, nsB, "iperf3", "-s", "-1", "-p", "5201")
@@ -137,7 +145,7 @@ func containsListen(text string, portNumber int) bool {
 
 func TestUDP(t *testing.T) {
 	needRoot(t)
-	nsA, nsB, w := pair(t, nil)
+	nsA, nsB, w := pair(t, nil, nil)
 	for _, addr := range []string{"10.9.0.2", "fd00:9::2"} {
 		server := listenPacket(t, nsB, "udp", net.JoinHostPort(addr, "0"))
 		client := dial(t, nsA, "udp", server.LocalAddr().String())
@@ -201,21 +209,23 @@ func TestUSO(t *testing.T) {
 // Both queues of a device get traffic: the kernel spreads flows by their hash.
 func TestMultiQueue(t *testing.T) {
 	needRoot(t)
-	nsA, nsB, w := pair(t, func(s *tap.Spec) { s.Queues = 2 })
-	server := listenPacket(t, nsB, "udp", "10.9.0.2:0")
-	buf := make([]byte, 64)
-	for range 64 {
-		client := dial(t, nsA, "udp", server.LocalAddr().String())
-		send(t, client, []byte("hello"))
-		if _, _, err := server.ReadFrom(buf); err != nil {
-			t.Fatal(err)
+	both(t, func(t *testing.T, rings *tap.Rings) {
+		nsA, nsB, w := pair(t, rings, func(s *tap.Spec) { s.Queues = 2 })
+		server := listenPacket(t, nsB, "udp", "10.9.0.2:0")
+		buf := make([]byte, 64)
+		for range 64 {
+			client := dial(t, nsA, "udp", server.LocalAddr().String())
+			send(t, client, []byte("hello"))
+			if _, _, err := server.ReadFrom(buf); err != nil {
+				t.Fatal(err)
+			}
+			client.Close()
 		}
-		client.Close()
-	}
-	for q := range 2 {
-		if n := w.perQueue[0][q].Load(); n == 0 {
-			t.Errorf("queue %d got no frame in 64 flows", q)
+		for q := range 2 {
+			if n := w.perQueue[0][q].Load(); n == 0 {
+				t.Errorf("queue %d got no frame in 64 flows", q)
+			}
 		}
-	}
-	transfer(t, nsB, nsA, "10.9.0.1", 4<<20)
+		transfer(t, nsB, nsA, "10.9.0.1", 4<<20)
+	})
 }
