@@ -70,6 +70,14 @@ func (s *Session) Key(d Direction) Key {
 	}
 }
 
+// Target returns the addresses and ports that a packet of direction d leaves
+// with: the other direction's key, reversed. The addresses belong to the record
+// and must not be written.
+func (s *Session) Target(d Direction) (src, dst *[16]byte, srcPort, dstPort uint16) {
+	i := 2 * (1 - d&1)
+	return &s.addr[i+1], &s.addr[i], s.ports[i+1], s.ports[i]
+}
+
 // holds reports whether s is live and k is its key of direction d. Only once it
 // is known to be live may its plain fields be read: until then its owner may
 // still be writing them.

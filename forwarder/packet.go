@@ -10,18 +10,24 @@ import (
 // beside each frame of its batch and reuses it; it lives until the flush.
 type packet struct {
 	frame *port.Frame
-	in    uint16 // ingress port index
 	len   uint32 // bytes as received, Ethernet header included
+	in    uint16 // ingress port index
+	fate  fate
 
-	// l is valid after parse accepted the frame. Offsets count from the frame's
-	// first byte.
-	l header.Layout
-	// key, hash and ref are valid after classify said fateSession.
-	key  flowtable.Key
-	hash uint64
+	// Of a recognised packet (quick.go): where its transport header and payload
+	// begin and its datagram ends, counted from the frame's first byte.
+	quick       bool
+	l4, payload uint16
+	end         uint32
+
+	// key, hash and ref are valid where fate is fateSession.
 	ref  flowtable.Ref
+	hash uint64
+	key  flowtable.Key
 
-	fate fate
+	// l is valid after parse accepted the frame, and not at all while quick holds.
+	// Offsets count from the frame's first byte.
+	l header.Layout
 }
 
 // fate is what classify decided about a packet.

@@ -9,9 +9,11 @@ import (
 // process carries one batch of n frames, w.rx[:n], received on port in, from
 // the read to the flush. This is the data path, top to bottom:
 //
+//	a known session's packet?        recognise, and else
 //	parse, validate, anti-spoof      classify
 //	ask for the flow table's lines   Prefetch, so that a batch's cache misses overlap
 //	find the session                 LookupHint
+//	forward along it                 carry, and else
 //	decide where there is none       open, redecide
 //	forward                          forward
 //	write to the ports               flush
@@ -20,9 +22,34 @@ import (
 func (w *Worker) process(in uint16, n int) {
 	w.begin()
 	w.expireFragments(w.now)
-	itf := w.snap.port(in)
 	packets := w.packets[:n]
+	w.receive(in, packets)
+	w.identify(in, packets)
+	w.flows.Prefetch(w.hashes[:n], w.hints[:n])
 
+	itf := w.snap.port(in)
+	for i := range packets {
+		p := &packets[i]
+		if p.fate == fateSession {
+			p.ref = w.flows.LookupHint(&p.key, p.hash, w.hints[i])
+		}
+		if p.quick {
+			if w.carry(p) {
+				continue
+			}
+			w.classify(itf, p)
+		}
+		w.forward(itf, p)
+		if p.l.IsFragment && p.l.FragOffset == 0 {
+			w.releaseFragments(p)
+		}
+	}
+	w.flush()
+	w.reader.Quiesce()
+}
+
+// receive binds the frames of a batch to their packets and counts them.
+func (w *Worker) receive(in uint16, packets []packet) {
 	var bytes uint64
 	for i := range packets {
 		p := &packets[i]
@@ -31,36 +58,28 @@ func (w *Worker) process(in uint16, n int) {
 		bytes += uint64(p.len)
 	}
 	c := w.counters[in].Load()
-	c.rxPackets.Add(uint64(n))
+	c.rxPackets.Add(uint64(len(packets)))
 	c.rxBytes.Add(bytes)
 	w.batches.Add(1)
-	w.moved.Add(uint64(n))
+	w.moved.Add(uint64(len(packets)))
+}
 
-	for i := range packets {
-		w.classify(itf, &packets[i])
-	}
-	hashes, hints := w.hashes[:n], w.hints[:n]
-	for i := range packets {
-		if p := &packets[i]; p.fate == fateSession {
-			p.hash = w.flows.Hash(&p.key)
-			hashes[i] = p.hash
-		}
-	}
-	w.flows.Prefetch(hashes, hints)
-	for i := range packets {
-		if p := &packets[i]; p.fate == fateSession {
-			p.ref = w.flows.LookupHint(&p.key, p.hash, hints[i])
-		}
-	}
+// identify sets the fate of each packet of a batch and, where that is to follow a
+// session, the key and the hash to find it by.
+func (w *Worker) identify(in uint16, packets []packet) {
+	itf, edge := w.snap.port(in), w.snap.edge(in)
 	for i := range packets {
 		p := &packets[i]
-		w.forward(itf, p)
-		if p.l.IsFragment && p.l.FragOffset == 0 {
-			w.releaseFragments(p)
+		if p.quick = w.recognise(edge, itf.VRF, p); p.quick {
+			p.fate = fateSession
+		} else {
+			w.classify(itf, p)
+		}
+		if p.fate == fateSession {
+			p.hash = w.flows.Hash(&p.key)
+			w.hashes[i] = p.hash
 		}
 	}
-	w.flush()
-	w.reader.Quiesce()
 }
 
 // begin takes the snapshot and the time for a batch.
@@ -144,6 +163,17 @@ func (s *Snapshot) port(index uint16) *Interface {
 	}
 	return &absent
 }
+
+// edge returns the edge of a port, absent for an index that the snapshot does not
+// know.
+func (s *Snapshot) edge(index uint16) *edge {
+	if int(index) < len(s.edges) {
+		return &s.edges[index]
+	}
+	return &noEdge
+}
+
+var noEdge edge
 
 // absent is what a port outside the snapshot looks like.
 var absent Interface

@@ -125,10 +125,15 @@ type Snapshot struct {
 
 	// dialled are the networks of the floating IPs at an address; set by Publish.
 	dialled map[[16]byte][]uint32
+	// edges are the interfaces as known sessions see them, by port index, and
+	// sources the ranges that they refer to; set by Publish (edge.go).
+	edges   []edge
+	sources []sourceRange
 }
 
 // index builds what the packet path looks up besides what the control path gave.
 func (s *Snapshot) index() {
+	s.makeEdges()
 	s.dialled = make(map[[16]byte][]uint32, len(s.FloatingIPs))
 	for _, fip := range s.FloatingIPs {
 		if fip != nil {

@@ -1,0 +1,225 @@
+package forwarder
+
+import (
+	"encoding/binary"
+	"math/bits"
+
+	"github.com/vrouter-go/vrouter/internal/header"
+	"github.com/vrouter-go/vrouter/internal/port"
+)
+
+// The quick path: TCP and UDP packets of known sessions, which is nearly all
+// there is. recognise takes a frame that needs no judgement: plain headers, the
+// right MAC addresses, an address that its sender owns. carry forwards it if its
+// session has been decided under this snapshot. Both only ever do what classify
+// and forward would have done, and where one of them hesitates it changes nothing
+// and leaves the packet to those. TestQuickPathDoesTheSame holds them to that.
+//
+// What classify asks and recognise does not, a session answers: one is never
+// opened from or to an address that must not be forwarded.
+
+// Where the headers lie in a recognised frame, and how far they reach.
+const (
+	quickL3      = header.EthernetLength
+	quickL4v4    = quickL3 + header.IPv4MinimumLength
+	quickL4v6    = quickL3 + header.IPv6Length
+	quickHeaders = quickL4v6 + header.TCPMinimumLength
+)
+
+const (
+	etherTypeAt          = 32 // bits into the second word of a frame
+	ipv4Plain            = uint64(0x45_00_08) << etherTypeAt
+	ipv6Plain            = uint64(0x60_dd_86) << etherTypeAt
+	mappedIPv4    uint64 = 0xffff0000
+	udpChecksumAt        = 6
+	tcpChecksumAt        = 16
+	tcpQuickFlags        = header.TCPSyn | header.TCPFin | header.TCPRst | header.TCPAck
+)
+
+// recognise reads a frame's headers and sets p.key, p.l4 and p.end. It returns
+// false where classify must look.
+func (w *Worker) recognise(e *edge, vrf uint16, p *packet) bool {
+	f := p.frame
+	length := f.End - f.Start
+	if length < quickL4v4+header.UDPLength || !e.present {
+		return false
+	}
+	h := (*[quickHeaders]byte)(f.Buf[f.Start:]) // may reach behind a short frame, whose lengths are checked first
+	w0, w1 := binary.LittleEndian.Uint64(h[0:]), binary.LittleEndian.Uint64(h[8:])
+	if w0 != e.in[0] {
+		return false
+	}
+	k := &p.key
+	var l4, end int
+	switch {
+	case (w1^e.in[1])&(1<<56-1) == ipv4Plain: // MAC address, EtherType, version and header length
+		if h[quickL3+6]&0x3f|h[quickL3+7] != 0 || h[quickL3+8] <= 1 { // fragments, TTL
+			return false
+		}
+		a, b, c := binary.LittleEndian.Uint64(h[quickL3:]), binary.LittleEndian.Uint64(h[quickL3+8:]), binary.LittleEndian.Uint32(h[quickL3+16:])
+		sum, carry := bits.Add64(a, b, 0)
+		if sum, carry = bits.Add64(sum, uint64(c), carry); fold16(sum+carry) != 0xffff {
+			return false
+		}
+		src, dst := b&^(1<<32-1)|mappedIPv4, uint64(c)<<32|mappedIPv4
+		if !w.snap.sends(e, 0, src, true) {
+			return false
+		}
+		binary.LittleEndian.PutUint64(k.Src[0:], 0)
+		binary.LittleEndian.PutUint64(k.Src[8:], src)
+		binary.LittleEndian.PutUint64(k.Dst[0:], 0)
+		binary.LittleEndian.PutUint64(k.Dst[8:], dst)
+		k.Proto = h[quickL3+9]
+		l4, end = quickL4v4, quickL3+int(binary.BigEndian.Uint16(h[quickL3+2:]))
+	case (w1^e.in[1])&^(0xf<<48)&(1<<56-1) == ipv6Plain:
+		if h[quickL3+7] <= 1 || length < quickL4v6+header.UDPLength {
+			return false
+		}
+		hi, lo := binary.LittleEndian.Uint64(h[quickL3+8:]), binary.LittleEndian.Uint64(h[quickL3+16:])
+		if hi == 0 || binary.LittleEndian.Uint64(h[quickL3+24:]) == 0 || !w.snap.sends(e, hi, lo, false) {
+			return false // ::/64 has the addresses that must not be here
+		}
+		k.Src, k.Dst = [16]byte(h[quickL3+8:]), [16]byte(h[quickL3+24:])
+		k.Proto = h[quickL3+6]
+		l4, end = quickL4v6, quickL4v6+int(binary.BigEndian.Uint16(h[quickL3+4:]))
+	default:
+		return false
+	}
+	if end > length {
+		return false
+	}
+	t := (*[header.TCPMinimumLength]byte)(f.Buf[f.Start+l4:])
+	ports := binary.BigEndian.Uint32(t[0:])
+	k.SrcPort, k.DstPort, k.VRF = uint16(ports>>16), uint16(ports), vrf
+	field, length := uint16(udpChecksumAt), header.UDPLength
+	switch k.Proto {
+	case header.ProtoUDP:
+		n := int(binary.BigEndian.Uint16(t[4:]))
+		if n < length || n > end-l4 || k.DstPort == 0 {
+			return false
+		}
+	case header.ProtoTCP:
+		field, length = tcpChecksumAt, int(t[12]>>4)*4
+		if t[13]&tcpQuickFlags != header.TCPAck || length < header.TCPMinimumLength || length > end-l4 || k.SrcPort == 0 || k.DstPort == 0 {
+			return false
+		}
+	default:
+		return false
+	}
+	p.l4, p.payload, p.end = uint16(l4), uint16(l4+length), uint32(end)
+	o := &f.Offload
+	return o.GSOType == port.GSONone && (o.Flags&port.NeedsCsum == 0 || o.CsumStart == p.l4 && o.CsumOffset == field)
+}
+
+// carry forwards a recognised packet along its session. It returns false, and has
+// changed nothing but the session's TCP state, where the packet needs more: there
+// is no session, it was decided under another snapshot, the port cannot take the
+// packet as it is.
+func (w *Worker) carry(p *packet) bool {
+	s := w.flows.Session(p.ref)
+	decision, dir := s.Decision(), p.ref.Direction()
+	nh := decision.NextHop(dir)
+	if p.ref == 0 || !s.Live() || decision.Epoch() != w.snap.Epoch || nh < NumDropReasonIDs {
+		return false
+	}
+	outPort := nh - NumDropReasonIDs
+	if int(outPort) >= len(w.snap.edges) {
+		return false
+	}
+	e, t := &w.snap.edges[outPort], w.tx[outPort]
+	f := p.frame
+	partial := f.Offload.Flags&port.NeedsCsum != 0
+	if !e.present || t == nil || int32(p.end)-quickL3 > e.mtu || partial && t.features&port.FeatureCsum == 0 {
+		return false
+	}
+	src, dst, srcPort, dstPort := s.Target(dir)
+	if v4 := p.l4 == quickL4v4; v4 != (binary.LittleEndian.Uint64(src[0:]) == 0) || v4 != (binary.LittleEndian.Uint64(dst[0:]) == 0) {
+		return false // a service of the other family
+	}
+	if p.key.Proto == header.ProtoTCP {
+		seg := header.TCP(f.Buf[f.Start+int(p.l4) : f.Start+int(p.payload)])
+		s.TrackTCP(dir, seg.Seq(), seg.Ack(), seg.Window(), seg.Flags(), int(p.end)-int(p.payload), nil)
+	}
+	f.End = f.Start + int(p.end) // Ethernet padding does not travel
+	if partial {
+		f.Offload = port.Offload{Flags: port.NeedsCsum, HdrLen: p.payload, CsumStart: f.Offload.CsumStart, CsumOffset: f.Offload.CsumOffset}
+	} else {
+		f.Offload = port.Offload{Flags: f.Offload.Flags & port.DataValid}
+	}
+	write(e, p, src, dst, uint32(srcPort)<<16|uint32(dstPort), partial)
+	s.Count(dir, uint64(p.len), 1)
+	s.Seen(w.now)
+	w.enqueue(uint16(outPort), f)
+	p.fate = fateDone
+	return true
+}
+
+// write gives a recognised packet the addresses and ports that it leaves with, its
+// TTL and MAC addresses, and repairs the checksums by difference (RFC 1624 eqn. 3),
+// all in little-endian words, for the sum does not depend on byte order (RFC 1071
+// §2 B).
+func write(e *edge, p *packet, src, dst *[16]byte, ports uint32, partial bool) {
+	f, k := p.frame, &p.key
+	h := (*[quickHeaders]byte)(f.Buf[f.Start:])
+	srcHi, srcLo := binary.LittleEndian.Uint64(src[0:]), binary.LittleEndian.Uint64(src[8:])
+	dstHi, dstLo := binary.LittleEndian.Uint64(dst[0:]), binary.LittleEndian.Uint64(dst[8:])
+	is, carry := bits.Add64(srcHi, srcLo, 0)
+	is, carry = bits.Add64(is, dstHi, carry)
+	is, carry = bits.Add64(is, dstLo, carry)
+	is += carry
+	was, carry := bits.Add64(binary.LittleEndian.Uint64(k.Src[0:]), binary.LittleEndian.Uint64(k.Src[8:]), 0)
+	was, carry = bits.Add64(was, binary.LittleEndian.Uint64(k.Dst[0:]), carry)
+	was, carry = bits.Add64(was, binary.LittleEndian.Uint64(k.Dst[8:]), carry)
+	was += carry
+	addresses, carry := bits.Add64(^was, is, 0)
+	addresses += carry
+
+	binary.LittleEndian.PutUint64(h[0:], e.out[0])
+	binary.LittleEndian.PutUint32(h[8:], uint32(e.out[1]))
+	if p.l4 == quickL4v4 {
+		binary.LittleEndian.PutUint32(h[quickL3+12:], uint32(srcLo>>32))
+		binary.LittleEndian.PutUint32(h[quickL3+16:], uint32(dstLo>>32))
+		h[quickL3+8]--
+		sum := uint64(^binary.LittleEndian.Uint16(h[quickL3+10:])) + uint64(fold32(addresses)) + 0xfffe // RFC 1624 §3: the TTL falls by one
+		binary.LittleEndian.PutUint16(h[quickL3+10:], ^fold16(sum))
+	} else {
+		binary.LittleEndian.PutUint64(h[quickL3+8:], srcHi)
+		binary.LittleEndian.PutUint64(h[quickL3+16:], srcLo)
+		binary.LittleEndian.PutUint64(h[quickL3+24:], dstHi)
+		binary.LittleEndian.PutUint64(h[quickL3+32:], dstLo)
+		h[quickL3+7]--
+	}
+
+	t := (*[header.TCPMinimumLength]byte)(f.Buf[f.Start+int(p.l4):])
+	wasPorts := binary.LittleEndian.Uint32(t[0:])
+	isPorts := bits.ReverseBytes32(ports)
+	binary.LittleEndian.PutUint32(t[0:], isPorts)
+	at := udpChecksumAt
+	if k.Proto == header.ProtoTCP {
+		at = tcpChecksumAt
+	}
+	old := binary.LittleEndian.Uint16(t[at:])
+	if partial { // the ports lie in what the device sums itself
+		binary.LittleEndian.PutUint16(t[at:], fold16(uint64(old)+uint64(fold16(addresses)%0xffff)))
+		return
+	}
+	delta := uint64(fold32(addresses)) + uint64(^wasPorts) + uint64(isPorts)
+	if old == 0 && k.Proto == header.ProtoUDP || old == 0xffff && fold16(delta) == 0xffff {
+		return // RFC 768: the sender made no checksum; or nothing changes, and there are two ways to write this one
+	}
+	sum := ^fold16(uint64(^old) + delta)
+	if sum == 0 && k.Proto == header.ProtoUDP {
+		sum = 0xffff // RFC 768
+	}
+	binary.LittleEndian.PutUint16(t[at:], sum)
+}
+
+// fold16 adds the 16-bit words of sum with end-around carry. A rotated sum carries
+// into the half that is kept.
+func fold16(sum uint64) uint16 {
+	half := fold32(sum)
+	return uint16((half + bits.RotateLeft32(half, 16)) >> 16)
+}
+
+// fold32 is fold16 half way: a 32-bit word with the same sum.
+func fold32(sum uint64) uint32 { return uint32((sum + bits.RotateLeft64(sum, 32)) >> 32) }
