@@ -1,0 +1,234 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"time"
+
+	"github.com/vrouter-go/vrouter/internal/figure"
+	"github.com/vrouter-go/vrouter/test/bench/peer"
+)
+
+// ours is the name of the vRouter under test among the peers.
+const ours = "ours"
+
+// bench is a run in progress.
+type bench struct {
+	options
+	length    time.Duration
+	workloads []workload
+	peers     []*peer.Peer
+	capacity  map[string]float64             // packets/s in udp-small, by peer; the last run's
+	samples   map[string]map[string][]sample // by workload and peer
+	done, all int
+	began     time.Time
+}
+
+// run measures and writes what was found.
+func run(ctx context.Context, o options) error {
+	if os.Geteuid() != 0 {
+		return errors.New("the benchmark makes network namespaces and TAP devices, so it needs root: try sudo")
+	}
+	left, err := peer.Cleanup(os.TempDir())
+	if err != nil {
+		return err
+	}
+	for _, name := range left {
+		progress("removed %s, left by a run that was killed", name)
+	}
+	b := &bench{options: o, length: o.length, capacity: map[string]float64{}, samples: map[string]map[string][]sample{}}
+	for _, w := range workloads() {
+		if slices.Contains(o.only, w.name) {
+			b.workloads = append(b.workloads, w)
+			b.samples[w.name] = map[string][]sample{}
+		}
+	}
+	defer b.close()
+	if err := b.build(ctx); err != nil {
+		return err
+	}
+	if err := b.measure(ctx); err != nil {
+		return err
+	}
+	figures := b.figures()
+	printTable(os.Stdout, figures)
+	return b.write(figures)
+}
+
+// build starts the worlds. A peer that cannot be made is left out, loudly.
+func (b *bench) build(ctx context.Context) error {
+	self, err := os.Executable()
+	if err != nil {
+		return err
+	}
+	s := peer.Setup{Self: self, Dir: filepath.Join(os.TempDir(), fmt.Sprintf("%s%d-bench", peer.Prefix, os.Getpid()))}
+	for _, name := range append([]string{ours}, b.options.peers...) {
+		began := time.Now()
+		p, err := b.start(ctx, s, name)
+		if errors.Is(err, peer.ErrMissing) && name != ours {
+			progress("*** SKIPPED: peer %s: %v", name, err)
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		b.peers = append(b.peers, p)
+		progress("%-9s is up (%.1f s)", name, time.Since(began).Seconds())
+	}
+	return nil
+}
+
+func (b *bench) start(ctx context.Context, s peer.Setup, name string) (*peer.Peer, error) {
+	switch name {
+	case ours:
+		return vrouter(ctx, s, name, b.vrouter)
+	case "kernel":
+		return peer.Kernel(ctx, s)
+	case "tap-loop":
+		return peer.Loop(ctx, s)
+	}
+	i := slices.IndexFunc(b.builds, func(x build) bool { return x.name == name })
+	if i < 0 {
+		return nil, fmt.Errorf("peer %s: %w", name, peer.ErrMissing)
+	}
+	return vrouter(ctx, s, name, b.builds[i].path)
+}
+
+func vrouter(ctx context.Context, s peer.Setup, name, path string) (*peer.Peer, error) {
+	path, err := filepath.Abs(path)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := os.Stat(path); err != nil {
+		return nil, fmt.Errorf("%w (make build)", err)
+	}
+	return peer.VRouter(ctx, s, name, path)
+}
+
+func (b *bench) close() {
+	for _, p := range b.peers {
+		if err := p.Close(); err != nil {
+			progress("clean up: %v", err)
+		}
+	}
+	_ = os.RemoveAll(filepath.Join(os.TempDir(), fmt.Sprintf("%s%d-bench", peer.Prefix, os.Getpid())))
+}
+
+// overhead is what a measurement takes beside its length.
+const overhead = 700 * time.Millisecond
+
+// measure runs the rounds. The peers take turns in being first.
+func (b *bench) measure(ctx context.Context) error {
+	b.all = b.reps * len(b.workloads) * len(b.peers)
+	progress("%d rounds of %d workloads against %d peers: about %v", b.reps, len(b.workloads), len(b.peers),
+		(time.Duration(b.all) * (b.length + overhead)).Round(time.Second))
+	b.began = time.Now()
+	for round := range b.reps {
+		for _, w := range b.workloads {
+			for i := range b.peers {
+				p := b.peers[(i+round)%len(b.peers)]
+				if err := b.one(ctx, w, p, round); err != nil {
+					return err
+				}
+			}
+		}
+	}
+	return nil
+}
+
+// one runs a workload against a peer. A second try is allowed: a benchmark of
+// minutes should not end because a connection did not open once.
+func (b *bench) one(ctx context.Context, w workload, p *peer.Peer, round int) error {
+	s, err := w.run(ctx, b, p)
+	if err != nil && ctx.Err() == nil {
+		progress("%s against %s failed, once more: %v", w.name, p.Name, err)
+		s, err = w.run(ctx, b, p)
+	}
+	if err != nil {
+		return fmt.Errorf("%s against %s: %w", w.name, p.Name, err)
+	}
+	b.samples[w.name][p.Name] = append(b.samples[w.name][p.Name], s)
+	b.done++
+	left := time.Since(b.began) / time.Duration(b.done) * time.Duration(b.all-b.done)
+	progress("%d/%d  %-15s %-9s %s  (%v left)", round+1, b.reps, w.name, p.Name, w.text(s), left.Round(time.Second))
+	return nil
+}
+
+// flooded remembers what a peer can deliver.
+func (b *bench) flooded(name string, rate float64) { b.capacity[name] = rate }
+
+// defaultHalf is the load beside rr-loaded where udp-small was not run, in
+// packets/s.
+const defaultHalf = 50000
+
+// halfLoad returns half of what the slowest peer delivers; the bare loop is no
+// router and does not count.
+func (b *bench) halfLoad() float64 {
+	if b.half != 0 {
+		return b.half
+	}
+	rates := maps.Clone(b.capacity)
+	delete(rates, "tap-loop")
+	if len(rates) == 0 {
+		return defaultHalf
+	}
+	return slices.Min(slices.Collect(maps.Values(rates))) / 2
+}
+
+// figures returns one figure for each metric and peer; for ours alone where there
+// is no peer.
+func (b *bench) figures() []figure.Figure {
+	var list []figure.Figure
+	for _, w := range b.workloads {
+		mine := b.samples[w.name][ours]
+		for i, m := range w.metrics {
+			name := "e2e/" + m.name
+			values := column(mine, i)
+			if len(b.peers) == 1 {
+				f := figure.New(name, m.unit, values, nil)
+				f.Detail = details(map[string][]sample{ours: mine})
+				list = append(list, f)
+			}
+			for _, p := range b.peers[1:] {
+				theirs := b.samples[w.name][p.Name]
+				f := figure.Against(name, m.unit, values, p.Name, column(theirs, i), m.bars[p.Name])
+				f.Detail = details(map[string][]sample{ours: mine, p.Name: theirs})
+				list = append(list, f)
+			}
+		}
+	}
+	return list
+}
+
+// column returns the values of one metric.
+func column(samples []sample, i int) []float64 {
+	var values []float64
+	for _, s := range samples {
+		values = append(values, s.values[i])
+	}
+	return values
+}
+
+// details puts the peer's name before each detail.
+func details(by map[string][]sample) map[string]float64 {
+	all := map[string]float64{}
+	for name, samples := range by {
+		var list []map[string]float64
+		for _, s := range samples {
+			list = append(list, s.detail)
+		}
+		for key, v := range merge(list) {
+			all[name+": "+key] = v
+		}
+	}
+	return all
+}
+
+func progress(format string, args ...any) {
+	fmt.Fprintf(os.Stderr, time.Now().Format("15:04:05 ")+format+"\n", args...)
+}

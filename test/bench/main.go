@@ -1,0 +1,169 @@
+// Command bench measures a vRouter beside its peers: the same load, the same
+// machine, one run, in network namespaces. It needs root. `make bench` runs it;
+// --help tells what else it can do.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"os/signal"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/vrouter-go/vrouter/test/bench/load"
+)
+
+func main() {
+	if len(os.Args) > 1 && os.Args[1] == "load" { // started by peer to make traffic
+		exit(load.Main(os.Args[2:]))
+	}
+	o, err := parseOptions(os.Args[1:])
+	if errors.Is(err, flag.ErrHelp) {
+		os.Exit(2)
+	}
+	if err != nil {
+		exit(err)
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
+	err = run(ctx, o)
+	stop()
+	exit(err)
+}
+
+func exit(err error) {
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		os.Exit(1)
+	}
+	os.Exit(0)
+}
+
+// options are the command line.
+type options struct {
+	quick   bool
+	only    []string
+	peers   []string
+	reps    int
+	length  time.Duration
+	half    float64
+	out     string
+	html    string
+	vrouter string  // the binary of "ours"
+	builds  []build // further binaries to compare it with
+	list    bool
+}
+
+// build is another binary of the vRouter, a peer by its name.
+type build struct{ name, path string }
+
+const usage = `usage: go run ./test/bench [flags]
+
+Measures bin/vrouter beside its peers in network namespaces. Needs root and a quiet
+machine. Each round runs every workload against every peer, one after the other, so
+that a drift of the machine touches all of them alike.
+
+  go run ./test/bench --quick
+  go run ./test/bench --only tcp-bulk-1,rr-idle --peers kernel --reps 5 --seconds 3
+  go run ./test/bench --only udp-small --peers base --vrouter base=/tmp/vrouter-before
+
+`
+
+// peerNames are the peers beside builds, in the order of the report.
+var peerNames = []string{"kernel", "ovs", "tap-loop"}
+
+func parseOptions(args []string) (o options, err error) {
+	f := flag.NewFlagSet("bench", flag.ContinueOnError)
+	f.Usage = func() {
+		fmt.Fprint(os.Stderr, usage)
+		f.PrintDefaults()
+		fmt.Fprintln(os.Stderr, "\nworkloads:")
+		for _, w := range workloads() {
+			fmt.Fprintf(os.Stderr, "  %-16s %s\n", w.name, w.what)
+		}
+	}
+	f.BoolVar(&o.quick, "quick", false, "one short round of the most important workloads")
+	only := f.String("only", "", "workloads, with commas between (default: all)")
+	peers := f.String("peers", "", "peers to compare with: kernel, ovs, tap-loop and names given by --vrouter (default: all; \"none\": ours alone)")
+	f.IntVar(&o.reps, "reps", 0, "rounds (default: 5; with --quick 1)")
+	seconds := f.Float64("seconds", 0, "length of each measurement (default: 5; with --quick 1.5)")
+	f.Float64Var(&o.half, "half-load", 0, "packets/s beside rr-loaded (default: half of what the slowest peer delivered in udp-small)")
+	f.StringVar(&o.out, "out", "", "write the figures to this file as JSON")
+	f.StringVar(&o.html, "html", "", "write the report to this file")
+	f.Func("vrouter", "`PATH` of the binary to measure (default bin/vrouter), or NAME=PATH of another build, a peer by that name; may be repeated", o.addBuild)
+	o.vrouter = "bin/vrouter"
+	if err := f.Parse(args); err != nil {
+		return o, err
+	}
+	if f.NArg() > 0 {
+		return o, fmt.Errorf("what is %q? (--help)", f.Arg(0))
+	}
+	if o.reps == 0 {
+		o.reps = 5
+		if o.quick {
+			o.reps = 1
+		}
+	}
+	if *seconds == 0 {
+		*seconds = 5
+		if o.quick {
+			*seconds = 1.5
+		}
+	}
+	o.length = time.Duration(*seconds * float64(time.Second))
+	return o, o.choose(*only, *peers)
+}
+
+// addBuild takes one --vrouter.
+func (o *options) addBuild(value string) error {
+	name, path, named := strings.Cut(value, "=")
+	if !named {
+		o.vrouter = value
+		return nil
+	}
+	if name == "" || strings.ContainsAny(name, "/- ") || slices.Contains(peerNames, name) || name == ours {
+		return fmt.Errorf("%q: choose another name without blanks, '/' and '-'", name)
+	}
+	o.builds = append(o.builds, build{name, path})
+	return nil
+}
+
+// choose takes the names of workloads and peers.
+func (o *options) choose(only, peers string) error {
+	var known []string
+	for _, w := range workloads() {
+		known = append(known, w.name)
+		if only == "" && (w.quick || !o.quick) {
+			o.only = append(o.only, w.name)
+		}
+	}
+	if only != "" {
+		o.only = strings.Split(only, ",")
+	}
+	for _, name := range o.only {
+		if !slices.Contains(known, name) {
+			return fmt.Errorf("--only: there is no workload %q: %s", name, strings.Join(known, ", "))
+		}
+	}
+	all := slices.Clone(peerNames)
+	for _, b := range o.builds {
+		all = append(all, b.name)
+	}
+	switch peers {
+	case "":
+		o.peers = all
+	case "none":
+	default:
+		o.peers = slices.DeleteFunc(strings.Split(peers, ","), func(name string) bool { return name == ours })
+	}
+	for _, name := range o.peers {
+		if !slices.Contains(all, name) {
+			return fmt.Errorf("--peers: there is no peer %q: %s", name, strings.Join(all, ", "))
+		}
+	}
+	return nil
+}

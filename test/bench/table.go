@@ -1,0 +1,82 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/vrouter-go/vrouter/internal/figure"
+)
+
+// foreignMost is how much of a core, in percent, others may take before a
+// measurement is marked.
+const foreignMost = 15
+
+// text renders a sample's values and what the cores did.
+func (w workload) text(s sample) string {
+	var parts []string
+	for i, m := range w.metrics {
+		parts = append(parts, number(s.values[i]))
+		if i == len(w.metrics)-1 {
+			parts = append(parts, m.unit)
+		}
+	}
+	busy := ""
+	if v := s.detail["cpu/foreign"]; v > foreignMost {
+		busy = fmt.Sprintf("  NOT QUIET: others took %.0f %%", v)
+	}
+	return fmt.Sprintf("%-24s  cores %.0f+%.0f %%%s", strings.Join(parts, " "), s.detail["cpu/core-0"], s.detail["cpu/core-1"], busy)
+}
+
+// number renders a value with three digits or more.
+func number(v float64) string {
+	switch {
+	case v >= 100:
+		return fmt.Sprintf("%.0f", v)
+	case v >= 10:
+		return fmt.Sprintf("%.1f", v)
+	}
+	return fmt.Sprintf("%.2f", v)
+}
+
+// printTable prints the figures for a reader at a terminal.
+func printTable(w io.Writer, figures []figure.Figure) {
+	const row = "%-20s %-10s %26s   %-9s %26s  %6s  %s\n"
+	fmt.Fprintf(w, "\n"+row, "figure", "unit", "ours (lowest-highest)", "peer", "peer (lowest-highest)", "ratio", "bar")
+	for _, f := range figures {
+		theirs, ratio, bar := "", "", ""
+		if f.Peer != "" {
+			theirs = value(f.PeerValue, f.PeerSpread)
+			ratio = fmt.Sprintf("%.2f", f.Ratio)
+		}
+		if f.Bar != nil {
+			bar = f.Bar.String() + " met"
+			if !f.Bar.Met {
+				bar = f.Bar.String() + " MISSED"
+			}
+		}
+		fmt.Fprintf(w, row, f.Name, f.Unit, value(f.Ours, f.Spread), f.Peer, theirs, ratio, bar)
+	}
+}
+
+func value(v float64, spread [2]float64) string {
+	return fmt.Sprintf("%s (%s-%s)", number(v), number(spread[0]), number(spread[1]))
+}
+
+// write writes the files that were asked for.
+func (b *bench) write(figures []figure.Figure) error {
+	if b.out == "" {
+		return nil
+	}
+	if err := os.MkdirAll(filepath.Dir(b.out), 0o755); err != nil {
+		return err
+	}
+	f, err := os.Create(b.out)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	return figure.Write(f, figures)
+}
