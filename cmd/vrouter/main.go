@@ -35,6 +35,6 @@ their members and enforces policy. Desired state comes over gRPC: see vrctl.`,
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
-	cmd.AddCommand(runCommand(), demoCommand(), replayCommand())
+	cmd.AddCommand(runCommand(), demoCommand(), replayCommand(), benchCommand())
 	return cmd
 }

@@ -1,0 +1,258 @@
+// Package bench is `vrouter bench`: what the engine costs in memory, without a
+// system call. A generator that copies headers into frames stands where a TAP
+// device would, and a sink where packets leave; everything between is the
+// production forwarder, driven through its exported API.
+//
+// plan.go lists the figures, world.go builds the configuration they are measured
+// in, rig.go carries packets through the forwarder, and this file runs them.
+package bench
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"path"
+	"runtime"
+	"runtime/debug"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/vrouter-go/vrouter/internal/figure"
+)
+
+// Options are the arguments of the command.
+type Options struct {
+	Names    []string // prefixes or patterns of figures; none: all
+	JSON     bool     // a list of figures instead of a table
+	Quick    bool     // fewer figures, fewer repetitions
+	List     bool     // say what there is to measure, and measure nothing
+	Out      io.Writer
+	Progress io.Writer
+}
+
+// prefix of all names, which tells these figures from others in one list.
+const suite = "memory/"
+
+// ErrBadName says that a name selects no figure.
+var ErrBadName = errors.New("there is no such figure; vrouter bench --list names them")
+
+// effort is how long a mode measures.
+type effort struct {
+	repetitions int
+	operations  int // of one repetition
+}
+
+var (
+	fullEffort  = effort{repetitions: 15, operations: 1 << 17}
+	quickEffort = effort{repetitions: 5, operations: 1 << 16}
+)
+
+// Run measures what the options select and writes it to o.Out.
+func Run(ctx context.Context, o Options) error {
+	tests, err := choose(plan(), o)
+	if err != nil {
+		return err
+	}
+	if o.List {
+		return list(o.Out, tests)
+	}
+	e := fullEffort
+	if o.Quick {
+		e = quickEffort
+	}
+	runtime.LockOSThread() // and never unlocked: the thread is pinned, and ends with the goroutine
+	pin(0)
+	t := newTable(o)
+	var figures []figure.Figure
+	worlds := slices.Collect(byWorld(tests))
+	for i, group := range worlds {
+		fmt.Fprintf(o.Progress, "%d/%d %s\n", i+1, len(worlds), group[0].world)
+		found, err := measure(ctx, group, e)
+		if err != nil {
+			return err
+		}
+		figures = append(figures, found...)
+		t.rows(found)
+	}
+	if o.JSON {
+		return figure.Write(o.Out, figures)
+	}
+	t.end(figures)
+	return nil
+}
+
+// choose returns the tests that the options select, in the plan's order.
+func choose(all []test, o Options) ([]test, error) {
+	var list []test
+	used := make([]bool, len(o.Names))
+	for _, t := range all {
+		wanted := len(o.Names) == 0 && (t.quick || !o.Quick)
+		for i, name := range o.Names {
+			if t.matches(name) {
+				wanted, used[i] = true, true
+			}
+		}
+		if wanted {
+			list = append(list, t)
+		}
+	}
+	if i := slices.Index(used, false); i >= 0 {
+		return nil, fmt.Errorf("%s: %w", o.Names[i], ErrBadName)
+	}
+	return list, nil
+}
+
+// matches reports whether a prefix or pattern selects the test.
+func (t *test) matches(name string) bool {
+	name = strings.TrimPrefix(name, suite)
+	ok, err := path.Match(name, t.name)
+	return ok && err == nil || strings.HasPrefix(t.name, name)
+}
+
+// byWorld yields the tests of each world together, in the order in which the
+// worlds occur first.
+func byWorld(tests []test) func(func([]test) bool) {
+	return func(yield func([]test) bool) {
+		var order []world
+		groups := map[world][]test{}
+		for _, t := range tests {
+			if groups[t.world] == nil {
+				order = append(order, t.world)
+			}
+			groups[t.world] = append(groups[t.world], t)
+		}
+		for _, w := range order {
+			if !yield(groups[w]) {
+				return
+			}
+		}
+	}
+}
+
+// measure builds the world of some tests and repeats them in turn, so that drift
+// of the machine meets all alike.
+func measure(ctx context.Context, tests []test, e effort) (list []figure.Figure, err error) {
+	r, err := newRig(tests[0].world)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", tests[0].world, err)
+	}
+	defer func() { err = errors.Join(err, r.close()) }()
+	runtime.GC()
+	defer debug.SetGCPercent(debug.SetGCPercent(-1))
+	samples := make([][]sample, len(tests))
+	for repetition := range e.repetitions + 1 {
+		for i, t := range tests {
+			if err := ctx.Err(); err != nil {
+				return nil, err
+			}
+			s, err := t.round(r, e.operations)
+			if err != nil {
+				return nil, fmt.Errorf("%s%s: %w", suite, t.name, err)
+			}
+			if repetition > 0 { // the first one warms up
+				samples[i] = append(samples[i], s)
+			}
+		}
+	}
+	for i, t := range tests {
+		list = append(list, t.figure(samples[i]))
+	}
+	return list, nil
+}
+
+// figure sums up the repetitions.
+func (t *test) figure(samples []sample) figure.Figure {
+	f := figure.New(suite+t.name, t.unit, values(samples, func(s sample) float64 { return s.value }), t.bar)
+	for name := range samples[0].detail {
+		if f.Detail == nil {
+			f.Detail = map[string]float64{}
+		}
+		f.Detail[name] = figure.New("", "", values(samples, func(s sample) float64 { return s.detail[name] }), nil).Ours
+	}
+	return f
+}
+
+func values(samples []sample, of func(sample) float64) (list []float64) {
+	for _, s := range samples {
+		list = append(list, of(s))
+	}
+	return list
+}
+
+// list names the tests.
+func list(out io.Writer, tests []test) error {
+	for _, t := range tests {
+		line := fmt.Sprintf("%-40s %-12s", suite+t.name, t.unit)
+		if t.bar != nil {
+			line += " " + t.bar.String()
+		}
+		if _, err := fmt.Fprintln(out, strings.TrimRight(line, " ")); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// table prints figures as they come.
+type table struct {
+	out   io.Writer // io.Discard when JSON is wanted
+	began time.Time
+}
+
+func newTable(o Options) *table {
+	t := &table{out: o.Out, began: time.Now()}
+	if o.JSON {
+		t.out = io.Discard
+	}
+	fmt.Fprintf(t.out, "%-36s %10s %-12s %-21s %10s  %s\n", "figure", "median", "unit", "lowest-highest", "1/s", "bar")
+	return t
+}
+
+// rows prints some figures.
+func (t *table) rows(list []figure.Figure) {
+	for _, f := range list {
+		spread := fmt.Sprintf("%s-%s", number(f.Spread[0]), number(f.Spread[1]))
+		rate := ""
+		if v := f.Detail["perSecond"]; v != 0 {
+			rate = fmt.Sprintf("%.2f M", v/1e6)
+		}
+		bar := ""
+		if f.Bar != nil {
+			bar = f.Bar.String() + " missed"
+			if f.Bar.Met {
+				bar = f.Bar.String() + " met"
+			}
+		}
+		line := fmt.Sprintf("%-36s %10s %-12s %-21s %10s  %s", f.Name, number(f.Ours), f.Unit, spread, rate, bar)
+		fmt.Fprintln(t.out, strings.TrimRight(line, " "))
+	}
+}
+
+// end prints the last line.
+func (t *table) end(all []figure.Figure) {
+	bars, met := 0, 0
+	for _, f := range all {
+		if f.Bar != nil {
+			bars++
+			if f.Bar.Met {
+				met++
+			}
+		}
+	}
+	fmt.Fprintf(t.out, "\n%d figures in %.0f s, %d of %d bars met.\n", len(all), time.Since(t.began).Seconds(), met, bars)
+}
+
+// number writes a value with three digits or more.
+func number(v float64) string {
+	switch {
+	case v == 0:
+		return "0"
+	case v < 10:
+		return fmt.Sprintf("%.2f", v)
+	case v < 1000:
+		return fmt.Sprintf("%.1f", v)
+	}
+	return fmt.Sprintf("%.0f", v)
+}

@@ -1,0 +1,159 @@
+package bench
+
+import (
+	"fmt"
+	"slices"
+
+	"github.com/vrouter-go/vrouter/forwarder"
+	"github.com/vrouter-go/vrouter/internal/figure"
+)
+
+// test is a figure to measure.
+type test struct {
+	name  string
+	unit  string
+	bar   *figure.Bar
+	quick bool // part of the quick mode
+	world world
+	round func(r *rig, n int) (sample, error) // one repetition, of about n operations
+}
+
+// sample is what one repetition found: the figure's value, that of its peer where
+// it has one, and what else helps to judge it.
+type sample struct {
+	value  float64
+	peer   float64
+	detail map[string]float64
+}
+
+// Limits of issue "Fast", in nanoseconds, bytes and ratios.
+const (
+	hitBar10k  = 50
+	hitBar10M  = 90
+	newBar     = 1000 // 1 M/s
+	sessionBar = 192
+	workersBar = 1.9
+)
+
+// plan lists every figure, those of one world together.
+func plan() []test {
+	return slices.Concat(hits(), sizes(), drops())
+}
+
+// hits are packets of standing sessions, with and without translation, and new
+// sessions beside them.
+func hits() (list []test) {
+	for _, six := range []bool{false, true} {
+		for _, sessions := range []int{10_000, 1_000_000, 10_000_000} {
+			quick := !six || sessions == 10_000
+			w := world{six: six, sessions: sessions}
+			w.standing = w.toService()
+			at := family(six) + "/" + count(sessions)
+			list = append(list,
+				test{"hit/nat/" + at, "ns/packet", hitBar(sessions), quick, w, passing(w.standing, forwarder.DropUnknown)},
+				test{"new/" + at, "ns/session", figure.AtMost("ours", newBar), quick, w, opening(w.toService())},
+			)
+			w.standing = w.toPod()
+			list = append(list, test{"hit/plain/" + at, "ns/packet", nil, quick && sessions < 10_000_000, w, passing(w.standing, forwarder.DropUnknown)})
+		}
+	}
+	return list
+}
+
+// hitBar is the limit of a hit with translation.
+func hitBar(sessions int) *figure.Bar {
+	switch sessions {
+	case 10_000:
+		return figure.AtMost("ours", hitBar10k)
+	case 10_000_000:
+		return figure.AtMost("ours", hitBar10M)
+	}
+	return nil
+}
+
+// sizes are hits with translation of other packets than small UDP ones.
+func sizes() (list []test) {
+	for _, six := range []bool{false, true} {
+		for _, v := range []struct {
+			name string
+			tcp  bool
+			size size
+		}{{"tcp", true, small}, {"imix", false, imix}, {"64KB", true, super}} {
+			w := world{six: six, sessions: 10_000}
+			w.standing = w.toService()
+			w.standing.tcp = v.tcp
+			t := w.standing
+			t.size = v.size
+			list = append(list, test{"hit/nat/" + family(six) + "/10k/" + v.name, "ns/packet", nil, !six, w, passing(t, forwarder.DropUnknown)})
+		}
+	}
+	return list
+}
+
+// drops are packets that nobody gets, beside standing sessions.
+func drops() (list []test) {
+	for _, six := range []bool{false, true} {
+		w := world{six: six, sessions: 10_000}
+		w.standing = w.toService()
+		spoofed, lost, denied := w.toService(), w.toService(), w.toPod()
+		spoofed.source, lost.destination, denied.port = spoofedSource, unrouted, deniedPort
+		add := func(name string, t traffic, reason forwarder.DropReason) {
+			list = append(list, test{"drop/" + name + "/" + family(six), "ns/packet", nil, !six, w, passing(t, reason)})
+		}
+		add("spoof", spoofed, forwarder.DropSourceSpoof)
+		add("no-route", lost, forwarder.DropNoRoute)
+		add("policy", denied, forwarder.DropNetworkPolicy)
+	}
+	return list
+}
+
+// family is the part of a name that says the IP version.
+func family(six bool) string {
+	if six {
+		return "v6"
+	}
+	return "v4"
+}
+
+// count writes a number as names have it: 10k, 1M.
+func count(n int) string {
+	switch {
+	case n >= 1_000_000 && n%1_000_000 == 0:
+		return fmt.Sprintf("%dM", n/1_000_000)
+	case n >= 1000 && n%1000 == 0:
+		return fmt.Sprintf("%dk", n/1000)
+	}
+	return fmt.Sprint(n)
+}
+
+// passing measures traffic of sessions that stand, or that is dropped.
+func passing(t traffic, want forwarder.DropReason) func(*rig, int) (sample, error) {
+	return func(r *rig, n int) (sample, error) {
+		flows := uint32(max(r.sessions, 1))
+		raw, err := r.send(t, n, flows, 0, want)
+		return net(raw, r.floor(t, n, flows, 0)), err
+	}
+}
+
+// opening measures packets that each open a session. The sessions are removed
+// after the repetition, which does not count but is told.
+func opening(t traffic) func(*rig, int) (sample, error) {
+	t = t.fresh()
+	return func(r *rig, n int) (sample, error) {
+		n = min(n, freshSessions)
+		raw, err := r.send(t, n, 0, r.opened, forwarder.DropUnknown)
+		if err != nil {
+			return sample{}, err
+		}
+		s := net(raw, r.floor(t, n, 0, r.opened))
+		r.opened += uint32(n)
+		s.detail["removal"], err = r.removeFresh()
+		return s, err
+	}
+}
+
+// net takes the floor off a measurement.
+func net(raw, floor float64) sample {
+	ns := raw - floor
+	return sample{value: ns, detail: map[string]float64{"raw": raw, "floor": floor, "perSecond": 1e9 / ns}}
+}
