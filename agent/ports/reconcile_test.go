@@ -45,7 +45,7 @@ func TestTAPLifecycle(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r := NewReconciler(fwd, TAP(), slog.New(slog.DiscardHandler))
+	r := NewReconciler(fwd, TAP(nil), slog.New(slog.DiscardHandler))
 	ctx, cancel := context.WithCancel(context.Background())
 	var wg sync.WaitGroup
 	wg.Go(func() {

@@ -10,8 +10,9 @@ import (
 )
 
 // TAP returns the driver of real devices: it makes a TAP where it shall be made,
-// and takes over one that is there.
-func TAP() Driver {
+// and takes over one that is there. All write through rings, which outlive the
+// driver; nil: frame by frame.
+func TAP(rings *tap.Rings) Driver {
 	watcher := tap.NewWatcher(0)
 	return Driver{
 		Name: "tap",
@@ -21,6 +22,7 @@ func TAP() Driver {
 				watcher.AddMissing(s.Tap.Name, s.Tap.Netns, !s.Existing)
 				return nil, err
 			}
+			dev.Batch(rings)
 			watcher.Add(dev)
 			return &watchedTAP{dev, watcher}, nil
 		},

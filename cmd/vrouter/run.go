@@ -17,6 +17,7 @@ import (
 	"github.com/vrouter-go/vrouter/agent/ports"
 	"github.com/vrouter-go/vrouter/agent/rpc"
 	"github.com/vrouter-go/vrouter/forwarder"
+	"github.com/vrouter-go/vrouter/internal/port/tap"
 )
 
 func runCommand() *cobra.Command {
@@ -52,6 +53,8 @@ next start, which forwards as before without a controller.`,
 // daemon runs everything until ctx ends or a part fails. It calls ready when the
 // API answers and the kept state is in force.
 func daemon(ctx context.Context, c *config.Config, log *slog.Logger, ready func()) (err error) {
+	rings, ringsErr := tap.NewRings()
+	defer func() { err = errors.Join(err, rings.Close()) }()
 	fwd, err := forwarder.New(forwarder.Config{
 		Workers: c.Forwarder.Workers, Sessions: c.Forwarder.Sessions,
 		AffinityEntries: c.Forwarder.AffinityEntries, Timeouts: c.Timeouts.Table(),
@@ -81,8 +84,8 @@ func daemon(ctx context.Context, c *config.Config, log *slog.Logger, ready func(
 	}
 	defer func() { err = errors.Join(err, lock.Release()) }()
 	a, err := agent.New(agent.Options{
-		Node: c.Node, Version: version(), Forwarder: fwd, Driver: ports.TAP(), StateDir: c.StateDir,
-		DefaultQuota: c.Forwarder.DefaultFlowQuota, Timeouts: c.Timeouts.Table(), Log: log, Kernel: kernelStatus(),
+		Node: c.Node, Version: version(), Forwarder: fwd, Driver: ports.TAP(rings), StateDir: c.StateDir,
+		DefaultQuota: c.Forwarder.DefaultFlowQuota, Timeouts: c.Timeouts.Table(), Log: log, Kernel: kernelStatus(ringsErr),
 	})
 	if err != nil {
 		return err

@@ -72,6 +72,19 @@ func NewFrame() *Frame {
 	return &Frame{Buf: make([]byte, BufferSize), Start: Headroom, End: Headroom}
 }
 
+// NewFrames returns n empty frames whose buffers lie side by side. BufferSize is
+// an odd number of cache lines, so the headers of a batch fall into different sets
+// of a processor's first-level cache; buffers that each begin a page would all
+// fight for the same one.
+func NewFrames(n int) []*Frame {
+	bytes, frames, list := make([]byte, n*BufferSize), make([]Frame, n), make([]*Frame, n)
+	for i := range list {
+		frames[i] = Frame{Buf: bytes[i*BufferSize : (i+1)*BufferSize : (i+1)*BufferSize], Start: Headroom, End: Headroom}
+		list[i] = &frames[i]
+	}
+	return list
+}
+
 // Bytes returns the frame from the Ethernet header to the last byte of payload.
 func (f *Frame) Bytes() []byte { return f.Buf[f.Start:f.End] }
 
@@ -83,16 +96,15 @@ func (f *Frame) Reset() {
 	f.Start, f.End, f.Offload, f.Time, f.Lost = Headroom, Headroom, Offload{}, 0, Sent
 }
 
-// Features says what a device accepts on output beyond plain frames, and how.
+// Features says what a device accepts on output beyond plain frames.
 type Features uint8
 
 // What a device can accept.
 const (
-	FeatureCsum  Features = 1 << iota // frames with NeedsCsum
-	FeatureTSO4                       // GSOTCPv4
-	FeatureTSO6                       // GSOTCPv6
-	FeatureUSO                        // GSOUDPL4, both families
-	FeatureBatch                      // batches leave in one system call (io_uring); frames look the same
+	FeatureCsum Features = 1 << iota // frames with NeedsCsum
+	FeatureTSO4                      // GSOTCPv4
+	FeatureTSO6                      // GSOTCPv6
+	FeatureUSO                       // GSOUDPL4, both families
 )
 
 // Queue is one receive and transmit queue of a device. Read belongs to one

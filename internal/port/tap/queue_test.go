@@ -204,9 +204,6 @@ func TestBatchesArriveInOrder(t *testing.T) {
 		ns := namespace(t, "a")
 		d := create(t, guest(ns, 1))
 		d.Batch(rings)
-		if got, want := d.Features()&port.FeatureBatch != 0, rings != nil; got != want {
-			t.Errorf("FeatureBatch %v; want %v", got, want)
-		}
 		server := listenPacket(t, ns, "udp4", "10.9.0.1:0")
 		before, sent := throughRings(t), 0
 		frames, buf := make([]*port.Frame, port.BatchSize), make([]byte, 64)

@@ -53,7 +53,7 @@ func NewRings() (*Rings, error) {
 		ring, err := uring.New(maxRingBatch)
 		if err != nil {
 			_ = r.Close()
-			return nil, fmt.Errorf("tap: frames are written one by one: %w", err)
+			return nil, fmt.Errorf("tap: no rings: %w", err)
 		}
 		r.list = append(r.list, &sharedRing{Ring: ring})
 	}
@@ -62,6 +62,9 @@ func NewRings() (*Rings, error) {
 
 // Close frees the rings. No device may be writing then or later.
 func (r *Rings) Close() error {
+	if r == nil {
+		return nil
+	}
 	var first error
 	for _, s := range r.list {
 		if err := s.Ring.Close(); err != nil && first == nil {

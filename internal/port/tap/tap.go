@@ -65,12 +65,8 @@ func (d *Device) Features() port.Features { return d.features }
 func (d *Device) Queues() []port.Queue { return d.queues }
 
 // Batch makes the queues write through rings, which stay the caller's and must
-// outlive the device. It must come before the first Write; nil changes nothing.
+// outlive the device. It must come before the first Write. nil: frame by frame.
 func (d *Device) Batch(rings *Rings) {
-	if rings == nil {
-		return
-	}
-	d.features |= port.FeatureBatch
 	for _, q := range d.queues {
 		q.(*queue).rings = rings
 	}
