@@ -89,6 +89,8 @@ func (b *bench) start(ctx context.Context, s peer.Setup, name string) (*peer.Pee
 		return vrouter(ctx, s, name, b.vrouter)
 	case "kernel":
 		return peer.Kernel(ctx, s)
+	case "ovs":
+		return peer.OVS(ctx, s)
 	case "tap-loop":
 		return peer.Loop(ctx, s)
 	}
