@@ -12,6 +12,7 @@ import (
 	"strings"
 
 	"github.com/vrouter-go/vrouter/internal/netns"
+	"github.com/vrouter-go/vrouter/internal/port/tap"
 )
 
 // ovsSchema is where Debian has the schema of Open vSwitch's database.
@@ -55,7 +56,9 @@ table=3,priority=10,ip,nw_dst=10.244.0.12,actions=dec_ttl,mod_dl_src:02:00:00:00
 )
 
 // OVS starts Open vSwitch with its datapath in userspace, segmentation offload
-// passed through, on veth pairs; its database and sockets are its own.
+// passed through, on TAP devices, which it moves bulk TCP and small packets faster
+// with than with packet sockets on veth pairs; its database and sockets are its
+// own.
 func OVS(ctx context.Context, s Setup) (*Peer, error) {
 	p, err := newPeer("ovs", s, len(serverAddress))
 	if err != nil {
@@ -82,6 +85,12 @@ func (p *Peer) startOVS(ctx context.Context) error {
 		return err
 	}
 	p.forwarders = append(p.forwarders, daemon)
+	if err := p.vsctl("--timeout=10", "add-br", "br0", "--", "set", "bridge", "br0", "datapath_type=netdev", "fail_mode=secure",
+		"--", "add-port", "br0", "c0", "--", "set", "interface", "c0", "type=tap", "ofport_request=1",
+		"--", "add-port", "br0", "s0", "--", "set", "interface", "s0", "type=tap", "ofport_request=2",
+		"--", "add-port", "br0", "s1", "--", "set", "interface", "s1", "type=tap", "ofport_request=3"); err != nil {
+		return fmt.Errorf("%w\n%s", err, tail(daemon.log))
+	}
 	if err := p.plug("c0", p.client, clientAddress, ovsClient); err != nil {
 		return err
 	}
@@ -89,12 +98,6 @@ func (p *Peer) startOVS(ctx context.Context) error {
 		if err := p.plug(fmt.Sprintf("s%d", i), p.servers[i], a, fmt.Sprintf(ovsServer, i+1)); err != nil {
 			return err
 		}
-	}
-	if err := p.vsctl("--timeout=10", "add-br", "br0", "--", "set", "bridge", "br0", "datapath_type=netdev", "fail_mode=secure",
-		"--", "add-port", "br0", "c0", "--", "set", "interface", "c0", "ofport_request=1",
-		"--", "add-port", "br0", "s0", "--", "set", "interface", "s0", "ofport_request=2",
-		"--", "add-port", "br0", "s1", "--", "set", "interface", "s1", "ofport_request=3"); err != nil {
-		return fmt.Errorf("%w\n%s", err, tail(daemon.log))
 	}
 	for _, change := range [][2]string{{"add-groups", ovsGroups}, {"add-flows", ovsFlows}} {
 		bridge := "unix:" + p.ovsFile("br0.mgmt")
@@ -130,20 +133,17 @@ func (p *Peer) vsctl(args ...string) error {
 	return run(p.node, append([]string{"ovs-vsctl", "--db=unix:" + p.ovsFile("db.sock")}, args...)...)
 }
 
-// plug makes a veth pair from the switch to a guest that knows its gateway.
+// plug moves a TAP device of the switch to a guest that knows its gateway. The
+// queue is as long as that of the vRouter's devices.
 func (p *Peer) plug(device, guest string, address netip.Addr, mac string) error {
 	gateway := address.As4()
 	gateway[3] = 1
 	gw := netip.AddrFrom4(gateway).String()
-	for _, line := range []string{
-		"ip link add " + device + " type veth peer name eth0 address " + mac + " netns " + netns.Path(guest),
-		"ip link set " + device + " up",
-	} {
-		if err := run(p.node, strings.Fields(line)...); err != nil {
-			return err
-		}
+	if err := run(p.node, "ip", "link", "set", device, "address", mac, "txqueuelen", fmt.Sprint(tap.DefaultTxQueueLen), "netns", netns.Path(guest)); err != nil {
+		return err
 	}
 	for _, line := range []string{
+		"ip link set " + device + " name eth0",
 		"ip addr add " + address.String() + "/24 dev eth0",
 		"ip link set eth0 up",
 		"ip route add default via " + gw,
