@@ -152,7 +152,7 @@ func (f *Forwarder) Publish(s *Snapshot) {
 	defer f.mu.Unlock()
 	f.epoch = f.epoch%flowtable.EpochMask + 1
 	s.Epoch = f.epoch
-	s.index()
+	s.index(f.snapshot.Load())
 	f.snapshot.Store(s)
 	f.ager.SetEpoch(s.Epoch)
 	for _, w := range f.workers {

@@ -2,6 +2,7 @@ package forwarder
 
 import (
 	"net/netip"
+	"slices"
 
 	"github.com/vrouter-go/vrouter/internal/policy"
 	"github.com/vrouter-go/vrouter/nexthop"
@@ -123,7 +124,8 @@ type Snapshot struct {
 	// reach local pods whatever it says (Kubernetes: probes).
 	NodeAddresses map[[16]byte]struct{}
 
-	// dialled are the networks of the floating IPs at an address; set by Publish.
+	// dialled are the networks of the floating IPs at an address; set by Publish,
+	// and shared with the snapshot before where nothing else is dialled.
 	dialled map[[16]byte][]uint32
 	// edges are the interfaces as known sessions see them, by port index, and
 	// sources the ranges that they refer to; set by Publish (edge.go).
@@ -132,14 +134,32 @@ type Snapshot struct {
 }
 
 // index builds what the packet path looks up besides what the control path gave.
-func (s *Snapshot) index() {
+// before is the snapshot that s follows.
+func (s *Snapshot) index(before *Snapshot) {
 	s.makeEdges()
-	s.dialled = make(map[[16]byte][]uint32, len(s.FloatingIPs))
-	for _, fip := range s.FloatingIPs {
-		if fip != nil {
-			s.dialled[fip.Address] = append(s.dialled[fip.Address], fip.Network)
-		}
+	if before.dialled != nil && slices.EqualFunc(s.FloatingIPs, before.FloatingIPs, dialledAlike) {
+		s.dialled = before.dialled
+		return
 	}
+	s.dialled = make(map[[16]byte][]uint32, len(s.FloatingIPs))
+	networks := make([]uint32, len(s.FloatingIPs)) // one allocation for all but the shared addresses
+	for i, fip := range s.FloatingIPs {
+		if fip == nil {
+			continue
+		}
+		if had, ok := s.dialled[fip.Address]; ok {
+			s.dialled[fip.Address] = append(had, fip.Network)
+			continue
+		}
+		networks[i] = fip.Network
+		s.dialled[fip.Address] = networks[i : i+1 : i+1]
+	}
+}
+
+// dialledAlike reports whether two floating IPs, nil for none, stand at the same
+// place.
+func dialledAlike(a, b *FloatingIP) bool {
+	return a == b || a != nil && b != nil && a.Address == b.Address && a.Network == b.Network
 }
 
 // InterfaceNextHop is the id of the next hop that sends to a port. Every

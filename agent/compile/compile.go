@@ -33,6 +33,10 @@ type Compiler struct {
 	vmis     map[string]*vmi           // by name
 	fips     map[string]*floatingIP    // by name
 
+	uses   map[state.Key][]string               // interfaces that a resource gives an address
+	used   map[string]map[state.Key]struct{}    // the same, by interface
+	served map[uint16]map[forwarder.PortKey]int // how many members answer at a port of an interface
+
 	policies policies
 	now      snapshot // what the next Snapshot is made from
 	dirty    dirty    // of the transaction at hand
@@ -47,6 +51,7 @@ type snapshot struct {
 	vrfs       []forwarder.VRF
 	floating   []*forwarder.FloatingIP
 	nodes      map[[16]byte]struct{}
+	hops       nexthop.Table
 }
 
 // dirty is what a transaction has to look at again.
@@ -56,6 +61,7 @@ type dirty struct {
 	joins    bool // the graph of networks that policy joins
 	vhost    bool // the node's port or what it reaches
 	security bool
+	hops     bool // which next hops there are
 }
 
 // Result is a compiled generation.
@@ -76,6 +82,9 @@ func New(c Config) *Compiler {
 		routes:       map[state.Key][]placement{},
 		vmis:         map[string]*vmi{},
 		fips:         map[string]*floatingIP{},
+		uses:         map[state.Key][]string{},
+		used:         map[string]map[state.Key]struct{}{},
+		served:       map[uint16]map[forwarder.PortKey]int{},
 		policies:     newPolicies(),
 	}
 	n.now.interfaces = make([]forwarder.Interface, vhostPort+1)
@@ -109,16 +118,17 @@ func (c *Compiler) Compile(st *state.State, affected []state.Key) (*Result, erro
 			return nil, err
 		}
 	}
-	table, err := c.nextHops()
-	if err != nil {
-		return nil, fmt.Errorf("next hops: %w", err)
+	if c.dirty.hops {
+		if err := c.nextHops(); err != nil {
+			return nil, fmt.Errorf("next hops: %w", err)
+		}
 	}
 	return &Result{
 		Snapshot: &forwarder.Snapshot{
 			Generation:    st.Generation(),
 			Interfaces:    slices.Clone(c.now.interfaces),
 			VRFs:          slices.Clone(c.now.vrfs),
-			NextHops:      table,
+			NextHops:      c.now.hops,
 			FloatingIPs:   slices.Clone(c.now.floating),
 			Policy:        c.policies.set,
 			NodeAddresses: c.now.nodes,
@@ -139,9 +149,9 @@ func of(keys []state.Key, kind string) func(func(string) bool) {
 	}
 }
 
-// nextHops builds the table of next hops. It is written anew each time: 12 bytes
-// for each port, VRF and service address.
-func (c *Compiler) nextHops() (nexthop.Table, error) {
+// nextHops builds the table of next hops: 12 bytes for each port, VRF and service
+// address.
+func (c *Compiler) nextHops() error {
 	hops := make([]nexthop.NextHop, int(hopService-nexthop.FirstID)+len(c.now.floating))
 	at := func(id nexthop.ID) *nexthop.NextHop { return &hops[id-nexthop.FirstID] }
 	for p := range uint16(forwarder.MaxPorts) {
@@ -156,5 +166,7 @@ func (c *Compiler) nextHops() (nexthop.Table, error) {
 			*at(hopService + nexthop.ID(i)) = nexthop.NextHop{Kind: nexthop.FloatingIP, Index: uint32(i)}
 		}
 	}
-	return nexthop.NewTable(hops)
+	table, err := nexthop.NewTable(hops)
+	c.now.hops = table
+	return err
 }

@@ -89,14 +89,15 @@ func (c *Compiler) reachable() []netip.Prefix {
 	}
 	subnets := len(prefixes)
 	for _, name := range networks {
-		for _, k := range c.state.Referrers(state.Key{Kind: state.VirtualNetwork, Name: name}) {
-			f := c.fips[k.Name]
-			if k.Kind != state.FloatingIP || f == nil || !f.ingress || c.isNodeAddress(f.place.Address) {
+		for k := range c.state.Referring(state.Key{Kind: state.VirtualNetwork, Name: name}) {
+			if k.Kind != state.FloatingIP {
 				continue
 			}
-			if p := host(f.place.Address); !covered(p, prefixes[:subnets]) {
-				prefixes = append(prefixes, p)
+			f := c.fips[k.Name]
+			if f == nil || !f.ingress || covered(host(f.place.Address), prefixes[:subnets]) || c.isNodeAddress(f.place.Address) {
+				continue
 			}
+			prefixes = append(prefixes, host(f.place.Address))
 		}
 	}
 	slices.SortFunc(prefixes, func(a, b netip.Prefix) int {

@@ -1,9 +1,7 @@
 package compile
 
 import (
-	"maps"
 	"net/netip"
-	"slices"
 
 	"github.com/vrouter-go/vrouter/agent/state"
 	"github.com/vrouter-go/vrouter/forwarder"
@@ -136,38 +134,6 @@ func (c *Compiler) workload(name string, spec *pb.VirtualMachineInterface, v *vm
 	}
 	c.addServices(name, &itf)
 	return itf
-}
-
-// addServices adds what an interface has from the services that name it: shared
-// addresses to send from, floating IPs to open flows with, ports it answers at.
-func (c *Compiler) addServices(name string, itf *forwarder.Interface) {
-	serves := map[forwarder.PortKey]struct{}{}
-	for _, k := range c.state.Referrers(state.Key{Kind: state.VirtualMachineInterface, Name: name}) {
-		switch k.Kind {
-		case state.InstanceIP:
-			if a, err := netip.ParseAddr(c.state.Get(k).GetInstanceIp().GetAddress()); err == nil {
-				itf.Sources = append(itf.Sources, addressRange(host(a)))
-			}
-		case state.FloatingIP:
-			f := c.fips[k.Name]
-			if f.egress {
-				itf.Egress = append(itf.Egress, forwarder.EgressNAT{
-					FloatingIP: uint32(c.serviceSlots.byName[placeName(f.place)]),
-					VRF:        c.networks[f.place.Network].vrf, Address: f.place.Address.As16(),
-				})
-			}
-			for key, svc := range f.mappings {
-				for i := range svc.Group.Len() {
-					if m := svc.Group.Member(i); m.Interface == c.vmis[name].port {
-						serves[forwarder.PortKey{Proto: key.Proto, Port: m.Port}] = struct{}{}
-					}
-				}
-			}
-		}
-	}
-	itf.Serves = slices.SortedFunc(maps.Keys(serves), func(a, b forwarder.PortKey) int {
-		return (int(a.Proto)<<16 | int(a.Port)) - (int(b.Proto)<<16 | int(b.Port))
-	})
 }
 
 // gateways returns the gateway addresses of the subnets that hold an interface's

@@ -90,8 +90,7 @@ func (c *Compiler) compileNetworks(affected []state.Key) error {
 				}})
 			}
 		}
-		c.place(k, list)
-		c.dirty.vhost = true
+		c.dirty.vhost = c.place(k, list) || c.dirty.vhost
 	}
 	return nil
 }
@@ -111,6 +110,7 @@ func (c *Compiler) ensureNetwork(name string) error {
 	c.networks[name] = n
 	c.now.vrfs = grow(c.now.vrfs, slot)
 	c.now.vrfs[slot].Name = name
+	c.dirty.hops = true
 	c.dirty.joins = true
 	return nil
 }
@@ -120,7 +120,7 @@ func (c *Compiler) finishNetworks(affected []state.Key) error {
 	for name := range of(affected, state.VirtualNetwork) {
 		k := state.Key{Kind: state.VirtualNetwork, Name: name}
 		if n := c.networks[name]; n != nil && !c.state.Has(k) {
-			c.place(k, nil)
+			c.dirty.vhost = c.place(k, nil) || c.dirty.vhost
 			c.setImports(n, nil)
 			for importer := range n.exports {
 				o := c.networks[importer]
@@ -135,14 +135,15 @@ func (c *Compiler) finishNetworks(affected []state.Key) error {
 	return nil
 }
 
-// place replaces what a resource put into the networks.
-func (c *Compiler) place(k state.Key, list []placement) {
+// place replaces what a resource put into the networks and reports whether that
+// is another than before.
+func (c *Compiler) place(k state.Key, list []placement) (changed bool) {
 	old := c.routes[k]
 	for i := range list {
 		list[i].from = k
 	}
 	if slices.Equal(old, list) {
-		return
+		return false
 	}
 	for _, p := range old {
 		if n := c.networks[p.network]; n != nil {
@@ -166,6 +167,7 @@ func (c *Compiler) place(k state.Key, list []placement) {
 	if c.routes[k] = list; len(list) == 0 {
 		delete(c.routes, k)
 	}
+	return true
 }
 
 // setImports changes whose routes a network takes over. Its table is then built

@@ -16,7 +16,6 @@ func (c *Compiler) compilePlace(p state.Place) error {
 	name := placeName(p)
 	k := state.Key{Kind: state.FloatingIP, Name: name} // no resource is called so: names hold no blank
 	all := c.state.FloatingIPsAt(p)
-	c.dirty.vhost = true
 	if len(all) == 0 || c.networks[p.Network] == nil {
 		c.nameShared(name, nil)
 		c.place(k, nil)
@@ -84,6 +83,7 @@ func (c *Compiler) setService(name string, f *forwarder.FloatingIP) (nexthop.ID,
 	}
 	f.ID = uint32(slot) + 1
 	c.now.floating = grow(c.now.floating, slot)
+	c.dirty.hops = c.dirty.hops || c.now.floating[slot] == nil
 	c.now.floating[slot] = f
 	return hopService + nexthop.ID(slot), nil
 }
@@ -91,6 +91,7 @@ func (c *Compiler) setService(name string, f *forwarder.FloatingIP) (nexthop.ID,
 func (c *Compiler) dropService(name string) {
 	if slot, ok := c.serviceSlots.byName[name]; ok {
 		c.now.floating[slot] = nil
+		c.dirty.hops = true
 		c.serviceSlots.release(name)
 	}
 }
@@ -108,6 +109,7 @@ func (c *Compiler) compileInstanceIPs(affected []state.Key) error {
 		ip := c.state.Get(k).GetInstanceIp()
 		slot := "iip " + name
 		owners := ip.GetVirtualMachineInterfaces()
+		c.use(k, owners)
 		addr, err := netip.ParseAddr(ip.GetAddress())
 		if err != nil || len(owners) == 0 {
 			c.place(k, nil)

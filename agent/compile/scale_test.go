@@ -12,9 +12,10 @@ import (
 func large(routes, services int) []*pb.Resource {
 	list := []*pb.Resource{
 		{Name: "pods", Spec: &pb.Resource_VirtualNetwork{VirtualNetwork: &pb.VirtualNetwork{Subnets: []*pb.Subnet{{Prefix: "10.244.0.0/16"}}}}},
-		{Name: "services", Spec: &pb.Resource_VirtualNetwork{VirtualNetwork: &pb.VirtualNetwork{}}},
+		{Name: "services", Spec: &pb.Resource_VirtualNetwork{VirtualNetwork: &pb.VirtualNetwork{Subnets: []*pb.Subnet{{Prefix: "10.96.0.0/12"}}}}},
+		{Name: "node", Spec: &pb.Resource_Fabric{Fabric: &pb.Fabric{Vhost0: &pb.Vhost{Addresses: []string{"192.0.2.10/24"}}}}},
 		{Name: "use", Spec: &pb.Resource_NetworkPolicy{NetworkPolicy: &pb.NetworkPolicy{
-			VirtualNetworks: []string{"pods", "services"}, Rules: []*pb.NetworkPolicyRule{{Action: pb.NetworkPolicyRule_PASS}},
+			VirtualNetworks: []string{"pods", "services", "ip-fabric"}, Rules: []*pb.NetworkPolicyRule{{Action: pb.NetworkPolicyRule_PASS}},
 		}}},
 	}
 	for i := range 250 {
@@ -50,7 +51,7 @@ func service(i, first int) *pb.Resource {
 // BenchmarkCommit measures one transaction, validated and compiled, on a large
 // node: it must cost what it touches.
 func BenchmarkCommit(b *testing.B) {
-	for _, size := range []struct{ routes, services int }{{0, 1000}, {100_000, 1000}} {
+	for _, size := range []struct{ routes, services int }{{0, 1000}, {100_000, 1000}, {100_000, 10_000}} {
 		st, c := state.New(), New(Config{})
 		tx, err := st.Begin(state.Request{Owner: "bench", Upserts: large(size.routes, size.services)})
 		if err != nil {
@@ -65,6 +66,7 @@ func BenchmarkCommit(b *testing.B) {
 			make func(i int) *pb.Resource
 		}{
 			{"member", func(i int) *pb.Resource { return service(7, i) }},
+			{"service", func(i int) *pb.Resource { return service(size.services+i%1000, i) }},
 			{"route", func(i int) *pb.Resource {
 				return &pb.Resource{Name: "flap", Spec: &pb.Resource_Route{Route: &pb.Route{
 					Vrf: "pods", Prefix: "198.51.100.0/24", NextHops: []*pb.NextHop{{Target: &pb.NextHop_Interface{Interface: fmt.Sprintf("v%d", i%250)}}},

@@ -15,10 +15,12 @@ import (
 // floatingIP is a compiled FloatingIP resource. Several may stand at one place.
 type floatingIP struct {
 	place    state.Place
+	network  string // that it names itself, not through a parent
 	ingress  bool
 	egress   bool
 	whole    *forwarder.Service
 	mappings map[forwarder.PortKey]*forwarder.Service
+	openers  []string // the interfaces that open flows with it
 }
 
 // placeName names the slot of a place.
@@ -29,20 +31,28 @@ func placeName(p state.Place) string { return "fip " + p.Network + " " + p.Addre
 func (c *Compiler) compileFloatingIPs(affected []state.Key) error {
 	places := map[state.Place]struct{}{}
 	for name := range of(affected, state.FloatingIP) {
-		if old := c.fips[name]; old != nil {
+		k := state.Key{Kind: state.FloatingIP, Name: name}
+		old := c.fips[name]
+		if old != nil {
 			places[old.place] = struct{}{}
 		}
-		fip := c.state.Get(state.Key{Kind: state.FloatingIP, Name: name}).GetFloatingIp()
+		fip := c.state.Get(k).GetFloatingIp()
 		if fip == nil {
+			c.serve(old, nil)
+			c.use(k, nil)
 			delete(c.fips, name)
+			c.dirty.vhost = true
 			continue
 		}
 		f, err := c.floatingIP(name, fip)
 		if err != nil {
 			return err
 		}
+		c.serve(old, f)
+		c.use(k, f.openers)
 		c.fips[name] = f
 		places[f.place] = struct{}{}
+		c.dirty.vhost = c.dirty.vhost || !f.reachedAs(old)
 	}
 	if slices.ContainsFunc(affected, func(k state.Key) bool { return k.Kind == state.Fabric }) {
 		for _, f := range c.fips {
@@ -62,6 +72,12 @@ func (c *Compiler) compileFloatingIPs(affected []state.Key) error {
 	return nil
 }
 
+// reachedAs reports whether the node reaches f where it reached old, which may be
+// nil.
+func (f *floatingIP) reachedAs(old *floatingIP) bool {
+	return old != nil && f.place == old.place && f.network == old.network && f.ingress == old.ingress
+}
+
 // touch has interfaces compiled again.
 func (c *Compiler) touch(vmis []string) {
 	for _, name := range vmis {
@@ -70,10 +86,15 @@ func (c *Compiler) touch(vmis []string) {
 }
 
 func (c *Compiler) floatingIP(name string, fip *pb.FloatingIP) (*floatingIP, error) {
-	f := &floatingIP{place: c.state.PlaceOf(fip)}
+	f := &floatingIP{place: c.state.PlaceOf(fip), network: fip.GetVirtualNetwork()}
 	f.ingress = fip.GetDirection() != pb.FloatingIP_EGRESS
 	f.egress = fip.GetDirection() == pb.FloatingIP_EGRESS || fip.GetDirection() == pb.FloatingIP_BOTH
 	members := c.members(name, fip, f.place.Address)
+	if f.egress {
+		for _, m := range state.Members(fip) {
+			f.openers = append(f.openers, m.GetVirtualMachineInterface())
+		}
+	}
 	template := forwarder.Service{Hash: hashFields(fip.GetHashFields()), Affinity: affinityTicks(fip.GetSessionAffinity())}
 	old := c.fips[name]
 	build := func(key forwarder.PortKey, members []nexthop.Member) (*forwarder.Service, error) {

@@ -102,6 +102,9 @@ func (s *State) Referrers(k Key) []Key {
 	return slices.SortedFunc(maps.Keys(s.referrers[k]), Key.Compare)
 }
 
+// Referring yields who names a resource, in no order.
+func (s *State) Referring(k Key) iter.Seq[Key] { return maps.Keys(s.referrers[k]) }
+
 // put replaces the object of k, nil for none, and keeps the indexes true. It
 // returns the object that was there.
 func (s *State) put(k Key, o *object) (old *object) {
