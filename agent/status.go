@@ -100,12 +100,13 @@ func (a *Agent) portStatus(st *pb.GetStatusResponse) {
 	for _, index := range slices.Sorted(maps.Keys(have)) {
 		st.Ports = append(st.Ports, a.onePort(snap, index, have[index]))
 	}
-	// Counters of ports that are gone stay in the totals: received + generated = transmitted + dropped + held.
+	// Counters of ports that are gone stay in the totals: received + generated = transmitted + coalesced + dropped + held.
 	for index := range uint16(forwarder.MaxPorts) {
 		c := a.options.Forwarder.PortCounters(index)
 		st.Totals.Received += c.RxPackets
 		st.Totals.Generated += c.Generated
 		st.Totals.Transmitted += c.TxPackets
+		st.Totals.Coalesced += c.Coalesced
 		st.Totals.Held += c.Held
 		st.Totals.Dropped += dropped(&c)
 	}

@@ -153,7 +153,7 @@ func TestExplainDrops(t *testing.T) {
 		t.Errorf("an unknown interface: %v", err)
 	}
 	tot := r.status().GetTotals()
-	if tot.GetReceived()+tot.GetGenerated() != tot.GetTransmitted()+tot.GetDropped()+tot.GetHeld() {
+	if tot.GetReceived()+tot.GetGenerated() != tot.GetTransmitted()+tot.GetCoalesced()+tot.GetDropped()+tot.GetHeld() {
 		t.Errorf("packets are not conserved: %v", tot)
 	}
 	all, err := r.api.ListDrops(t.Context(), &pb.ListDropsRequest{IncludeZero: true})

@@ -121,7 +121,7 @@ func renderDrops(groups []dropGroup) []byte {
 
 Every packet that is not sent on ends with exactly one of these reasons. ` + "`vrctl drops`" + ` counts them per interface: at the
 interface that the packet came in on, except for OUTPUT_FULL, OUTPUT_DOWN and OUTPUT_REJECTED, which are counted at the interface
-that could not take it. Always: received + generated = sent + dropped + held.
+that could not take it. Always: received + generated = sent + coalesced + dropped + held.
 
 The reasons stand in the order in which a packet meets them. *Cause* is what happened; *what to do* is for the operator who sees
 the counter grow.

@@ -132,7 +132,7 @@ func (r *road) take(out int) []*port.Frame {
 func (r *road) pass(ticks int) { r.nanos += int64(ticks) * TickNanos }
 
 // conserve checks that no packet appeared or vanished: what the ports were given
-// and what the router made is what was sent, dropped with a reason, or is held.
+// and what the router made is what was sent, merged into what was sent, dropped with a reason, or is held.
 func (r *road) conserve() {
 	r.t.Helper()
 	var sum PortCounters
@@ -148,6 +148,7 @@ func (r *road) conserve() {
 		}
 		sum.TxPackets += c.TxPackets
 		sum.Generated += c.Generated
+		sum.Coalesced += c.Coalesced
 		sum.Held += c.Held
 		for reason, n := range c.Drops {
 			sum.Drops[reason] += n
@@ -160,9 +161,9 @@ func (r *road) conserve() {
 	if sum.Drops[DropUnknown] != 0 {
 		r.t.Errorf("%d drops of unknown reason", sum.Drops[DropUnknown])
 	}
-	if injected+sum.Generated != sum.TxPackets+drops+sum.Held {
-		r.t.Errorf("conservation: rx %d + generated %d != tx %d + drops %d + held %d",
-			injected, sum.Generated, sum.TxPackets, drops, sum.Held)
+	if injected+sum.Generated != sum.TxPackets+sum.Coalesced+drops+sum.Held {
+		r.t.Errorf("conservation: rx %d + generated %d != tx %d + coalesced %d + drops %d + held %d",
+			injected, sum.Generated, sum.TxPackets, sum.Coalesced, drops, sum.Held)
 	}
 	var held uint64
 	for i := range r.w.fragments.datagrams {

@@ -40,6 +40,7 @@ type Worker struct {
 	counters  [MaxPorts]atomic.Pointer[portCounters] // written by this worker alone
 	limits    [MaxPorts]replyLimit                   // replies to the sources behind each port
 	fragments fragmentTable
+	coalescer coalescer
 	decision  decision // scratch of the slow path
 	policyLog policyLog
 
@@ -151,9 +152,10 @@ func (w *Worker) flushPort(out uint16, t *txPort) {
 	if t.n == 0 {
 		return
 	}
-	frames := t.frames[:t.n]
+	frames := w.coalescer.batch(t.frames[:t.n], t.features)
 	t.q.Write(frames)
 	c := w.counters[out].Load()
+	w.coalescer.account(frames, c)
 	var sent, bytes uint64
 	for _, f := range frames {
 		if f.Lost == port.Sent {

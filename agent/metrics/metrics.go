@@ -31,7 +31,7 @@ var (
 	descSessions  = desc("port_sessions", "Sessions that count against the interface's flow quota.", "interface")
 	descUp        = desc("port_up", "1 while the interface has its device.", "interface")
 	descDrops     = desc("drops_total", "Dropped packets by interface and reason; vrctl drops tells what each means.", "interface", "reason")
-	descTotals    = desc("packets_total", "Packets over all ports, gone ones included: received + generated = transmitted + dropped + held.", "what")
+	descTotals    = desc("packets_total", "Packets over all ports, gone ones included: received + generated = transmitted + coalesced + dropped + held.", "what")
 	descLive      = desc("sessions", "Live sessions in the flow table.")
 	descCapacity  = desc("sessions_capacity", "Sessions that the flow table can hold.")
 	descCreated   = desc("sessions_created_total", "Sessions ever made.")
@@ -88,7 +88,7 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 	t := st.GetTotals()
 	for what, n := range map[string]uint64{
 		"received": t.GetReceived(), "generated": t.GetGenerated(), "transmitted": t.GetTransmitted(),
-		"dropped": t.GetDropped(),
+		"coalesced": t.GetCoalesced(), "dropped": t.GetDropped(),
 	} {
 		counter(descTotals, n, what)
 	}

@@ -204,7 +204,7 @@ func (f *fakeAgent) GetStatus(context.Context, *vrouterv1.GetStatusRequest) (*vr
 		Workers:       []*vrouterv1.WorkerStatus{{Id: 0, Queues: 2, Packets: 1000, Batches: 100}},
 		FlowTable:     &vrouterv1.FlowTableStatus{Sessions: 2, Capacity: 1 << 20, Bytes: 192 << 20, Created: 40, Refused: 1},
 		Memory:        &vrouterv1.MemoryStatus{HeapBytes: 9 << 20, ResidentBytes: 215 << 20},
-		Totals:        &vrouterv1.PacketTotals{Received: 1000, Generated: 12, Transmitted: 968, Dropped: 44},
+		Totals:        &vrouterv1.PacketTotals{Received: 1000, Generated: 12, Transmitted: 900, Coalesced: 68, Dropped: 44},
 		Ports: []*vrouterv1.PortStatus{
 			{Name: "web-1", State: vrouterv1.PortStatus_UP, VirtualNetwork: "pods", Driver: "tap", Device: "tap-web1", Netns: "/run/netns/web-1", Mtu: 1500, Queues: 1,
 				Features: []string{"vnet-hdr", "tso4"}, Received: &vrouterv1.PortCounters{Packets: 600, Bytes: 70000}, Transmitted: &vrouterv1.PortCounters{Packets: 500, Bytes: 60000},

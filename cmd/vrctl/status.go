@@ -76,8 +76,8 @@ func (a *app) printStatus(s *vrouterv1.GetStatusResponse) error {
 	table := s.GetFlowTable()
 	fact("sessions", "%d of %d (%s), %d created, %d refused", table.GetSessions(), table.GetCapacity(), size(table.GetBytes()), table.GetCreated(), table.GetRefused())
 	totals := s.GetTotals()
-	fact("packets", "%d received + %d generated = %d transmitted + %d dropped + %d held",
-		totals.GetReceived(), totals.GetGenerated(), totals.GetTransmitted(), totals.GetDropped(), totals.GetHeld())
+	fact("packets", "%d received + %d generated = %d transmitted + %d coalesced + %d dropped + %d held",
+		totals.GetReceived(), totals.GetGenerated(), totals.GetTransmitted(), totals.GetCoalesced(), totals.GetDropped(), totals.GetHeld())
 	fact("memory", "%s resident, %s Go heap", size(s.GetMemory().GetResidentBytes()), size(s.GetMemory().GetHeapBytes()))
 	fact("workers", "%d", len(s.GetWorkers()))
 	fact("ports", "%s", portCounts(s.GetPorts()))

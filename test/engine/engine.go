@@ -181,7 +181,7 @@ func (e *Engine) Conserve() error {
 	for i := range e.Compiled.Snapshot.Interfaces {
 		c := e.Forwarder.PortCounters(uint16(i))
 		in += c.RxPackets + c.Generated
-		out += c.TxPackets + c.Held
+		out += c.TxPackets + c.Coalesced + c.Held
 		for _, n := range c.Drops {
 			out += n
 		}
@@ -190,7 +190,7 @@ func (e *Engine) Conserve() error {
 		}
 	}
 	if in != out {
-		return fmt.Errorf("rx + generated = %d, tx + drops + held = %d", in, out)
+		return fmt.Errorf("rx + generated = %d, tx + coalesced + drops + held = %d", in, out)
 	}
 	if n := e.Forwarder.Panics(); n != 0 {
 		return fmt.Errorf("%d panics survived", n)

@@ -93,7 +93,7 @@ func (h *host) end() {
 	}
 }
 
-// conserve checks: received + generated = transmitted + dropped + held.
+// conserve checks: received + generated = transmitted + coalesced + dropped + held.
 func (h *host) conserve() {
 	h.t.Helper()
 	var totals *pb.PacketTotals
@@ -105,7 +105,7 @@ func (h *host) conserve() {
 			return
 		}
 		totals = status.GetTotals()
-		balanced = totals.GetReceived()+totals.GetGenerated() == totals.GetTransmitted()+totals.GetDropped()+totals.GetHeld()
+		balanced = totals.GetReceived()+totals.GetGenerated() == totals.GetTransmitted()+totals.GetCoalesced()+totals.GetDropped()+totals.GetHeld()
 	}
 	if !balanced {
 		h.t.Errorf("packets are not conserved: %v", totals)

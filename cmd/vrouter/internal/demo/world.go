@@ -193,12 +193,12 @@ func account(ctx context.Context, w *world) (string, []string, error) {
 	balanced, err := eventually(ctx, func() (bool, error) { // packets move between two readings
 		status, err := w.api.Status(ctx)
 		t = status.GetTotals()
-		return t.GetReceived()+t.GetGenerated() == t.GetTransmitted()+t.GetDropped()+t.GetHeld(), err
+		return t.GetReceived()+t.GetGenerated() == t.GetTransmitted()+t.GetCoalesced()+t.GetDropped()+t.GetHeld(), err
 	})
 	if err != nil {
 		return "", nil, err
 	}
-	sum := fmt.Sprintf("%d + %d = %d + %d + %d", t.GetReceived(), t.GetGenerated(), t.GetTransmitted(), t.GetDropped(), t.GetHeld())
+	sum := fmt.Sprintf("%d + %d = %d + %d + %d + %d", t.GetReceived(), t.GetGenerated(), t.GetTransmitted(), t.GetCoalesced(), t.GetDropped(), t.GetHeld())
 	if !balanced {
 		return "", nil, errors.New("does not hold: " + sum)
 	}
