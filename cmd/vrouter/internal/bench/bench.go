@@ -38,6 +38,9 @@ const suite = "memory/"
 // ErrBadName says that a name selects no figure.
 var ErrBadName = errors.New("there is no such figure; vrouter bench --list names them")
 
+// reserve is the memory in bytes that a measurement leaves to others.
+const reserve = 256 << 20
+
 // effort is how long a mode measures.
 type effort struct {
 	repetitions int
@@ -67,8 +70,16 @@ func Run(ctx context.Context, o Options) error {
 	t := newTable(o)
 	var figures []figure.Figure
 	worlds := slices.Collect(byWorld(tests))
+	left := 0
 	for i, group := range worlds {
-		fmt.Fprintf(o.Progress, "%d/%d %s\n", i+1, len(worlds), group[0].world)
+		w := group[0].world
+		fmt.Fprintf(o.Progress, "%3.0f s  %d/%d  %s\n", time.Since(t.began).Seconds(), i+1, len(worlds), w)
+		if free := kilobytes("/proc/meminfo", "MemAvailable"); free != 0 && free < w.memory()+reserve {
+			fmt.Fprintf(o.Progress, "SKIPPED %d figures from %s%s on: they need %d MB of memory, and %d MB are available\n",
+				len(group), suite, group[0].name, (w.memory()+reserve)>>20, free>>20)
+			left += len(group)
+			continue
+		}
 		found, err := measure(ctx, group, e)
 		if err != nil {
 			return err
@@ -76,10 +87,10 @@ func Run(ctx context.Context, o Options) error {
 		figures = append(figures, found...)
 		t.rows(found)
 	}
+	t.end(figures, left)
 	if o.JSON {
 		return figure.Write(o.Out, figures)
 	}
-	t.end(figures)
 	return nil
 }
 
@@ -164,7 +175,11 @@ func measure(ctx context.Context, tests []test, e effort) (list []figure.Figure,
 
 // figure sums up the repetitions.
 func (t *test) figure(samples []sample) figure.Figure {
-	f := figure.New(suite+t.name, t.unit, values(samples, func(s sample) float64 { return s.value }), t.bar)
+	ours := values(samples, func(s sample) float64 { return s.value })
+	f := figure.New(suite+t.name, t.unit, ours, t.bar)
+	if t.peer != "" {
+		f = figure.Against(suite+t.name, t.unit, ours, t.peer, values(samples, func(s sample) float64 { return s.peer }), t.bar)
+	}
 	for name := range samples[0].detail {
 		if f.Detail == nil {
 			f.Detail = map[string]float64{}
@@ -206,7 +221,7 @@ func newTable(o Options) *table {
 	if o.JSON {
 		t.out = io.Discard
 	}
-	fmt.Fprintf(t.out, "%-36s %10s %-12s %-21s %10s  %s\n", "figure", "median", "unit", "lowest-highest", "1/s", "bar")
+	fmt.Fprintf(t.out, "%-36s %10s %-12s %-21s %10s  %s\n", "figure", "median", "unit", "lowest-highest", "1/s, ratio", "bar")
 	return t
 }
 
@@ -225,13 +240,16 @@ func (t *table) rows(list []figure.Figure) {
 				bar = f.Bar.String() + " met"
 			}
 		}
+		if f.Peer != "" {
+			rate = fmt.Sprintf("%.2f ×", f.Ratio)
+		}
 		line := fmt.Sprintf("%-36s %10s %-12s %-21s %10s  %s", f.Name, number(f.Ours), f.Unit, spread, rate, bar)
 		fmt.Fprintln(t.out, strings.TrimRight(line, " "))
 	}
 }
 
 // end prints the last line.
-func (t *table) end(all []figure.Figure) {
+func (t *table) end(all []figure.Figure, left int) {
 	bars, met := 0, 0
 	for _, f := range all {
 		if f.Bar != nil {
@@ -242,6 +260,9 @@ func (t *table) end(all []figure.Figure) {
 		}
 	}
 	fmt.Fprintf(t.out, "\n%d figures in %.0f s, %d of %d bars met.\n", len(all), time.Since(t.began).Seconds(), met, bars)
+	if left > 0 {
+		fmt.Fprintf(t.out, "%d figures SKIPPED for want of memory.\n", left)
+	}
 }
 
 // number writes a value with three digits or more.

@@ -19,21 +19,21 @@ type generator struct {
 	cursor int
 	t      traffic
 
-	flows  uint32 // numbers of flows to choose from at random; 0: one after another
-	next   uint32
+	first  uint32 // flow to begin at
+	flows  uint32 // how many from there on to choose from at random; 0: one after another
 	random uint64
 
 	l4, sumAt int // transport header and its checksum, from the frame's first byte
 }
 
-// load sets what comes next: n packets, of a flow among flows each, uniformly
-// random, or for flows 0 of the flows from first on in order.
+// load sets what comes next: n packets of the flows from first on, uniformly random
+// among so many, or for flows 0 in order.
 func (g *generator) load(t traffic, n int, flows, first uint32) {
 	t.destinations = max(t.destinations, 1)
 	if g.shapes[0] == nil || g.t != t {
 		g.compose(t)
 	}
-	g.left, g.flows, g.next = n, flows, first
+	g.left, g.flows, g.first = n, flows, first
 }
 
 // compose builds the headers of a traffic.
@@ -66,11 +66,11 @@ func (g *generator) Read(frames []*port.Frame) (int, error) {
 
 // write makes f the next packet.
 func (g *generator) write(f *port.Frame) {
-	flow := g.next
+	flow := g.first
 	if g.flows != 0 {
-		flow = g.choose()
+		flow += g.choose()
 	} else {
-		g.next++
+		g.first++
 	}
 	s := g.shapes[g.cursor]
 	if g.cursor++; g.cursor == len(g.shapes) {
@@ -99,12 +99,12 @@ func (g *generator) write(f *port.Frame) {
 	binary.BigEndian.PutUint32(b[30:], dst)
 }
 
-// choose returns a random flow (wyrand).
+// choose returns a random number below flows (wyrand).
 func (g *generator) choose() uint32 {
 	g.random += 0xa0761d6478bd642f
 	hi, lo := bits.Mul64(g.random, g.random^0xe7037ed1a0b428db)
-	flow, _ := bits.Mul32(uint32(hi^lo), g.flows)
-	return flow
+	n, _ := bits.Mul32(uint32(hi^lo), g.flows)
+	return n
 }
 
 // fold adds the carries of a sum of 16-bit words.

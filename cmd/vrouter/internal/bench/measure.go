@@ -1,6 +1,10 @@
 package bench
 
 import (
+	"fmt"
+	"os"
+	"strings"
+
 	"golang.org/x/sys/unix"
 )
 
@@ -12,22 +16,40 @@ func cpuTime() int64 {
 	return t.Nano()
 }
 
-// pin keeps the calling thread on one of the processors that it may use, the i'th
-// from the end, where the system allows it.
-func pin(i int) {
-	var may, one unix.CPUSet
-	if unix.SchedGetaffinity(0, &may) != nil || may.Count() == 0 {
-		return
+// pin keeps the calling thread on the i'th of the processors that the process may
+// use, counted from the last, where the system allows it, and returns what undoes
+// that.
+func pin(i int) (undo func()) {
+	var was, one unix.CPUSet
+	if unix.SchedGetaffinity(0, &was) != nil || was.Count() == 0 {
+		return func() {}
 	}
-	i %= may.Count()
-	for cpu := len(may)*64 - 1; cpu >= 0; cpu-- {
-		if !may.IsSet(cpu) {
-			continue
-		}
-		if i--; i < 0 {
-			one.Set(cpu)
-			_ = unix.SchedSetaffinity(0, &one) // not allowed: the kernel chooses
-			return
+	i %= was.Count()
+	for cpu := len(was)*64 - 1; cpu >= 0 && one.Count() == 0; cpu-- {
+		if was.IsSet(cpu) {
+			if i == 0 {
+				one.Set(cpu)
+			}
+			i--
 		}
 	}
+	_ = unix.SchedSetaffinity(0, &one) // not allowed: the kernel chooses
+	return func() { _ = unix.SchedSetaffinity(0, &was) }
+}
+
+// kilobytes returns a field of a file like /proc/meminfo in bytes, 0 if it is not
+// there.
+func kilobytes(file, field string) (n int) {
+	text, err := os.ReadFile(file)
+	if err != nil {
+		return 0
+	}
+	for line := range strings.Lines(string(text)) {
+		if rest, ok := strings.CutPrefix(line, field+":"); ok {
+			if _, err := fmt.Sscan(rest, &n); err == nil {
+				return n << 10
+			}
+		}
+	}
+	return 0
 }

@@ -12,6 +12,7 @@ import (
 type test struct {
 	name  string
 	unit  string
+	peer  string // of the sample's peer value, if it has one
 	bar   *figure.Bar
 	quick bool // part of the quick mode
 	world world
@@ -26,7 +27,14 @@ type sample struct {
 	detail map[string]float64
 }
 
-// Limits of issue "Fast", in nanoseconds, bytes and ratios.
+// Units of figures.
+const (
+	perPacket    = "ns/packet"
+	perSession   = "ns/session"
+	perOperation = "ns/operation"
+)
+
+// The limits that the engine has to keep.
 const (
 	hitBar10k  = 50
 	hitBar10M  = 90
@@ -35,9 +43,13 @@ const (
 	workersBar = 1.9
 )
 
-// plan lists every figure, those of one world together.
+// plan lists every figure.
 func plan() []test {
-	return slices.Concat(hits(), sizes(), drops())
+	list := slices.Concat(hits(), sizes(), drops(), workers(), budgets(), scales(), stages())
+	for i := range list {
+		list[i].world = list[i].world.defaults()
+	}
+	return list
 }
 
 // hits are packets of standing sessions, with and without translation, and new
@@ -50,11 +62,13 @@ func hits() (list []test) {
 			w.standing = w.toService()
 			at := family(six) + "/" + count(sessions)
 			list = append(list,
-				test{"hit/nat/" + at, "ns/packet", hitBar(sessions), quick, w, passing(w.standing, forwarder.DropUnknown)},
-				test{"new/" + at, "ns/session", figure.AtMost("ours", newBar), quick, w, opening(w.toService())},
+				test{name: "hit/nat/" + at, unit: perPacket, bar: hitBar(sessions), quick: quick, world: w, round: passing(w.standing, forwarder.DropUnknown)},
+				test{name: "new/" + at, unit: perSession, bar: figure.AtMost("ours", newBar), quick: quick, world: w, round: opening(w.toService())},
 			)
 			w.standing = w.toPod()
-			list = append(list, test{"hit/plain/" + at, "ns/packet", nil, quick && sessions < 10_000_000, w, passing(w.standing, forwarder.DropUnknown)})
+			list = append(list, test{
+				name: "hit/plain/" + at, unit: perPacket, quick: sessions == 10_000, world: w, round: passing(w.standing, forwarder.DropUnknown),
+			})
 		}
 	}
 	return list
@@ -84,7 +98,9 @@ func sizes() (list []test) {
 			w.standing.tcp = v.tcp
 			t := w.standing
 			t.size = v.size
-			list = append(list, test{"hit/nat/" + family(six) + "/10k/" + v.name, "ns/packet", nil, !six, w, passing(t, forwarder.DropUnknown)})
+			list = append(list, test{
+				name: "hit/nat/" + family(six) + "/10k/" + v.name, unit: perPacket, quick: !six, world: w, round: passing(t, forwarder.DropUnknown),
+			})
 		}
 	}
 	return list
@@ -98,7 +114,7 @@ func drops() (list []test) {
 		spoofed, lost, denied := w.toService(), w.toService(), w.toPod()
 		spoofed.source, lost.destination, denied.port = spoofedSource, unrouted, deniedPort
 		add := func(name string, t traffic, reason forwarder.DropReason) {
-			list = append(list, test{"drop/" + name + "/" + family(six), "ns/packet", nil, !six, w, passing(t, reason)})
+			list = append(list, test{name: "drop/" + name + "/" + family(six), unit: perPacket, quick: !six, world: w, round: passing(t, reason)})
 		}
 		add("spoof", spoofed, forwarder.DropSourceSpoof)
 		add("no-route", lost, forwarder.DropNoRoute)
@@ -147,7 +163,7 @@ func opening(t traffic) func(*rig, int) (sample, error) {
 		}
 		s := net(raw, r.floor(t, n, 0, r.opened))
 		r.opened += uint32(n)
-		s.detail["removal"], err = r.removeFresh()
+		s.detail["removal"], err = remove(r.fwd.Flows(), r.sessions)
 		return s, err
 	}
 }

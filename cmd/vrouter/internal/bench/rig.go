@@ -29,15 +29,22 @@ type rig struct {
 	gen    *generator
 	frames []*port.Frame // for the floor
 	opened uint32        // flows of fresh sessions so far
+	teams  [maxTeam + 1]*team
+	kept   uint64 // what stages computed, so that they must compute it
 }
 
 // tableSize is the capacity of a world's flow table: a sixteenth more than the
 // standing sessions and what a round opens.
 func (w world) tableSize() int { return w.sessions + freshSessions + (w.sessions+freshSessions)/16 }
 
-// newRig builds the world and opens its standing sessions.
+// memory is about what a rig takes, in bytes.
+func (w world) memory() int {
+	const frames, route, floatingIP, member = 64 << 20, 300, 1500, 64
+	return flowtable.MemorySize(w.tableSize()) + frames + w.routes*route + w.floating*(floatingIP+w.members*member)
+}
+
+// newRig builds a world, its defaults filled in, and opens its standing sessions.
 func newRig(w world) (*rig, error) {
-	w = w.defaults()
 	r := &rig{world: w, gen: &generator{random: 1}}
 	for range port.BatchSize {
 		r.frames = append(r.frames, port.NewFrame())
@@ -76,7 +83,13 @@ func (r *rig) close() error {
 	for i := range r.members {
 		r.fwd.Detach(firstMember + uint16(i))
 	}
-	return r.fwd.Close()
+	errs := []error{r.fwd.Close()}
+	for _, t := range r.teams {
+		if t != nil {
+			errs = append(errs, t.close())
+		}
+	}
+	return errors.Join(errs...)
 }
 
 // send carries n packets through the forwarder and returns what one took, in
@@ -120,15 +133,15 @@ func (r *rig) floor(t traffic, n int, flows, first uint32) float64 {
 	return float64(cpuTime()-start) / float64(n)
 }
 
-// removeFresh ends the sessions that a round opened and makes their records
-// usable again. It returns the nanoseconds of CPU time for each.
-func (r *rig) removeFresh() (float64, error) {
-	flows := r.fwd.Flows()
+// remove ends the sessions of a table beyond the standing ones, which came first,
+// and makes their records usable again. It returns the nanoseconds of CPU time for
+// each.
+func remove(flows *flowtable.Table, standing int) (float64, error) {
 	reader := flows.NewReader()
 	defer reader.Close()
 	removed := 0
 	start := cpuTime()
-	flows.Range(uint32(r.sessions), flows.Capacity(), func(ref flowtable.Ref, _ *flowtable.Session) bool {
+	flows.Range(uint32(standing), flows.Capacity(), func(ref flowtable.Ref, _ *flowtable.Session) bool {
 		if reader.Remove(ref) {
 			removed++
 		}
@@ -138,8 +151,8 @@ func (r *rig) removeFresh() (float64, error) {
 	for flows.Reclaim(flows.Capacity()) > 0 {
 	}
 	took := cpuTime() - start
-	if live := flows.Live(); live != r.sessions {
-		return 0, fmt.Errorf("%d sessions remain; want the %d standing ones", live, r.sessions)
+	if live := flows.Live(); live != standing {
+		return 0, fmt.Errorf("%d sessions remain; want the %d standing ones", live, standing)
 	}
 	return float64(took) / float64(max(removed, 1)), nil
 }

@@ -32,8 +32,12 @@ const (
 	clientPort  uint16 = 1
 	firstMember uint16 = 2
 
-	podIdentity = policy.FirstIdentity
+	podIdentity    = policy.FirstIdentity
+	clientIdentity = podIdentity + 1
 )
+
+// portKey is the mapping of a floating IP that UDP uses.
+var portKey = forwarder.PortKey{Proto: header.ProtoUDP, Port: servicePort}
 
 var clientMAC = [6]byte{2, 0, 0, 0, 0, 1}
 
@@ -127,7 +131,7 @@ func (w world) snapshot() (*forwarder.Snapshot, error) {
 func (w world) interfaces() []forwarder.Interface {
 	list := make([]forwarder.Interface, int(firstMember)+w.members)
 	list[clientPort] = forwarder.Interface{
-		Kind: forwarder.Workload, VRF: clientVRF, Network: clientNet, Identity: podIdentity + 1, MTU: 1500,
+		Kind: forwarder.Workload, VRF: clientVRF, Network: clientNet, Identity: clientIdentity, MTU: 1500,
 		AntiSpoof: true, MAC: clientMAC, Name: "client", Gateway4: address(false, sources|1), Gateway6: address(true, sources|1),
 		Sources: []forwarder.AddressRange{{Address: address(w.six, sources), Bits: 128 - 24}},
 	}
@@ -162,7 +166,7 @@ func (w world) floatingIP(i uint32, group *nexthop.Group) *forwarder.FloatingIP 
 		ID: i + 1, Name: "service", Address: address(w.six, services+i), Network: podsNet, VRF: podsVRF, Ingress: true,
 		Mappings: map[forwarder.PortKey]*forwarder.Service{
 			{Proto: header.ProtoTCP, Port: servicePort}: service,
-			{Proto: header.ProtoUDP, Port: servicePort}: service,
+			portKey: service,
 		},
 	}
 }
