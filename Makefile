@@ -4,7 +4,7 @@ BIN     := bin
 LDFLAGS := -s -w
 export CGO_ENABLED = 0
 
-.PHONY: build demo test test-race lint gen bench docs deps clean
+.PHONY: build demo test test-race lint gen bench bench-quick docs deps clean
 
 build: ## bin/vrouter and bin/vrctl
 	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o $(BIN)/ ./cmd/...
@@ -28,8 +28,13 @@ lint: ## golangci-lint and staticcheck, pinned in tools/go.mod
 gen: ## Go from the .proto files, and the tables in docs/
 	test/gen.sh
 
-bench: ## in-memory figures of the engine
-	$(GO) test -run '^$$' -bench . -benchmem ./flowtable ./nexthop ./internal/... ./forwarder
+bench: build ## every figure, in memory and beside peers; needs root and about half an hour
+	@test/deps-bench.sh
+	$(GO) run ./test/bench --out test/bench/results.json --html test/bench/report.html --docs docs/PERFORMANCE.md
+
+bench-quick: build ## the most important figures in three minutes; needs root
+	@test/deps-bench.sh
+	$(GO) run ./test/bench --quick
 
 clean:
 	rm -rf $(BIN)

@@ -17,10 +17,9 @@ import (
 // ours is the name of the vRouter under test among the peers.
 const ours = "ours"
 
-// bench is a run in progress.
+// bench is a side-by-side run in progress.
 type bench struct {
 	options
-	length    time.Duration
 	workloads []workload
 	peers     []*peer.Peer
 	capacity  map[string]float64             // packets/s in udp-small, by peer; the last run's
@@ -29,19 +28,9 @@ type bench struct {
 	began     time.Time
 }
 
-// run measures and writes what was found.
-func run(ctx context.Context, o options) error {
-	if os.Geteuid() != 0 {
-		return errors.New("the benchmark makes network namespaces and TAP devices, so it needs root: try sudo")
-	}
-	left, err := peer.Cleanup(os.TempDir())
-	if err != nil {
-		return err
-	}
-	for _, name := range left {
-		progress("removed %s, left by a run that was killed", name)
-	}
-	b := &bench{options: o, length: o.length, capacity: map[string]float64{}, samples: map[string]map[string][]sample{}}
+// endToEnd measures side by side.
+func endToEnd(ctx context.Context, o options) ([]figure.Figure, error) {
+	b := &bench{options: o, capacity: map[string]float64{}, samples: map[string]map[string][]sample{}}
 	for _, w := range workloads() {
 		if slices.Contains(o.only, w.name) {
 			b.workloads = append(b.workloads, w)
@@ -50,14 +39,12 @@ func run(ctx context.Context, o options) error {
 	}
 	defer b.close()
 	if err := b.build(ctx); err != nil {
-		return err
+		return nil, err
 	}
 	if err := b.measure(ctx); err != nil {
-		return err
+		return nil, err
 	}
-	figures := b.figures()
-	printTable(os.Stdout, figures)
-	return b.write(figures)
+	return b.figures(), nil
 }
 
 // build starts the worlds. A peer that cannot be made is left out, loudly.
@@ -86,7 +73,7 @@ func (b *bench) build(ctx context.Context) error {
 func (b *bench) start(ctx context.Context, s peer.Setup, name string) (*peer.Peer, error) {
 	switch name {
 	case ours:
-		return vrouter(ctx, s, name, b.vrouter)
+		return peer.VRouter(ctx, s, name, b.vrouter)
 	case "kernel":
 		return peer.Kernel(ctx, s)
 	case "ovs":
@@ -98,16 +85,9 @@ func (b *bench) start(ctx context.Context, s peer.Setup, name string) (*peer.Pee
 	if i < 0 {
 		return nil, fmt.Errorf("peer %s: %w", name, peer.ErrMissing)
 	}
-	return vrouter(ctx, s, name, b.builds[i].path)
-}
-
-func vrouter(ctx context.Context, s peer.Setup, name, path string) (*peer.Peer, error) {
-	path, err := filepath.Abs(path)
+	path, err := binary(b.builds[i].path)
 	if err != nil {
 		return nil, err
-	}
-	if _, err := os.Stat(path); err != nil {
-		return nil, fmt.Errorf("%w (make build)", err)
 	}
 	return peer.VRouter(ctx, s, name, path)
 }
@@ -122,7 +102,7 @@ func (b *bench) close() {
 }
 
 // overhead is what a measurement takes beside its length.
-const overhead = 700 * time.Millisecond
+const overhead = 400 * time.Millisecond
 
 // measure runs the rounds. The peers take turns in being first.
 func (b *bench) measure(ctx context.Context) error {

@@ -53,9 +53,11 @@ type options struct {
 	half    float64
 	out     string
 	html    string
+	docs    string
 	vrouter string  // the binary of "ours"
 	builds  []build // further binaries to compare it with
-	list    bool
+	memory  bool    // run `vrouter bench` as well
+	control bool    // and the control plane's part
 }
 
 // build is another binary of the vRouter, a peer by its name.
@@ -63,9 +65,10 @@ type build struct{ name, path string }
 
 const usage = `usage: go run ./test/bench [flags]
 
-Measures bin/vrouter beside its peers in network namespaces. Needs root and a quiet
-machine. Each round runs every workload against every peer, one after the other, so
-that a drift of the machine touches all of them alike.
+Measures bin/vrouter: in memory (vrouter bench), beside its peers in network
+namespaces, and its control plane. Needs root and a quiet machine. Each round runs
+every workload against every peer, one after the other, so that a drift of the
+machine touches all of them alike.
 
   go run ./test/bench --quick
   go run ./test/bench --only tcp-bulk-1,rr-idle --peers kernel --reps 5 --seconds 3
@@ -86,14 +89,15 @@ func parseOptions(args []string) (o options, err error) {
 			fmt.Fprintf(os.Stderr, "  %-16s %s\n", w.name, w.what)
 		}
 	}
-	f.BoolVar(&o.quick, "quick", false, "one short round of the most important workloads")
-	only := f.String("only", "", "workloads, with commas between (default: all)")
+	f.BoolVar(&o.quick, "quick", false, "the most important figures, in less than three minutes")
+	only := f.String("only", "", "memory, control, e2e, or workloads of e2e by name, with commas between (default: all)")
 	peers := f.String("peers", "", "peers to compare with: kernel, ovs, tap-loop and names given by --vrouter (default: all; \"none\": ours alone)")
-	f.IntVar(&o.reps, "reps", 0, "rounds (default: 5; with --quick 1)")
-	seconds := f.Float64("seconds", 0, "length of each measurement (default: 5; with --quick 1.5)")
+	f.IntVar(&o.reps, "reps", 0, "rounds (default: 5; with --quick 2)")
+	seconds := f.Float64("seconds", 0, "length of each measurement (default: 5; with --quick 1)")
 	f.Float64Var(&o.half, "half-load", 0, "packets/s beside rr-loaded (default: half of what the slowest peer delivered in udp-small)")
 	f.StringVar(&o.out, "out", "", "write the figures to this file as JSON")
-	f.StringVar(&o.html, "html", "", "write the report to this file")
+	f.StringVar(&o.html, "html", "", "write a page with plots to this file")
+	f.StringVar(&o.docs, "docs", "", "put the table into this Markdown file, between its marks")
 	f.Func("vrouter", "`PATH` of the binary to measure (default bin/vrouter), or NAME=PATH of another build, a peer by that name; may be repeated", o.addBuild)
 	o.vrouter = "bin/vrouter"
 	if err := f.Parse(args); err != nil {
@@ -105,13 +109,13 @@ func parseOptions(args []string) (o options, err error) {
 	if o.reps == 0 {
 		o.reps = 5
 		if o.quick {
-			o.reps = 1
+			o.reps = 2
 		}
 	}
 	if *seconds == 0 {
 		*seconds = 5
 		if o.quick {
-			*seconds = 1.5
+			*seconds = 1
 		}
 	}
 	o.length = time.Duration(*seconds * float64(time.Second))
@@ -132,21 +136,31 @@ func (o *options) addBuild(value string) error {
 	return nil
 }
 
-// choose takes the names of workloads and peers.
+// choose takes the names of what to measure and of peers.
 func (o *options) choose(only, peers string) error {
-	var known []string
+	if only == "" {
+		only = "memory,e2e,control"
+	}
+	known := []string{"memory", "control", "e2e"}
+	var standard []string // what e2e means
 	for _, w := range workloads() {
 		known = append(known, w.name)
-		if only == "" && (w.quick || !o.quick) {
-			o.only = append(o.only, w.name)
+		if w.quick || !o.quick {
+			standard = append(standard, w.name)
 		}
 	}
-	if only != "" {
-		o.only = strings.Split(only, ",")
-	}
-	for _, name := range o.only {
-		if !slices.Contains(known, name) {
-			return fmt.Errorf("--only: there is no workload %q: %s", name, strings.Join(known, ", "))
+	for name := range strings.SplitSeq(only, ",") {
+		switch {
+		case name == "memory":
+			o.memory = true
+		case name == "control":
+			o.control = true
+		case name == "e2e":
+			o.only = append(o.only, standard...)
+		case slices.Contains(known, name):
+			o.only = append(o.only, name)
+		default:
+			return fmt.Errorf("--only: what is %q? One of %s", name, strings.Join(known, ", "))
 		}
 	}
 	all := slices.Clone(peerNames)

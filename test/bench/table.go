@@ -3,11 +3,10 @@ package main
 import (
 	"fmt"
 	"io"
-	"os"
-	"path/filepath"
 	"strings"
 
 	"github.com/vrouter-go/vrouter/internal/figure"
+	"github.com/vrouter-go/vrouter/test/bench/report"
 )
 
 // foreignMost is how much of a core, in percent, others may take before a
@@ -18,7 +17,7 @@ const foreignMost = 15
 func (w workload) text(s sample) string {
 	var parts []string
 	for i, m := range w.metrics {
-		parts = append(parts, number(s.values[i]))
+		parts = append(parts, report.Number(s.values[i]))
 		if i == len(w.metrics)-1 {
 			parts = append(parts, m.unit)
 		}
@@ -28,17 +27,6 @@ func (w workload) text(s sample) string {
 		busy = fmt.Sprintf("  NOT QUIET: others took %.0f %%", v)
 	}
 	return fmt.Sprintf("%-24s  cores %.0f+%.0f %%%s", strings.Join(parts, " "), s.detail["cpu/core-0"], s.detail["cpu/core-1"], busy)
-}
-
-// number renders a value with three digits or more.
-func number(v float64) string {
-	switch {
-	case v >= 100:
-		return fmt.Sprintf("%.0f", v)
-	case v >= 10:
-		return fmt.Sprintf("%.1f", v)
-	}
-	return fmt.Sprintf("%.2f", v)
 }
 
 // printTable prints the figures for a reader at a terminal.
@@ -62,21 +50,5 @@ func printTable(w io.Writer, figures []figure.Figure) {
 }
 
 func value(v float64, spread [2]float64) string {
-	return fmt.Sprintf("%s (%s-%s)", number(v), number(spread[0]), number(spread[1]))
-}
-
-// write writes the files that were asked for.
-func (b *bench) write(figures []figure.Figure) error {
-	if b.out == "" {
-		return nil
-	}
-	if err := os.MkdirAll(filepath.Dir(b.out), 0o755); err != nil {
-		return err
-	}
-	f, err := os.Create(b.out)
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	return figure.Write(f, figures)
+	return fmt.Sprintf("%s (%s-%s)", report.Number(v), report.Number(spread[0]), report.Number(spread[1]))
 }

@@ -191,7 +191,7 @@ func steadyUDP(ctx context.Context, b *bench, p *peer.Peer) (sample, error) {
 // delivery is what became of UDP packets.
 type delivery struct {
 	rate, seconds, spent float64
-	detail              map[string]float64
+	detail               map[string]float64
 }
 
 // ramp is how long the load is on before and after the measurement.

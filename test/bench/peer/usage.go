@@ -26,8 +26,8 @@ type Usage struct {
 
 // core is the processor time of one core since boot, in seconds. The kernel
 // measures idle and samples the rest at its ticks, so how busy a core was is told
-// by idle.
-type core struct{ idle, softirq, stolen float64 }
+// by idle. Going to sleep and waking up is not idle and is in no sample.
+type core struct{ idle, ran, softirq, stolen float64 }
 
 // tick is the unit of /proc/stat: USER_HZ is 100 on every
 // platform of Linux that Go knows.
@@ -159,7 +159,7 @@ func parseCores(text string) ([]core, error) {
 			}
 			v[i] = n * tick
 		}
-		cores = append(cores, core{idle: v[3] + v[4], softirq: v[6], stolen: v[7]})
+		cores = append(cores, core{idle: v[3] + v[4], ran: v[0] + v[1] + v[2] + v[5] + v[6], softirq: v[6], stolen: v[7]})
 	}
 	return cores, nil
 }
@@ -288,7 +288,7 @@ func (u Usage) Since(before Usage) map[string]float64 {
 	detail := map[string]float64{}
 	softirq, stolen, foreign := 0.0, 0.0, -u.Spent(before)
 	for i := range u.cores {
-		foreign += u.busy(before, i)
+		foreign += u.cores[i].ran - before.cores[i].ran
 		detail[fmt.Sprintf("cpu/core-%d", i)] = percent * u.busy(before, i)
 		softirq += u.cores[i].softirq - before.cores[i].softirq
 		stolen += u.cores[i].stolen - before.cores[i].stolen
