@@ -53,7 +53,7 @@ func (b *bench) build(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	s := peer.Setup{Self: self, Dir: filepath.Join(os.TempDir(), fmt.Sprintf("%s%d-bench", peer.Prefix, os.Getpid()))}
+	s := peer.Setup{Self: self, Dir: runDir()}
 	for _, name := range append([]string{ours}, b.options.peers...) {
 		began := time.Now()
 		p, err := b.start(ctx, s, name)
@@ -98,7 +98,14 @@ func (b *bench) close() {
 			progress("clean up: %v", err)
 		}
 	}
-	_ = os.RemoveAll(filepath.Join(os.TempDir(), fmt.Sprintf("%s%d-bench", peer.Prefix, os.Getpid())))
+	if err := os.RemoveAll(runDir()); err != nil {
+		progress("clean up: %v", err)
+	}
+}
+
+// runDir is where this run's files are. peer.Cleanup knows the name.
+func runDir() string {
+	return filepath.Join(os.TempDir(), fmt.Sprintf("%s%d-bench", peer.Prefix, os.Getpid()))
 }
 
 // overhead is what a measurement takes beside its length.

@@ -54,7 +54,7 @@ func (r row) draw(b *strings.Builder, y float64, x func(float64) float64) {
 		fmt.Fprintf(b, `<path class="whisker" d="M%.1f %.1fH%.1fM%.1f %.1fv8M%.1f %.1fv8"/>`, low, middle, high, low, middle-4, high, middle-4)
 	}
 	text := Number(r.Value)
-	if r.Limit != 0 {
+	if r.Limited {
 		sign := "≥"
 		if r.Upper {
 			sign = "≤"
@@ -73,7 +73,7 @@ func (r row) draw(b *strings.Builder, y float64, x func(float64) float64) {
 func limits(b *strings.Builder, g group, height int, x func(float64) float64) {
 	var with []int
 	for i, r := range g.Rows {
-		if r.Limit != 0 {
+		if r.Limited {
 			with = append(with, i)
 		}
 	}

@@ -3,7 +3,6 @@
 package report
 
 import (
-	"cmp"
 	_ "embed" // the page
 	"fmt"
 	"html/template"
@@ -21,7 +20,7 @@ var page string
 // It refers to nothing outside itself.
 func HTML(w io.Writer, figures []figure.Figure, m Machine) error {
 	t, err := template.New("page").Funcs(template.FuncMap{
-		"number": Number, "percent": percent, "better": better, "short": short, "drawn": func(g group) template.HTML { return template.HTML(draw(g)) },
+		"number": Number, "better": better, "short": short, "drawn": func(g group) template.HTML { return template.HTML(draw(g)) },
 	}).Parse(page)
 	if err != nil {
 		return fmt.Errorf("report: %w", err)
@@ -60,6 +59,7 @@ type row struct {
 	Value      float64
 	Spread     [2]float64
 	Ours       bool
+	Limited    bool
 	Limit      float64
 	Upper, Met bool // Upper: the limit is the most
 }
@@ -107,7 +107,7 @@ func (s *section) add(f figure.Figure) {
 	g := &s.Groups[i]
 	mine := row{Label: label, Value: f.Ours, Spread: f.Spread, Ours: true}
 	if f.Bar != nil {
-		mine.Met = f.Bar.Met
+		mine.Limited, mine.Met = true, f.Bar.Met
 		mine.Upper = f.Bar.Least == 0
 		mine.Limit = max(f.Bar.Least, f.Bar.Most)
 		if f.Bar.Of == "ratio" {
@@ -120,8 +120,8 @@ func (s *section) add(f figure.Figure) {
 	}
 	if len(g.Rows) == 0 {
 		g.Rows = append(g.Rows, mine)
-	} else if first := &g.Rows[0]; f.Bar != nil && (first.Limit == 0 || first.Met && !mine.Met) {
-		first.Limit, first.Met, first.Upper = mine.Limit, mine.Met, mine.Upper // the hardest limit is drawn
+	} else if mine.Limited && (!g.Rows[0].Limited || g.Rows[0].Met && !mine.Met) {
+		g.Rows[0] = mine // one that is missed is drawn rather than one that is met
 	}
 	g.Rows = append(g.Rows, row{Label: f.Peer, Value: f.PeerValue, Spread: f.PeerSpread})
 }
@@ -168,5 +168,3 @@ func commas(digits string) string {
 	}
 	return digits
 }
-
-func percent(part, whole float64) string { return fmt.Sprintf("%.0f %%", 100*part/cmp.Or(whole, 1)) }
