@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"runtime"
 	"runtime/debug"
 
 	"github.com/spf13/cobra"
@@ -50,6 +51,9 @@ next start, which forwards as before without a controller.`,
 	return cmd
 }
 
+// spareProcessors of Go's scheduler are for all that does not move packets.
+const spareProcessors = 2
+
 // daemon runs everything until ctx ends or a part fails. It calls ready when the
 // API answers and the kept state is in force.
 func daemon(ctx context.Context, c *config.Config, log *slog.Logger, ready func()) (err error) {
@@ -66,6 +70,10 @@ func daemon(ctx context.Context, c *config.Config, log *slog.Logger, ready func(
 		return err
 	}
 	defer func() { err = errors.Join(err, fwd.Close()) }()
+	// A busy worker gives its processor of Go's scheduler to nobody for 10 ms at a
+	// time, and gets it back as late. So the API and the garbage collector have
+	// processors of their own, and the kernel shares out the real ones.
+	runtime.GOMAXPROCS(len(fwd.Workers()) + spareProcessors)
 
 	// Workers run from the start and until the last port is gone: attaching waits
 	// for them.

@@ -27,17 +27,24 @@ func measureChange(ctx context.Context, b *bench) error {
 	if err := w.apply(ctx, service(targetService, "a")); err != nil {
 		return err
 	}
-	x := w.begin(source{rate: b.rate, ports: 50_000, to: serviceAddress(targetService), nice: -10})
+	before, err := w.count(ctx)
+	if err != nil {
+		return err
+	}
+	x := w.begin(source{rate: b.rate / 4, ports: 50_000, to: serviceAddress(targetService), nice: -10})
 	first, answered, err := b.alternate(ctx, w)
 	if err = errors.Join(err, x.end()); err != nil {
 		return err
 	}
+	detail, err := w.countSince(ctx, before)
+	if err != nil {
+		return err
+	}
 	slices.Sort(first)
 	slices.Sort(answered)
-	detail := map[string]float64{
-		"p50": quantile(first, 0.5), "services": float64(w.services), "lost": float64(x.lost()),
-		"answered-p50": quantile(answered, 0.5), "answered-p99": quantile(answered, 0.99),
-	}
+	detail["p50"], detail["services"], detail["sent"] = quantile(first, 0.5), float64(w.services), float64(x.sent.Load())
+	detail["there"], detail["back"] = float64(x.there.Load()), float64(x.back.Load())
+	detail["answered-p50"], detail["answered-p99"] = quantile(answered, 0.5), quantile(answered, 0.99)
 	f := figure.New("control/change/first-packet-p99", "ms", []float64{quantile(first, 0.99)}, figure.AtMost("ours", 5))
 	f.Spread, f.Runs = [2]float64{first[0], first[len(first)-1]}, len(first)
 	b.add(f, detail)

@@ -11,7 +11,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
+	"runtime"
 	"slices"
 	"time"
 
@@ -112,6 +114,8 @@ func run(ctx context.Context, o Options, s size) ([]figure.Figure, error) {
 		return nil, err
 	}
 	defer os.RemoveAll(dir)
+	// Threads that send and receive wait for no processor of Go's scheduler.
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(16))
 	b := &bench{Options: o, size: s, dir: dir}
 	err = b.run(ctx)
 	return b.figures, errors.Join(err, b.leave())
@@ -140,6 +144,9 @@ func (b *bench) add(f figure.Figure, detail map[string]float64) {
 		bar = fmt.Sprintf("  [%s: met %v]", f.Bar, f.Bar.Met)
 	}
 	b.Log("%-36s %10.4g %s (%.4g to %.4g, %d runs) peer %.4g ratio %.3f%s", f.Name, f.Ours, f.Unit, f.Spread[0], f.Spread[1], f.Runs, f.PeerValue, f.Ratio, bar)
+	for _, name := range slices.Sorted(maps.Keys(detail)) {
+		b.Log("    %-60s %10.4g", name, detail[name])
+	}
 }
 
 // quantile returns the q-th part of sorted values, 0 to 1.

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"os"
 	"runtime"
 	"time"
 	"unsafe"
@@ -187,12 +188,20 @@ func (b *batch) arrived(i int) int64 {
 	return t.Nano()
 }
 
-// onThread locks the calling goroutine to a thread that runs before others, so
-// that the measuring side is not what waits. Call the returned function at the
-// end.
+// onThread locks the calling goroutine to a thread of another priority, nice
+// steps behind the process's (nice(2); before it where negative), so that the
+// measuring side is not what waits. Call the returned function at the end.
 func onThread(nice int) func() {
 	runtime.LockOSThread()
-	_ = unix.Setpriority(unix.PRIO_PROCESS, unix.Gettid(), nice)    // without it the measurement is only coarser
-	_ = unix.Prctl(unix.PR_SET_TIMERSLACK, uintptr(1_000), 0, 0, 0) // the same
-	return func() { _ = unix.Setpriority(unix.PRIO_PROCESS, unix.Gettid(), 0); runtime.UnlockOSThread() }
+	own, err := unix.Getpriority(unix.PRIO_PROCESS, os.Getpid())
+	own = 20 - own // getpriority(2): the kernel returns it so
+	if err != nil {
+		own = 0
+	}
+	_ = unix.Setpriority(unix.PRIO_PROCESS, unix.Gettid(), own+nice) // without it the measurement is only coarser
+	_ = unix.Prctl(unix.PR_SET_TIMERSLACK, 1000, 0, 0, 0)            // the same
+	return func() {
+		_ = unix.Setpriority(unix.PRIO_PROCESS, unix.Gettid(), own)
+		runtime.UnlockOSThread()
+	}
 }

@@ -117,21 +117,29 @@ func (b *bench) disturb(ctx context.Context, w *world, k disturbance) (o outcome
 	if err := errors.Join(failed, x.end()); err != nil {
 		return o, err
 	}
-	after, err := w.count(ctx)
-	if err != nil {
+	if o.details, err = w.countSince(ctx, before); err != nil {
 		return o, err
 	}
 	delays := x.sorted()
 	o.p99 = quantile(delays, 0.99)
-	missed := after["missed"] - before["missed"]
-	o.lost = float64(x.lost()) - missed
-	o.details = map[string]float64{
-		"sent": float64(x.sent.Load() + x.refused.Load()), "times": float64(times), "p50": quantile(delays, 0.5), "p99.9": quantile(delays, 0.999),
-	}
-	for name, v := range after {
-		o.details[name] = v - before[name]
-	}
+	o.lost = float64(x.lost()) - o.details["missed"]
+	o.details["sent"], o.details["times"] = float64(x.sent.Load()+x.refused.Load()), float64(times)
+	o.details["p50"], o.details["p99.9"] = quantile(delays, 0.5), quantile(delays, 0.999)
 	return o, nil
+}
+
+// countSince returns what count says now less what it said before, without zeros.
+func (w *world) countSince(ctx context.Context, before map[string]float64) (map[string]float64, error) {
+	now, err := w.count(ctx)
+	if err != nil {
+		return nil, err
+	}
+	for name := range now {
+		if now[name] -= before[name]; now[name] == 0 {
+			delete(now, name)
+		}
+	}
+	return now, nil
 }
 
 // count reads every queue's drops on the way: of the devices towards the vRouter,

@@ -200,7 +200,7 @@ func listen(g *guest, member bool) *listener {
 	l := &listener{guest: g, member: member, alarm: make(chan int64, 1)}
 	l.echo.Store(member)
 	l.wg.Go(func() {
-		defer onThread(-10)()
+		defer onThread(0)()
 		b := newBatch()
 		for !l.stop.Load() && l.err == nil {
 			l.err = l.round(b)
