@@ -19,9 +19,12 @@ type edge struct {
 	mtu     int32
 	sources int32 // index of the first in Snapshot.sources
 	v4, v6  int32 // how many ranges of each family follow there, IPv4 first
+	// own is the port's first IPv4 source, if that is a single address, as it lies
+	// in memory: the one that nearly every packet has.
+	own     uint32
 	present bool
 	guarded bool // the port may only send from its sources
-	_       [14]byte
+	_       [10]byte
 }
 
 // sourceRange is an AddressRange that two words of an address are checked
@@ -60,8 +63,11 @@ func (s *Snapshot) newEdge(itf *Interface) edge {
 		mtu: itf.MTU, sources: int32(len(s.sources)), present: true, guarded: itf.AntiSpoof,
 	}
 	for i := range itf.Sources {
-		if itf.Sources[i].isIPv4() {
-			s.sources = append(s.sources, itf.Sources[i].words())
+		if r := &itf.Sources[i]; r.isIPv4() {
+			if e.v4 == 0 && r.Bits == 128 {
+				e.own = binary.LittleEndian.Uint32(r.Address[12:])
+			}
+			s.sources = append(s.sources, r.words())
 			e.v4++
 		}
 	}

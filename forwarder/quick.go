@@ -62,7 +62,7 @@ func (w *Worker) recognise(e *edge, vrf uint16, p *packet) bool {
 			return false
 		}
 		src, dst := b&^(1<<32-1)|mappedIPv4, uint64(c)<<32|mappedIPv4
-		if !w.snap.sends(e, 0, src, true) {
+		if uint32(b>>32) != e.own && !w.snap.sends(e, 0, src, true) {
 			return false
 		}
 		binary.LittleEndian.PutUint64(k.Src[0:], 0)
