@@ -8,7 +8,9 @@ import "unsafe"
 const (
 	opWrite = 23 // IORING_OP_WRITE
 
-	setupSubmitAll = 1 << 7 // a refused request does not keep those behind it back; Linux 5.18
+	// setupSubmitAll: a refused request does not keep those behind it back. It also
+	// makes sure of Linux 5.18, and with it of TAPs that know rwfNowait (5.11).
+	setupSubmitAll = 1 << 7
 
 	enterGetEvents = 1 << 0
 

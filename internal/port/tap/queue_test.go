@@ -9,7 +9,6 @@ import (
 	"net"
 	"net/netip"
 	"os"
-	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -308,40 +307,4 @@ func sum(b []byte) uint16 {
 		s = s&0xffff + s>>16
 	}
 	return uint16(s)
-}
-
-// BenchmarkWrite sends frames that the guest drops early: the price of writing
-// one, without and with a ring, in turn.
-func BenchmarkWrite(b *testing.B) {
-	needRoot(b)
-	plain := create(b, tap.Spec{Name: linkName("bench"), Netns: namespace(b, "bench"), Up: true})
-	ringed := create(b, tap.Spec{Name: linkName("bench2"), Netns: namespace(b, "bench2"), Up: true})
-	ringed.Batch(rings(b))
-	queues := [2]port.Queue{plain.Queues()[0], ringed.Queues()[0]}
-	for _, size := range []int{60, 1514, 9014} {
-		for _, batch := range []int{1, 4, 6, 8, 16, 32, 64} {
-			frames := buffers(batch)
-			for _, f := range frames {
-				f.End = f.Start + size
-				copy(f.Bytes(), []byte{2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2, 0x88, 0xb5})
-			}
-			b.Run(fmt.Sprintf("%dB/%d", size, batch), func(b *testing.B) {
-				b.ReportAllocs()
-				var took [2][]float64
-				for b.Loop() {
-					for i, q := range queues {
-						start := time.Now()
-						q.Write(frames)
-						took[i] = append(took[i], float64(time.Since(start))/float64(batch))
-					}
-				}
-				slices.Sort(took[0])
-				slices.Sort(took[1])
-				median := b.N / 2
-				b.ReportMetric(took[0][median], "plain-ns/frame")
-				b.ReportMetric(took[1][median], "ring-ns/frame")
-				b.ReportMetric(took[1][median]/took[0][median], "ratio")
-			})
-		}
-	}
 }

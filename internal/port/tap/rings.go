@@ -8,6 +8,7 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"github.com/vrouter-go/vrouter/internal/port"
 	"github.com/vrouter-go/vrouter/internal/uring"
 )
 
@@ -15,9 +16,10 @@ const (
 	// minRingBatch is the fewest frames that a ring pays for: entering one costs
 	// more than a plain write(), each frame in it a quarter less.
 	minRingBatch = 6
-	// maxRingBatch is the most frames of one system call. Twice as many would save
-	// two per cent more; a garbage collection would wait twice as long.
-	maxRingBatch = 32
+	// maxRingBatch is the most frames of one system call. A garbage collection may
+	// have to wait for it, some 150 µs where every frame reaches a socket; but
+	// batches are long only where much is waiting anyway.
+	maxRingBatch = port.BatchSize
 	// maxRingFrame is the longest frame that goes through a ring, in bytes: a jumbo
 	// frame. What a ring saves is little beside the copying of a superpacket, and
 	// a batch of those would hold a garbage collection up for long.
