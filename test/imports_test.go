@@ -25,6 +25,7 @@ var rules = []rule{
 	{pkg: "nexthop", forbidden: []string{module}, why: "next hops do not know what a flow or a port is"},
 	{pkg: "internal/policy", forbidden: []string{module}, why: "policy is asked by the forwarder and asks nobody"},
 	{pkg: "internal/port", forbidden: []string{module}, why: "the port contract stands below its drivers"},
+	{pkg: "internal/uring", forbidden: []string{module}, why: "a ring knows descriptors and buffers, no frames"},
 	{pkg: "forwarder", forbidden: control, why: "the engine must run without the agent, the API or gRPC"},
 	{pkg: "forwarder", forbidden: []string{module + "internal/port/", "github.com/google/gopacket", "github.com/vishvananda"}, why: "the engine sees devices only through internal/port"},
 	{pkg: "internal/statefile", forbidden: []string{module + "agent", module + "forwarder", module + "flowtable", module + "nexthop"}, why: "state files are read by vrctl, replay and the agent alike, without any of them"},
