@@ -25,6 +25,7 @@ type bench struct {
 	capacity  map[string]float64             // packets/s in udp-small, by peer; the last run's
 	samples   map[string]map[string][]sample // by workload and peer
 	done, all int
+	again     int // measurements repeated because the machine was not quiet
 	began     time.Time
 }
 
@@ -130,22 +131,36 @@ func (b *bench) measure(ctx context.Context) error {
 	return nil
 }
 
-// one runs a workload against a peer. A second try is allowed: a benchmark of
-// minutes should not end because a connection did not open once.
+// one runs a workload against a peer. A measurement that others disturbed is
+// repeated once, of all measurements a quarter at most, and the quieter one counts.
 func (b *bench) one(ctx context.Context, w workload, p *peer.Peer, round int) error {
-	s, err := w.run(ctx, b, p)
-	if err != nil && ctx.Err() == nil {
-		progress("%s against %s failed, once more: %v", w.name, p.Name, err)
-		s, err = w.run(ctx, b, p)
-	}
+	s, err := b.try(ctx, w, p)
 	if err != nil {
 		return fmt.Errorf("%s against %s: %w", w.name, p.Name, err)
+	}
+	if s.disturbed() && 4*b.again < b.all {
+		b.again++
+		second, err := b.try(ctx, w, p)
+		if err == nil && second.detail["cpu/foreign"] < s.detail["cpu/foreign"] {
+			s = second
+		}
 	}
 	b.samples[w.name][p.Name] = append(b.samples[w.name][p.Name], s)
 	b.done++
 	left := time.Since(b.began) / time.Duration(b.done) * time.Duration(b.all-b.done)
 	progress("%d/%d  %-15s %-9s %s  (%v left)", round+1, b.reps, w.name, p.Name, w.text(s), left.Round(time.Second))
 	return nil
+}
+
+// try runs a workload. A second try is allowed: a benchmark of minutes should not
+// end because a connection did not open once.
+func (b *bench) try(ctx context.Context, w workload, p *peer.Peer) (sample, error) {
+	s, err := w.run(ctx, b, p)
+	if err != nil && ctx.Err() == nil {
+		progress("%s against %s failed, once more: %v", w.name, p.Name, err)
+		s, err = w.run(ctx, b, p)
+	}
+	return s, err
 }
 
 // flooded remembers what a peer can deliver.

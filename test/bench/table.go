@@ -10,8 +10,12 @@ import (
 )
 
 // foreignMost is how much of a core, in percent, others may take before a
-// measurement is marked.
-const foreignMost = 15
+// measurement counts as disturbed. Interrupts of idle cores are 20 of it where a
+// load makes them sleep and wake all the time.
+const foreignMost = 30
+
+// disturbed says whether others took much of the machine.
+func (s sample) disturbed() bool { return s.detail["cpu/foreign"] > foreignMost }
 
 // text renders a sample's values and what the cores did.
 func (w workload) text(s sample) string {
@@ -23,15 +27,19 @@ func (w workload) text(s sample) string {
 		}
 	}
 	busy := ""
-	if v := s.detail["cpu/foreign"]; v > foreignMost {
-		busy = fmt.Sprintf("  NOT QUIET: others took %.0f %%", v)
+	if s.disturbed() {
+		busy = fmt.Sprintf("  NOT QUIET: others took %.0f %%", s.detail["cpu/foreign"])
 	}
 	return fmt.Sprintf("%-24s  cores %.0f+%.0f %%%s", strings.Join(parts, " "), s.detail["cpu/core-0"], s.detail["cpu/core-1"], busy)
 }
 
 // printTable prints the figures for a reader at a terminal.
 func printTable(w io.Writer, figures []figure.Figure) {
-	const row = "%-20s %-10s %26s   %-9s %26s  %6s  %s\n"
+	width := len("figure")
+	for _, f := range figures {
+		width = max(width, len(f.Name))
+	}
+	row := fmt.Sprintf("%%-%ds %%-12s %%28s   %%-9s %%28s  %%6s  %%s\n", width)
 	fmt.Fprintf(w, "\n"+row, "figure", "unit", "ours (lowest-highest)", "peer", "peer (lowest-highest)", "ratio", "bar")
 	for _, f := range figures {
 		theirs, ratio, bar := "", "", ""

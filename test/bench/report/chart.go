@@ -10,7 +10,7 @@ import (
 // Sizes of a plot, in SVG user units.
 const (
 	plotWidth  = 640
-	labelWidth = 150
+	labelWidth = 190
 	valueWidth = 150
 	rowHeight  = 24
 	barHeight  = 14

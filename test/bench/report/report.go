@@ -87,7 +87,41 @@ func sections(figures []figure.Figure) []section {
 		}
 		list[i].add(f)
 	}
+	for i := range list {
+		list[i].join()
+	}
 	return list
+}
+
+// join puts plots of a single row together where their names differ in the last
+// part only: drop/spoof with v4 and drop/policy with v4 become drop.
+func (s *section) join() {
+	type key struct{ parent, unit string }
+	keyOf := func(g group) key { return key{g.Name[:max(0, strings.LastIndex(g.Name, "/"))], g.Unit} }
+	lone := func(g group) bool { return len(g.Rows) == 1 && strings.Contains(g.Name, "/") }
+	count := map[key]int{}
+	for _, g := range s.Groups {
+		if lone(g) {
+			count[keyOf(g)]++
+		}
+	}
+	var groups []group
+	at := map[key]int{}
+	for _, g := range s.Groups {
+		k := keyOf(g)
+		if !lone(g) || count[k] < 2 {
+			groups = append(groups, g)
+			continue
+		}
+		if _, ok := at[k]; !ok {
+			at[k] = len(groups)
+			groups = append(groups, group{Name: k.parent, Unit: k.unit})
+		}
+		r := g.Rows[0]
+		r.Label = strings.TrimPrefix(g.Name, k.parent+"/") + "/" + r.Label
+		groups[at[k]].Rows = append(groups[at[k]].Rows, r)
+	}
+	s.Groups = groups
 }
 
 // add puts a figure into its group. Figures with a peer stand beside their peers

@@ -99,6 +99,26 @@ func TestSections(t *testing.T) {
 	}
 }
 
+// Lone rows whose names differ in one part stand together.
+func TestLoneRowsJoin(t *testing.T) {
+	var list []figure.Figure
+	for _, name := range []string{"memory/drop/spoof/v4", "memory/hit/nat/10k", "memory/drop/policy/v4", "memory/floor/v4", "memory/hit/nat/1M"} {
+		list = append(list, figure.New(name, "ns/packet", []float64{1}, nil))
+	}
+	var got []string
+	for _, g := range sections(list)[0].Groups {
+		text := g.Name + ":"
+		for _, r := range g.Rows {
+			text += " " + r.Label
+		}
+		got = append(got, text)
+	}
+	want := []string{"memory/drop: spoof/v4 policy/v4", "memory/hit/nat: 10k 1M", "memory/floor: v4"}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Error(diff)
+	}
+}
+
 func TestTable(t *testing.T) {
 	const want = `* kernel: 6.18
 
