@@ -115,7 +115,16 @@ func create(s Spec) (*Device, error) {
 	return d, nil
 }
 
-const queueFlagsMade = unix.IFF_TAP | unix.IFF_NO_PI | unix.IFF_MULTI_QUEUE | unix.IFF_VNET_HDR
+// madeFlags are those of a queue of a device made here. A multi-queue device has
+// all of its 256 transmit queues in the kernel whether they are attached or not,
+// each with room for three times TxQueueLen: 25 MB and 100 ms for one that needs
+// a single queue.
+func madeFlags(multi bool) uint16 {
+	if multi {
+		return unix.IFF_TAP | unix.IFF_NO_PI | unix.IFF_VNET_HDR | unix.IFF_MULTI_QUEUE
+	}
+	return unix.IFF_TAP | unix.IFF_NO_PI | unix.IFF_VNET_HDR
+}
 
 // build makes a device in our own namespace, attaches its queues, and moves its
 // network end to the guest. In this order the descriptors belong to our namespace
@@ -134,7 +143,7 @@ func build(s Spec, guest *space) (*Device, error) {
 		return nil, err
 	}
 	d := &Device{name: s.Name, netns: s.Netns, made: true, space: guest.id, ifindex: link.Attrs().Index}
-	if err := d.open("", s.Name, queueFlagsMade, s.Queues); err != nil {
+	if err := d.open("", s.Name, madeFlags(s.Queues > 1), s.Queues); err != nil {
 		return nil, errors.Join(err, home.h.LinkDel(link))
 	}
 	if s.Netns == "" {
@@ -146,14 +155,14 @@ func build(s Spec, guest *space) (*Device, error) {
 	return d, nil
 }
 
-// makePersistent makes a multi-queue TAP through water and marks it as ours.
+// makePersistent makes a TAP through water and marks it as ours.
 // water knows no vnet header, and the queue that is attached first fixes it, so
 // water's own descriptor is closed before we attach any.
 func (sp *space) makePersistent(s Spec) (netlink.Link, error) {
 	w, err := water.New(water.Config{
 		DeviceType: water.TAP,
 		PlatformSpecificParams: water.PlatformSpecificParams{
-			Name: s.Name, Persist: true, MultiQueue: true,
+			Name: s.Name, Persist: true, MultiQueue: s.Queues > 1,
 		},
 	})
 	if err != nil {
@@ -177,14 +186,15 @@ func adopt(s Spec, guest *space, link *netlink.Tuntap) (*Device, error) {
 	if link.Queues+link.DisabledQueues > 0 {
 		return nil, ErrBusy
 	}
-	if link.Mode != unix.IFF_TAP || link.Flags&netlink.TUNTAP_MULTI_QUEUE == 0 {
+	multi := link.Flags&netlink.TUNTAP_MULTI_QUEUE != 0
+	if link.Mode != unix.IFF_TAP || s.Queues > 1 && !multi {
 		if err := guest.h.LinkDel(link); err != nil {
-			return nil, fmt.Errorf("replace an older device: %w", err)
+			return nil, fmt.Errorf("replace a device that cannot have the queues: %w", err)
 		}
 		return build(s, guest)
 	}
 	d := &Device{name: s.Name, netns: s.Netns, made: true, space: guest.id, ifindex: link.Attrs().Index}
-	if err := d.open(s.Netns, link.Attrs().Name, queueFlagsMade, s.Queues); err != nil {
+	if err := d.open(s.Netns, link.Attrs().Name, madeFlags(multi), s.Queues); err != nil {
 		return nil, err
 	}
 	return d, nil
@@ -346,8 +356,8 @@ func (d *Device) closeQueues() error {
 }
 
 // alive reports whether the device is still there behind our queues, in the
-// namespace where it was.
-func (d *Device) alive() bool {
+// namespace where it was. where tells which one has a name now.
+func (d *Device) alive(where func(netns string) (spaceID, error)) bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if len(d.fds) == 0 {
@@ -356,6 +366,6 @@ func (d *Device) alive() bool {
 	if _, err := queueFlags(d.fds[0]); err != nil {
 		return false
 	}
-	id, err := identify(d.netns)
+	id, err := where(d.netns)
 	return err == nil && id == d.space
 }

@@ -120,8 +120,9 @@ func (w *Watcher) look() []Event {
 	}
 	w.mu.Unlock()
 	var events []Event
+	where := identifyOnce()
 	for _, p := range ports {
-		state := p.now()
+		state := p.now(where)
 		if state == p.State {
 			continue
 		}
@@ -139,11 +140,11 @@ func (w *Watcher) look() []Event {
 }
 
 // now looks at one device. A watched value never changes, so no lock is needed.
-func (p *watched) now() State {
+func (p *watched) now(where func(netns string) (spaceID, error)) State {
 	present := false
 	switch {
 	case p.device != nil:
-		present = p.device.alive()
+		present = p.device.alive(where)
 	case p.made:
 		h, err := netns.Open(p.Netns)
 		if present = err == nil; present {
@@ -156,6 +157,23 @@ func (p *watched) now() State {
 		return Back
 	}
 	return Gone
+}
+
+// identifyOnce returns identify for one look: many devices may share a namespace.
+func identifyOnce() func(netns string) (spaceID, error) {
+	type answer struct {
+		id  spaceID
+		err error
+	}
+	known := map[string]answer{}
+	return func(netns string) (spaceID, error) {
+		a, ok := known[netns]
+		if !ok {
+			a.id, a.err = identify(netns)
+			known[netns] = a
+		}
+		return a.id, a.err
+	}
 }
 
 // attachable reports whether there is a TAP of that name with no other process
