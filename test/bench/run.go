@@ -54,9 +54,12 @@ func run(ctx context.Context, o options) error {
 			err = errors.Join(err, fmt.Errorf("%s: %w", part.name, perr))
 		}
 	}
+	if ctx.Err() != nil {
+		return errors.New("interrupted: nothing was written")
+	}
 	printTable(os.Stdout, figures)
 	progress("took %v", time.Since(began).Round(time.Second))
-	return errors.Join(err, ctx.Err(), o.write(figures, report.ThisMachine(began)))
+	return errors.Join(err, o.write(figures, report.ThisMachine(began)))
 }
 
 // binary returns the path of a binary that is there.

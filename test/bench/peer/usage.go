@@ -221,7 +221,36 @@ func (u *Usage) readNamespace(role string) error {
 			}
 		}
 	}
+	tracking, err := os.ReadFile(filepath.Join(dir, "stat/nf_conntrack"))
+	if err != nil {
+		return nil // a kernel without
+	}
+	for name, v := range parseTracking(string(tracking)) {
+		if slices.Contains([]string{"drop", "early_drop", "insert_failed"}, name) {
+			u.counts["drops/"+role+"/conntrack-"+name] += v
+		}
+	}
 	return nil
+}
+
+// parseTracking adds up the lines, one for each core, of hexadecimal counters
+// under a line of their names.
+func parseTracking(text string) map[string]float64 {
+	sums := map[string]float64{}
+	var names []string
+	for line := range strings.Lines(text) {
+		f := strings.Fields(line)
+		if names == nil {
+			names = f
+			continue
+		}
+		for i, v := range f {
+			if n, err := strconv.ParseUint(v, 16, 64); err == nil && i < len(names) {
+				sums[names[i]] += float64(n)
+			}
+		}
+	}
+	return sums
 }
 
 // parseDevices returns the packets that devices dropped, received and sent ones,

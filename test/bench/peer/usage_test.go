@@ -55,6 +55,13 @@ Udp: 100 9
 	}
 }
 
+func TestParseTracking(t *testing.T) {
+	got := parseTracking("entries  insert_failed drop\n00000010  0000000a 00000001\n00000010  00000001 00000000\n")
+	if diff := cmp.Diff(map[string]float64{"entries": 32, "insert_failed": 11, "drop": 1}, got); diff != "" {
+		t.Error(diff)
+	}
+}
+
 // What a world spends counts, what others spend does not; counters that did not
 // move are left out.
 func TestUsageSince(t *testing.T) {
