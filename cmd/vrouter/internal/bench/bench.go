@@ -168,7 +168,11 @@ func measure(ctx context.Context, tests []test, e effort) (list []figure.Figure,
 		}
 	}
 	for i, t := range tests {
-		list = append(list, t.figure(samples[i]))
+		f := t.figure(samples[i])
+		if f.Detail != nil {
+			f.Detail["hugePages"] = r.hugePages()
+		}
+		list = append(list, f)
 	}
 	return list, nil
 }

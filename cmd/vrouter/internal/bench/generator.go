@@ -29,7 +29,6 @@ type generator struct {
 // load sets what comes next: n packets of the flows from first on, uniformly random
 // among so many, or for flows 0 in order.
 func (g *generator) load(t traffic, n int, flows, first uint32) {
-	t.destinations = max(t.destinations, 1)
 	if g.shapes[0] == nil || g.t != t {
 		g.compose(t)
 	}

@@ -59,15 +59,14 @@ func hits() (list []test) {
 		for _, sessions := range []int{10_000, 1_000_000, 10_000_000} {
 			quick := !six || sessions == 10_000
 			w := world{six: six, sessions: sessions}
-			w.standing = w.toService()
 			at := family(six) + "/" + count(sessions)
 			list = append(list,
-				test{name: "hit/nat/" + at, unit: perPacket, bar: hitBar(sessions), quick: quick, world: w, round: passing(w.standing, forwarder.DropUnknown)},
-				test{name: "new/" + at, unit: perSession, bar: figure.AtMost("ours", newBar), quick: quick, world: w, round: opening(w.toService())},
+				test{name: "hit/nat/" + at, unit: perPacket, bar: hitBar(sessions), quick: quick, world: w, round: passing(toService, small, forwarder.DropUnknown)},
+				test{name: "new/" + at, unit: perSession, bar: figure.AtMost("ours", newBar), quick: quick, world: w, round: opening(toService)},
 			)
-			w.standing = w.toPod()
+			w.standing = toPod
 			list = append(list, test{
-				name: "hit/plain/" + at, unit: perPacket, quick: sessions == 10_000, world: w, round: passing(w.standing, forwarder.DropUnknown),
+				name: "hit/plain/" + at, unit: perPacket, quick: sessions == 10_000, world: w, round: passing(toPod, small, forwarder.DropUnknown),
 			})
 		}
 	}
@@ -90,16 +89,12 @@ func sizes() (list []test) {
 	for _, six := range []bool{false, true} {
 		for _, v := range []struct {
 			name string
-			tcp  bool
+			kind kind
 			size size
-		}{{"tcp", true, small}, {"imix", false, imix}, {"64KB", true, super}} {
-			w := world{six: six, sessions: 10_000}
-			w.standing = w.toService()
-			w.standing.tcp = v.tcp
-			t := w.standing
-			t.size = v.size
+		}{{"tcp", toServiceTCP, small}, {"imix", toService, imix}, {"64KB", toServiceTCP, super}} {
 			list = append(list, test{
-				name: "hit/nat/" + family(six) + "/10k/" + v.name, unit: perPacket, quick: !six, world: w, round: passing(t, forwarder.DropUnknown),
+				name: "hit/nat/" + family(six) + "/10k/" + v.name, unit: perPacket, quick: !six,
+				world: world{six: six, sessions: 10_000, standing: v.kind}, round: passing(v.kind, v.size, forwarder.DropUnknown),
 			})
 		}
 	}
@@ -109,16 +104,16 @@ func sizes() (list []test) {
 // drops are packets that nobody gets, beside standing sessions.
 func drops() (list []test) {
 	for _, six := range []bool{false, true} {
-		w := world{six: six, sessions: 10_000}
-		w.standing = w.toService()
-		spoofed, lost, denied := w.toService(), w.toService(), w.toPod()
-		spoofed.source, lost.destination, denied.port = spoofedSource, unrouted, deniedPort
-		add := func(name string, t traffic, reason forwarder.DropReason) {
-			list = append(list, test{name: "drop/" + name + "/" + family(six), unit: perPacket, quick: !six, world: w, round: passing(t, reason)})
+		for _, v := range []struct {
+			name   string
+			kind   kind
+			reason forwarder.DropReason
+		}{{"spoof", spoofed, forwarder.DropSourceSpoof}, {"no-route", unrouted, forwarder.DropNoRoute}, {"policy", denied, forwarder.DropNetworkPolicy}} {
+			list = append(list, test{
+				name: "drop/" + v.name + "/" + family(six), unit: perPacket, quick: !six,
+				world: world{six: six, sessions: 10_000}, round: passing(v.kind, small, v.reason),
+			})
 		}
-		add("spoof", spoofed, forwarder.DropSourceSpoof)
-		add("no-route", lost, forwarder.DropNoRoute)
-		add("policy", denied, forwarder.DropNetworkPolicy)
 	}
 	return list
 }
@@ -143,33 +138,34 @@ func count(n int) string {
 }
 
 // passing measures traffic of sessions that stand, or that is dropped.
-func passing(t traffic, want forwarder.DropReason) func(*rig, int) (sample, error) {
+func passing(k kind, z size, want forwarder.DropReason) func(*rig, int) (sample, error) {
 	return func(r *rig, n int) (sample, error) {
-		flows := uint32(max(r.sessions, 1))
+		t, flows := r.traffic(k), uint32(r.sessions)
+		t.size = z
 		raw, err := r.send(t, n, flows, 0, want)
-		return net(raw, r.floor(t, n, flows, 0)), err
+		return above(raw, r.floor(t, n, flows, 0)), err
 	}
 }
 
 // opening measures packets that each open a session. The sessions are removed
 // after the repetition, which does not count but is told.
-func opening(t traffic) func(*rig, int) (sample, error) {
-	t = t.fresh()
+func opening(k kind) func(*rig, int) (sample, error) {
 	return func(r *rig, n int) (sample, error) {
+		t := r.traffic(k).fresh()
 		n = min(n, freshSessions)
 		raw, err := r.send(t, n, 0, r.opened, forwarder.DropUnknown)
 		if err != nil {
 			return sample{}, err
 		}
-		s := net(raw, r.floor(t, n, 0, r.opened))
+		s := above(raw, r.floor(t, n, 0, r.opened))
 		r.opened += uint32(n)
 		s.detail["removal"], err = remove(r.fwd.Flows(), r.sessions)
 		return s, err
 	}
 }
 
-// net takes the floor off a measurement.
-func net(raw, floor float64) sample {
+// above takes the floor off a measurement.
+func above(raw, floor float64) sample {
 	ns := raw - floor
 	return sample{value: ns, detail: map[string]float64{"raw": raw, "floor": floor, "perSecond": 1e9 / ns}}
 }

@@ -1,6 +1,7 @@
 package bench
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 
@@ -66,7 +67,7 @@ func newRig(w world) (*rig, error) {
 		err = errors.Join(err, r.fwd.Attach(firstMember+uint16(i), device{&sink{}}))
 	}
 	if err == nil && w.sessions > 0 {
-		_, err = r.send(w.standing, w.sessions, 0, 0, forwarder.DropUnknown)
+		_, err = r.send(w.traffic(w.standing), w.sessions, 0, 0, forwarder.DropUnknown)
 	}
 	if live := r.fwd.Flows().Live(); err == nil && live != w.sessions {
 		err = fmt.Errorf("%d of %d sessions opened", live, w.sessions)
@@ -90,6 +91,13 @@ func (r *rig) close() error {
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// hugePages is about the share of the flow table that lies in huge pages. Where
+// that is little, a hit on a large table costs several times as much.
+func (r *rig) hugePages() float64 {
+	huge := kilobytes("/proc/self/smaps_rollup", "AnonHugePages")
+	return min(1, float64(huge)/float64(r.fwd.Flows().Memory()))
 }
 
 // send carries n packets through the forwarder and returns what one took, in
@@ -133,16 +141,19 @@ func (r *rig) floor(t traffic, n int, flows, first uint32) float64 {
 	return float64(cpuTime()-start) / float64(n)
 }
 
-// remove ends the sessions of a table beyond the standing ones, which came first,
-// and makes their records usable again. It returns the nanoseconds of CPU time for
+// remove ends the fresh sessions of a table and makes their records usable again.
+// The standing ones came first, so the others are behind them, but for the few
+// records that workers kept in hand. It returns the nanoseconds of CPU time for
 // each.
 func remove(flows *flowtable.Table, standing int) (float64, error) {
+	const inHand = 1024
 	reader := flows.NewReader()
 	defer reader.Close()
 	removed := 0
 	start := cpuTime()
-	flows.Range(uint32(standing), flows.Capacity(), func(ref flowtable.Ref, _ *flowtable.Session) bool {
-		if reader.Remove(ref) {
+	flows.Range(uint32(max(standing-inHand, 0)), flows.Capacity(), func(ref flowtable.Ref, s *flowtable.Session) bool {
+		source := s.Key(flowtable.Forward).Src
+		if binary.BigEndian.Uint32(source[12:]) >= freshSources && reader.Remove(ref) {
 			removed++
 		}
 		return true

@@ -14,13 +14,12 @@ import (
 // scales are new sessions, and hits where they may differ, in configurations of
 // several sizes. The other sizes are the defaults.
 func scales() (list []test) {
-	base := world{sessions: 10_000}
-	base.standing = base.toPod()
+	base := world{sessions: 10_000, standing: toPod}
 	for _, n := range []int{1, 1000, 100_000, 1_000_000} {
 		w := base
 		w.routes = n
 		list = append(list, test{
-			name: "routes/" + count(n) + "/new", unit: perSession, quick: n == 1_000_000, world: w, round: opening(w.toRoutes()),
+			name: "routes/" + count(n) + "/new", unit: perSession, quick: n == 1_000_000, world: w, round: opening(toRoutes),
 		})
 	}
 	for _, n := range []int{1, 1000, 100_000} {
@@ -37,7 +36,7 @@ func scales() (list []test) {
 		w := base
 		w.rules = n
 		list = append(list, test{
-			name: "rules/" + count(n) + "/new", unit: perSession, quick: n == 100_000, world: w, round: opening(w.toService()),
+			name: "rules/" + count(n) + "/new", unit: perSession, quick: n == 100_000, world: w, round: opening(toService),
 		})
 	}
 	return list
@@ -45,38 +44,34 @@ func scales() (list []test) {
 
 // service returns the hits and the new sessions of floating IPs in a world.
 func service(name string, w world, quick bool) []test {
-	w.standing = w.toService()
+	w.standing = toService
 	return []test{
-		{name: name + "/hit", unit: perPacket, quick: quick, world: w, round: passing(w.standing, forwarder.DropUnknown)},
-		{name: name + "/new", unit: perSession, quick: quick, world: w, round: opening(w.toService())},
+		{name: name + "/hit", unit: perPacket, quick: quick, world: w, round: passing(toService, small, forwarder.DropUnknown)},
+		{name: name + "/new", unit: perSession, quick: quick, world: w, round: opening(toService)},
 	}
 }
 
 // workers compare two workers, each with flows of its own, with one.
 func workers() []test {
 	w := world{sessions: 100_000}
-	w.standing = w.toService()
 	return []test{
 		{
 			name: "workers/hit/nat", unit: "M/s", peer: "1 worker", bar: figure.AtLeast("ratio", workersBar), quick: true,
-			world: w, round: together(w.standing, false),
+			world: w, round: together(false),
 		},
-		{name: "workers/new", unit: "M/s", peer: "1 worker", quick: true, world: w, round: together(w.toService().fresh(), true)},
+		{name: "workers/new", unit: "M/s", peer: "1 worker", quick: true, world: w, round: together(true)},
 	}
 }
 
 // budgets are figures that no machine changes.
 func budgets() []test {
 	w := world{sessions: 10_000}
-	w.standing = w.toService()
-	denied := w.toPod()
-	denied.port = deniedPort
 	none := figure.AtMost("ours", 0)
 	return []test{
 		{name: "session", unit: "bytes", bar: figure.AtMost("ours", sessionBar), quick: true, world: w, round: sessionBytes},
-		{name: "allocations/hit", unit: "1/packet", bar: none, quick: true, world: w, round: allocations(w.standing, forwarder.DropUnknown)},
-		{name: "allocations/new", unit: "1/packet", bar: none, quick: true, world: w, round: allocations(w.toService().fresh(), forwarder.DropUnknown)},
-		{name: "allocations/drop", unit: "1/packet", bar: none, quick: true, world: w, round: allocations(denied, forwarder.DropNetworkPolicy)},
+		{name: "allocations/hit", unit: "1/packet", bar: none, quick: true, world: w, round: allocations(toService, false, forwarder.DropUnknown)},
+		{name: "allocations/new", unit: "1/packet", bar: none, quick: true, world: w, round: allocations(toService, true, forwarder.DropUnknown)},
+		{name: "allocations/drop", unit: "1/packet", bar: none, quick: true, world: w, round: allocations(denied, false, forwarder.DropNetworkPolicy)},
 		{name: "floor/v4", unit: perPacket, quick: true, world: w, round: floor},
 	}
 }
@@ -88,20 +83,20 @@ func sessionBytes(r *rig, _ int) (sample, error) {
 }
 
 // allocations counts what the Go heap gave while packets passed.
-func allocations(t traffic, want forwarder.DropReason) func(*rig, int) (sample, error) {
+func allocations(k kind, fresh bool, want forwarder.DropReason) func(*rig, int) (sample, error) {
 	return func(r *rig, n int) (sample, error) {
 		n = min(n, freshSessions)
-		first, flows := uint32(0), uint32(r.sessions)
-		if fresh := t == t.fresh(); fresh {
-			first, flows = r.opened, 0
+		t, flows, first := r.traffic(k), uint32(r.sessions), uint32(0)
+		if fresh {
+			t, flows, first = t.fresh(), 0, r.opened
 			r.opened += uint32(n)
 		}
-		r.gen.load(t, 0, flows, first) // which allocates
+		r.gen.load(t, 0, flows, first) // builds the headers, which allocates
 		var before, after runtime.MemStats
 		runtime.ReadMemStats(&before)
 		_, err := r.send(t, n, flows, first, want)
 		runtime.ReadMemStats(&after)
-		if err == nil && flows == 0 {
+		if err == nil && fresh {
 			_, err = remove(r.fwd.Flows(), r.sessions)
 		}
 		return sample{value: float64(after.Mallocs-before.Mallocs) / float64(n)}, err
@@ -111,7 +106,7 @@ func allocations(t traffic, want forwarder.DropReason) func(*rig, int) (sample, 
 // floor is what the generator and the sink cost, which the other figures of the
 // path leave out.
 func floor(r *rig, n int) (sample, error) {
-	return sample{value: r.floor(r.standing, n, uint32(r.sessions), 0)}, nil
+	return sample{value: r.floor(r.traffic(r.standing), n, uint32(r.sessions), 0)}, nil
 }
 
 // stages are the steps of the path, in the worlds of other figures.
@@ -122,25 +117,22 @@ func stages() []test {
 	}
 	for _, six := range []bool{false, true} {
 		w := world{six: six, sessions: 10_000}
-		w.standing = w.toService()
 		add("parse/"+family(six), !six, w, stage(parse))
 		add("hash/"+family(six), !six, w, stage(hash))
 		add("checksum/repair/"+family(six), !six, w, stage(repair))
 	}
 	for _, sessions := range []int{10_000, 1_000_000, 10_000_000} {
 		w := world{sessions: sessions}
-		w.standing = w.toService()
-		add("lookup/hit/"+count(sessions), true, w, stage(lookup(world.toService)))
-		add("lookup/miss/"+count(sessions), true, w, stage(lookup(world.toPod)))
+		add("lookup/hit/"+count(sessions), true, w, stage(lookup(toService)))
+		add("lookup/miss/"+count(sessions), true, w, stage(lookup(toPod)))
 		add("insert-remove/"+count(sessions), true, w, insertRemove)
 	}
 	w := world{sessions: 10_000}
-	w.standing = w.toService()
 	add("checksum/1460B", true, w, stage(checksum))
 	for _, t := range scales() {
-		kind, rest, _ := strings.Cut(t.name, "/")
+		subject, rest, _ := strings.Cut(t.name, "/")
 		size, what, _ := strings.Cut(rest, "/")
-		step, ok := scaled[kind]
+		step, ok := scaled[subject]
 		if ok && what == "new" {
 			add(step.name+"/"+size, t.quick, t.world, stage(step.prepare))
 		}

@@ -31,7 +31,6 @@ const anyFlow = 1 << 30
 
 // keys returns the keys of n packets, of random ones among so many flows.
 func (r *rig) keys(t traffic, n, flows int) []flowtable.Key {
-	t.destinations = max(t.destinations, 1)
 	r.gen.flows = uint32(max(flows, 1))
 	list := make([]flowtable.Key, n)
 	for i := range list {
@@ -42,7 +41,7 @@ func (r *rig) keys(t traffic, n, flows int) []flowtable.Key {
 
 // parse is header.Parse of frames that the cache holds.
 func parse(r *rig, _ int) func(int, int) uint64 {
-	r.gen.load(r.standing, len(r.frames), uint32(r.sessions), 0)
+	r.gen.load(r.traffic(r.standing), len(r.frames), uint32(r.sessions), 0)
 	_, _ = r.gen.Read(r.frames) // never fails
 	var l header.Layout
 	return func(from, to int) (sum uint64) {
@@ -55,7 +54,7 @@ func parse(r *rig, _ int) func(int, int) uint64 {
 
 // hash is the flow table's hash of a key.
 func hash(r *rig, n int) func(int, int) uint64 {
-	keys, flows := r.keys(r.standing, n, r.sessions), r.fwd.Flows()
+	keys, flows := r.keys(r.traffic(r.standing), n, r.sessions), r.fwd.Flows()
 	return func(from, to int) (sum uint64) {
 		for i := from; i < to; i++ {
 			sum += flows.Hash(&keys[i])
@@ -65,9 +64,9 @@ func hash(r *rig, n int) func(int, int) uint64 {
 }
 
 // lookup is what a batch does to find its sessions: hash, prefetch, look up.
-func lookup(of func(w world) traffic) func(r *rig, n int) func(int, int) uint64 {
+func lookup(k kind) func(r *rig, n int) func(int, int) uint64 {
 	return func(r *rig, n int) func(int, int) uint64 {
-		keys, flows := r.keys(of(r.world), n, r.sessions), r.fwd.Flows()
+		keys, flows := r.keys(r.traffic(k), n, r.sessions), r.fwd.Flows()
 		var hashes [port.BatchSize]uint64
 		var hints [port.BatchSize]flowtable.Ref
 		return func(from, to int) (sum uint64) {
@@ -88,9 +87,7 @@ func lookup(of func(w world) traffic) func(r *rig, n int) func(int, int) uint64 
 // Their records come back after the repetition.
 func insertRemove(r *rig, n int) (sample, error) {
 	n = min(n, freshSessions)
-	t := r.toService()
-	t.source = freshSources
-	keys, flows := r.keys(t, n, anyFlow), r.fwd.Flows()
+	keys, flows := r.keys(r.traffic(toService).fresh(), n, anyFlow), r.fwd.Flows()
 	reader := flows.NewReader()
 	defer reader.Close()
 	var refs [port.BatchSize]flowtable.Ref
@@ -123,7 +120,7 @@ func insertRemove(r *rig, n int) (sample, error) {
 
 // route is the longest prefix of addresses in every one of the routes.
 func route(r *rig, n int) func(int, int) uint64 {
-	keys, fib := r.keys(r.toRoutes(), n, anyFlow), r.snap.VRFs[clientVRF].FIB
+	keys, fib := r.keys(r.traffic(toRoutes), n, anyFlow), r.snap.VRFs[clientVRF].FIB
 	return func(from, to int) (sum uint64) {
 		for i := from; i < to; i++ {
 			found, _ := fib.Lookup(&keys[i].Dst)
@@ -135,7 +132,7 @@ func route(r *rig, n int) func(int, int) uint64 {
 
 // ecmp is the hash of the tuple and the choice of a member.
 func ecmp(r *rig, n int) func(int, int) uint64 {
-	keys := r.keys(r.toService(), n, anyFlow)
+	keys := r.keys(r.traffic(toService), n, anyFlow)
 	service := r.snap.FloatingIPs[0].Mappings[portKey]
 	return func(from, to int) (sum uint64) {
 		for i := from; i < to; i++ {
@@ -149,9 +146,7 @@ func ecmp(r *rig, n int) func(int, int) uint64 {
 
 // evaluate asks both policies.
 func evaluate(r *rig, n int) func(int, int) uint64 {
-	t := r.toService()
-	t.source = freshSources
-	keys, set := r.keys(t, n, anyFlow), r.snap.Policy
+	keys, set := r.keys(r.traffic(toService).fresh(), n, anyFlow), r.snap.Policy
 	pod := address(r.six, pods)
 	return func(from, to int) (sum uint64) {
 		for i := from; i < to; i++ {
@@ -182,7 +177,7 @@ func checksum(*rig, int) func(int, int) uint64 {
 // repair is the repair of two checksums after the translation of an address and a
 // port.
 func repair(r *rig, n int) func(int, int) uint64 {
-	keys, pod := r.keys(r.toService(), n, anyFlow), address(r.six, pods)
+	keys, pod := r.keys(r.traffic(toService), n, anyFlow), address(r.six, pods)
 	return func(from, to int) (sum uint64) {
 		for i := from; i < to; i++ {
 			k := &keys[i]

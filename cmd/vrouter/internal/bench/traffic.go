@@ -19,9 +19,47 @@ const (
 	super             // one 64 KB TCP superpacket of 45 segments, as a TAP hands it over
 )
 
+// kind is where packets go to and what becomes of them.
+type kind uint8
+
+const (
+	toService    kind = iota // to the floating IPs, UDP
+	toServiceTCP             // the same, TCP
+	toPod                    // to a member's own address, without translation
+	toRoutes                 // to every one of the routes
+	spoofed                  // from an address that the client does not have
+	unrouted                 // to where no route leads
+	denied                   // to a pod's port that no policy opens
+)
+
+// traffic returns packets of a kind in a world.
+func (w world) traffic(k kind) traffic {
+	t := traffic{six: w.six, source: sources, destination: services, destinations: uint32(w.floating), port: servicePort}
+	switch k {
+	case toServiceTCP:
+		t.tcp = true
+	case toPod:
+		t.destination, t.destinations, t.port = pods, 1, podPort
+	case toRoutes:
+		t.destination, t.destinations, t.shift, t.port = routes, uint32(w.routes), routeShift, podPort
+	case spoofed:
+		t.source = foreign
+	case unrouted:
+		t.destination, t.destinations = nowhere, 1
+	case denied:
+		t.destination, t.destinations, t.port = pods, 1, deniedPort
+	}
+	return t
+}
+
+// fresh is the same traffic from addresses that standing sessions do not have.
+func (t traffic) fresh() traffic {
+	t.source = freshSources
+	return t
+}
+
 // traffic describes packets of many flows. Flow i comes from the i'th source
-// address and port and goes to a destination that i selects. The zero destinations
-// count as one. It is comparable.
+// address and port and goes to a destination that i selects. It is comparable.
 type traffic struct {
 	six         bool
 	tcp         bool // acknowledgements, instead of UDP
@@ -84,7 +122,7 @@ type shape struct {
 
 // Payload bytes behind the headers; frames are as long as they would be without FCS.
 const (
-	superSegment = 1448
+	superSegment = 1428 // IPv6 has room for 1440
 	superPayload = 45 * superSegment
 )
 
@@ -161,10 +199,4 @@ func (t *traffic) etherType() uint16 {
 		return header.EtherTypeIPv6
 	}
 	return header.EtherTypeIPv4
-}
-
-// fresh is the same traffic from addresses that standing sessions do not have.
-func (t traffic) fresh() traffic {
-	t.source = freshSources
-	return t
 }

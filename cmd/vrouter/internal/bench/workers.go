@@ -97,7 +97,7 @@ func newTeam(w world, workers int) (*team, error) {
 		err = errors.Join(err, fwd.Attach(firstMember+uint16(i), device{&sink{}}))
 	}
 	if err == nil {
-		_, err = t.send(w.standing, w.sessions, 0, func(i int) uint32 { return uint32(i * w.sessions) })
+		_, err = t.send(w.traffic(w.standing), w.sessions, 0, func(i int) uint32 { return uint32(i * w.sessions) })
 	}
 	if live := fwd.Flows().Live(); err == nil && live != workers*w.sessions {
 		err = fmt.Errorf("%d of %d sessions opened", live, workers*w.sessions)
@@ -160,8 +160,9 @@ func (r *rig) team(workers int) (*team, error) {
 	return r.teams[workers], nil
 }
 
-// together compares maxTeam workers with one. Each carries n packets.
-func together(tr traffic, fresh bool) func(*rig, int) (sample, error) {
+// together compares maxTeam workers with one, each with n packets of standing
+// sessions or with n that open one.
+func together(fresh bool) func(*rig, int) (sample, error) {
 	return func(r *rig, n int) (s sample, err error) {
 		rates := [maxTeam + 1]float64{}
 		for _, workers := range [...]int{1, maxTeam} {
@@ -169,10 +170,10 @@ func together(tr traffic, fresh bool) func(*rig, int) (sample, error) {
 			if err != nil {
 				return s, err
 			}
-			if !fresh {
-				rates[workers], err = t.send(tr, 4*n, uint32(r.sessions), func(i int) uint32 { return uint32(i * r.sessions) })
-			} else if rates[workers], err = t.send(tr, n/2, 0, func(i int) uint32 { return uint32(i)*laneFirst + r.opened }); err == nil {
-				_, err = remove(t.fwd.Flows(), workers*r.sessions)
+			if fresh {
+				rates[workers], err = t.open(r.world, min(n, freshSessions), r.opened)
+			} else {
+				rates[workers], err = t.send(r.traffic(r.standing), 4*n, uint32(r.sessions), func(i int) uint32 { return uint32(i * r.sessions) })
 			}
 			if err != nil {
 				return s, err
@@ -181,4 +182,13 @@ func together(tr traffic, fresh bool) func(*rig, int) (sample, error) {
 		r.opened += uint32(n)
 		return sample{value: rates[maxTeam] / 1e6, peer: rates[1] / 1e6}, nil
 	}
+}
+
+// open has every worker open n sessions, and removes them.
+func (t *team) open(w world, n int, first uint32) (float64, error) {
+	rate, err := t.send(w.traffic(toService).fresh(), n, 0, func(i int) uint32 { return uint32(i)*laneFirst + first })
+	if err == nil {
+		_, err = remove(t.fwd.Flows(), len(t.lanes)*w.sessions)
+	}
+	return rate, err
 }

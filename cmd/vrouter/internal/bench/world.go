@@ -17,11 +17,11 @@ import (
 type world struct {
 	six      bool
 	sessions int
-	standing traffic // what the sessions are
-	floating int     // floating IPs, default 1
-	members  int     // of each floating IP, each behind a port of its own, default 10
-	rules    int     // of the network policy, default 10
-	routes   int     // besides those of the members and floating IPs
+	standing kind // what the sessions are
+	floating int  // floating IPs, default 1
+	members  int  // of each floating IP, each behind a port of its own, default 10
+	rules    int  // of the network policy, default 10
+	routes   int  // besides those of the members and floating IPs
 }
 
 // The client's network and the pods'. VRF 0, ip-fabric, is empty.
@@ -43,14 +43,14 @@ var clientMAC = [6]byte{2, 0, 0, 0, 0, 1}
 
 // Addresses by their low 32 bits: as IPv4, and behind fd00:: as IPv6.
 const (
-	sources       = 0x0a000000 // 10.0.0.0/8: what the client may send from
-	freshSources  = 0x0a800000 // 10.128.0.0: of sessions that a figure opens
-	spoofedSource = 0xac100000 // 172.16.0.0: not the client's
-	services      = 0x60000000 // 96.0.0.0: floating IPs, one after another
-	pods          = 0x64000001 // 100.0.0.1: members, one after another
-	routed        = 0x10000000 // 16.0.0.0: routes, 256 addresses apart
-	routedShift   = 8
-	unrouted      = 0xc6336401 // 198.51.100.1
+	sources      = 0x0a000000 // 10.0.0.0/8: what the client may send from
+	freshSources = 0x0a800000 // 10.128.0.0: of sessions that a figure opens
+	foreign      = 0xac100000 // 172.16.0.0: not the client's
+	services     = 0x60000000 // 96.0.0.0: floating IPs, one after another
+	pods         = 0x64000001 // 100.0.0.1: members, one after another
+	routes       = 0x10000000 // 16.0.0.0: routes, 256 addresses apart
+	routeShift   = 8
+	nowhere      = 0xc6336401 // 198.51.100.1
 
 	servicePort, podPort, deniedPort uint16 = 80, 8080, 9
 )
@@ -81,21 +81,6 @@ func (w world) defaults() world {
 		}
 	}
 	return w
-}
-
-// toService is traffic from the client to the floating IPs.
-func (w world) toService() traffic {
-	return traffic{six: w.six, source: sources, destination: services, destinations: uint32(max(w.floating, 1)), port: servicePort}
-}
-
-// toPod is traffic from the client to a pod, without translation.
-func (w world) toPod() traffic {
-	return traffic{six: w.six, source: sources, destination: pods, port: podPort}
-}
-
-// toRoutes is traffic from the client to every one of the routes.
-func (w world) toRoutes() traffic {
-	return traffic{six: w.six, source: sources, destination: routed, destinations: uint32(w.routes), shift: routedShift, port: podPort}
 }
 
 // snapshot compiles the world.
@@ -186,7 +171,7 @@ func (w world) eachRoute(yield func(netip.Prefix, nexthop.Route) bool) {
 		}
 	}
 	for i := range w.routes {
-		if !yield(prefix(w.six, routed+uint32(i)<<routedShift, i%9), nexthop.Route{NextHop: memberHop(i % w.members), Network: podsNet}) {
+		if !yield(prefix(w.six, routes+uint32(i)<<routeShift, i%9), nexthop.Route{NextHop: memberHop(i % w.members), Network: podsNet}) {
 			return
 		}
 	}
