@@ -1,6 +1,7 @@
 package persist
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -10,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 
+	"golang.org/x/sys/unix"
 	"google.golang.org/protobuf/proto"
 
 	pb "github.com/vrouter-go/vrouter/proto/vrouter/v1"
@@ -29,6 +31,7 @@ type Transaction struct {
 // A record is: length (4 bytes, little-endian), CRC-32C of the payload, payload.
 // The payload is two messages of the API, each behind its length: the controller's
 // hello and the transaction, whose expected_generation holds the generation.
+// Behind the last record are zeros, room for the next ones.
 const recordHeader = 8
 
 // maxRecord bounds what a damaged length can make us read.
@@ -51,14 +54,36 @@ func (s *Store) Append(t Transaction) (full bool, err error) {
 	binary.LittleEndian.PutUint32(record, uint32(len(payload)))
 	binary.LittleEndian.PutUint32(record[4:], crc32.Checksum(payload, castagnoli))
 	record = append(record, payload...)
+	if err := s.makeRoom(int64(len(record))); err != nil {
+		return false, err
+	}
 	if _, err := s.journal.WriteAt(record, s.size); err != nil {
+		s.room = s.size
 		return false, errors.Join(err, s.journal.Truncate(s.size))
 	}
-	if err := s.journal.Sync(); err != nil {
+	if err := unix.Fdatasync(int(s.journal.Fd())); err != nil {
 		return false, err
 	}
 	s.size += int64(len(record))
 	return s.size > max(compactAt, s.stateSize), nil
+}
+
+// roomStep is by how much the journal grows at a time, in bytes.
+const roomStep = 256 << 10
+
+// makeRoom puts zeros on disk where the next n bytes go. To overwrite them later
+// needs no change of the file system's own records, for which a write that makes
+// the file longer would have to wait, and which others may keep it waiting for.
+func (s *Store) makeRoom(n int64) error {
+	if s.size+n <= s.room {
+		return nil
+	}
+	room := s.size + n + roomStep
+	if _, err := s.journal.WriteAt(make([]byte, room-s.room), s.room); err != nil {
+		return errors.Join(err, s.journal.Truncate(s.room))
+	}
+	s.room = room
+	return s.journal.Sync()
 }
 
 func encode(t Transaction) ([]byte, error) {
@@ -103,7 +128,7 @@ func (s *Store) replay(saved *Saved, isOld bool) error {
 			return err
 		}
 	}
-	good, size, err := s.carryOut(journalFile, saved, byKey)
+	good, room, err := s.carryOut(journalFile, saved, byKey)
 	if err != nil {
 		return err
 	}
@@ -111,10 +136,9 @@ func (s *Store) replay(saved *Saved, isOld bool) error {
 	if err != nil {
 		return err
 	}
-	if s.size = int64(good); good < size {
-		if err := s.journal.Truncate(s.size); err != nil {
-			return err
-		}
+	s.size, s.room = int64(good), int64(room)
+	if err := s.journal.Truncate(s.room); err != nil {
+		return err
 	}
 	saved.Resources = saved.Resources[:0:0]
 	for _, r := range byKey {
@@ -124,14 +148,18 @@ func (s *Store) replay(saved *Saved, isOld bool) error {
 }
 
 // carryOut carries out the transactions of one journal and returns how much of it
-// is good. What follows a damaged record cannot be trusted and is cut off.
-func (s *Store) carryOut(name string, saved *Saved, byKey map[key]*pb.Resource) (good, size int, err error) {
+// is good, and where the room behind that ends. What follows a damaged record
+// cannot be trusted and is cut off.
+func (s *Store) carryOut(name string, saved *Saved, byKey map[key]*pb.Resource) (good, room int, err error) {
 	path := filepath.Join(s.dir, name)
 	b, err := os.ReadFile(path)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return 0, 0, err
 	}
 	for good < len(b) {
+		if len(bytes.TrimLeft(b[good:], "\x00")) == 0 {
+			return good, len(b), nil
+		}
 		n, t, err := readRecord(b[good:])
 		if err == nil && t.Generation > saved.Generation+1 {
 			err = fmt.Errorf("generation %d follows %d", t.Generation, saved.Generation)
@@ -145,7 +173,7 @@ func (s *Store) carryOut(name string, saved *Saved, byKey map[key]*pb.Resource) 
 			apply(saved, byKey, t)
 		}
 	}
-	return good, len(b), nil
+	return good, good, nil
 }
 
 func readRecord(b []byte) (n int, t Transaction, err error) {
@@ -219,6 +247,6 @@ func (s *Store) resetJournal(keep bool) error {
 	if err != nil {
 		return err
 	}
-	s.journal, s.size = f, 0
+	s.journal, s.size, s.room = f, 0, 0
 	return errors.Join(f.Sync(), syncDir(s.dir))
 }

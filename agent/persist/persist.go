@@ -68,7 +68,8 @@ type Status struct {
 type Store struct {
 	dir       string
 	journal   *os.File
-	size      int64 // bytes of the journal
+	size      int64 // bytes of the journal's records
+	room      int64 // bytes of the journal, zeros behind the records included
 	stateSize int64 // bytes of the state file
 	damaged   bool  // the state file is; the copy before it is the one to keep
 	status    Status

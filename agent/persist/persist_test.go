@@ -1,6 +1,7 @@
 package persist
 
 import (
+	"bytes"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -71,6 +72,11 @@ func TestTornJournal(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	if len(journal) < roomStep {
+		t.Errorf("the journal has %d bytes, no room for the next record", len(journal))
+	}
+	journal = bytes.TrimRight(journal, "\x00")
+	room := make([]byte, 100)
 	state, err := os.ReadFile(filepath.Join(source, stateFile))
 	if err != nil {
 		t.Fatal(err)
@@ -105,6 +111,7 @@ func TestTornJournal(t *testing.T) {
 	}
 	for n := range len(journal) {
 		check(fmt.Sprintf("cut to %d bytes", n), journal[:n])
+		check(fmt.Sprintf("cut to %d bytes with room behind", n), append(slices.Clone(journal[:n]), room...))
 		flipped := slices.Clone(journal)
 		flipped[n] ^= 0x41
 		check(fmt.Sprintf("byte %d flipped", n), flipped)
