@@ -69,8 +69,8 @@ func Run(ctx context.Context, o Options) error {
 	pin(0)
 	t := newTable(o)
 	var figures []figure.Figure
+	tests, left := affordable(tests, o.Progress)
 	worlds := slices.Collect(byWorld(tests))
-	left := 0
 	for i, group := range worlds {
 		w := group[0].world
 		fmt.Fprintf(o.Progress, "%3.0f s  %d/%d  %s\n", time.Since(t.began).Seconds(), i+1, len(worlds), w)
@@ -110,9 +110,23 @@ func choose(all []test, o Options) ([]test, error) {
 		}
 	}
 	if i := slices.Index(used, false); i >= 0 {
-		return nil, fmt.Errorf("%s: %w", o.Names[i], ErrBadName)
+		return nil, fmt.Errorf("invalid argument %q: %w", o.Names[i], ErrBadName)
 	}
 	return list, nil
+}
+
+// affordable leaves out the tests for which there are not enough processors, says
+// so, and returns how many they are.
+func affordable(tests []test, progress io.Writer) (list []test, left int) {
+	for _, t := range tests {
+		if t.processors > runtime.NumCPU() {
+			fmt.Fprintf(progress, "SKIPPED %s%s: it needs %d processors, and there are %d\n", suite, t.name, t.processors, runtime.NumCPU())
+			left++
+			continue
+		}
+		list = append(list, t)
+	}
+	return list, left
 }
 
 // matches reports whether a prefix or pattern selects the test.
@@ -225,6 +239,7 @@ func newTable(o Options) *table {
 	if o.JSON {
 		t.out = io.Discard
 	}
+	fmt.Fprintf(t.out, "%s, %d processors, %s %s\n\n", processor(), runtime.NumCPU(), runtime.GOARCH, runtime.Version())
 	fmt.Fprintf(t.out, "%-36s %10s %-12s %-21s %10s  %s\n", "figure", "median", "unit", "lowest-highest", "1/s, ratio", "bar")
 	return t
 }
@@ -265,7 +280,7 @@ func (t *table) end(all []figure.Figure, left int) {
 	}
 	fmt.Fprintf(t.out, "\n%d figures in %.0f s, %d of %d bars met.\n", len(all), time.Since(t.began).Seconds(), met, bars)
 	if left > 0 {
-		fmt.Fprintf(t.out, "%d figures SKIPPED for want of memory.\n", left)
+		fmt.Fprintf(t.out, "%d figures SKIPPED; the reasons are above.\n", left)
 	}
 }
 

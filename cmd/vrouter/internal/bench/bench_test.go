@@ -127,7 +127,7 @@ func TestNames(t *testing.T) {
 			t.Errorf("%v, quick %v: %s, %v; want %s", c.names, c.quick, got, err, c.want)
 		}
 	}
-	if _, err := choose(all, Options{Names: []string{"new", "hits"}}); !errors.Is(err, ErrBadName) || !strings.HasPrefix(err.Error(), "hits: ") {
+	if _, err := choose(all, Options{Names: []string{"new", "hits"}}); !errors.Is(err, ErrBadName) || !strings.HasPrefix(err.Error(), `invalid argument "hits": `) {
 		t.Errorf("%v; want that hits is no figure", err)
 	}
 }

@@ -1,6 +1,7 @@
 package bench
 
 import (
+	"cmp"
 	"fmt"
 	"os"
 	"strings"
@@ -39,17 +40,28 @@ func pin(i int) (undo func()) {
 
 // kilobytes returns a field of a file like /proc/meminfo in bytes, 0 if it is not
 // there.
-func kilobytes(file, field string) (n int) {
-	text, err := os.ReadFile(file)
-	if err != nil {
+func kilobytes(file, name string) (n int) {
+	if _, err := fmt.Sscan(field(file, name), &n); err != nil {
 		return 0
 	}
+	return n << 10
+}
+
+// processor names the processor's model.
+func processor() string {
+	return cmp.Or(field("/proc/cpuinfo", "model name"), "processor of unknown model")
+}
+
+// field returns a field of a file that has one in each line, "" if it has not.
+func field(file, name string) string {
+	text, err := os.ReadFile(file)
+	if err != nil {
+		return ""
+	}
 	for line := range strings.Lines(string(text)) {
-		if rest, ok := strings.CutPrefix(line, field+":"); ok {
-			if _, err := fmt.Sscan(rest, &n); err == nil {
-				return n << 10
-			}
+		if key, value, ok := strings.Cut(line, ":"); ok && strings.TrimSpace(key) == name {
+			return strings.TrimSpace(value)
 		}
 	}
-	return 0
+	return ""
 }

@@ -17,6 +17,8 @@ type test struct {
 	quick bool // part of the quick mode
 	world world
 	round func(r *rig, n int) (sample, error) // one repetition, of about n operations
+
+	processors int // that it needs, if more than one
 }
 
 // sample is what one repetition found: the figure's value, that of its peer where

@@ -57,9 +57,9 @@ func workers() []test {
 	return []test{
 		{
 			name: "workers/hit/nat", unit: "M/s", peer: "1 worker", bar: figure.AtLeast("ratio", workersBar), quick: true,
-			world: w, round: together(false),
+			world: w, round: together(false), processors: maxTeam,
 		},
-		{name: "workers/new", unit: "M/s", peer: "1 worker", quick: true, world: w, round: together(true)},
+		{name: "workers/new", unit: "M/s", peer: "1 worker", quick: true, world: w, round: together(true), processors: maxTeam},
 	}
 }
 
