@@ -37,7 +37,7 @@ func TestSideBySide(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("SKIP-PRIVILEGED: network namespaces and TAP devices need root")
 	}
-	for _, tool := range []string{"ip", "nft", "iperf3", "wrk", "nginx"} {
+	for _, tool := range []string{"ip", "nft", "iperf3", "wrk", "nginx", "ovs-vswitchd"} {
 		if _, err := exec.LookPath(tool); err != nil {
 			t.Skipf("SKIP-TOOL: %s is not installed (test/deps-bench.sh)", tool)
 		}
@@ -48,33 +48,46 @@ func TestSideBySide(t *testing.T) {
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("go build: %v\n%s", err, out)
 	}
-	o, err := parseOptions([]string{"--only", "tcp-bulk-1,udp-small,tcp-connections,rr-loaded", "--peers", "kernel,tap-loop", "--reps", "1", "--seconds", "0.2"})
-	if err != nil {
-		t.Fatal(err)
-	}
-	o.vrouter = filepath.Join(binaries, "vrouter")
-	figures, err := endToEnd(context.Background(), o)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, name := range []string{"tcp-bulk-1", "udp-small", "tcp-connections", "rr-loaded/p50", "rr-loaded/p99", "rr-loaded/p99.9"} {
-		for _, p := range o.peers {
-			i := slices.IndexFunc(figures, func(f figure.Figure) bool { return f.Name == "e2e/"+name && f.Peer == p })
-			if i < 0 {
-				t.Errorf("%s beside %s: no figure", name, p)
-				continue
-			}
-			f := figures[i]
-			if f.Ours <= 0 || f.PeerValue <= 0 || f.Runs != 1 || f.Detail["ours: cpu/forwarder"] <= 0 || f.Detail[p+": cpu/servers"] <= 0 {
-				t.Errorf("%s beside %s: %+v", name, p, f)
+	for _, c := range []struct{ workloads, peers, figures string }{
+		{"tcp-bulk-1,udp-small,tcp-connections,rr-loaded", "kernel", "tcp-bulk-1,udp-small,tcp-connections,rr-loaded/p50,rr-loaded/p99,rr-loaded/p99.9"},
+		{"udp-steady", "ovs,tap-loop", "udp-steady/cpu"},
+	} {
+		o, err := parseOptions([]string{
+			"--only", c.workloads, "--peers", c.peers, "--reps", "1", "--seconds", "0.2",
+			"--vrouter", filepath.Join(binaries, "vrouter"),
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		figures, err := endToEnd(context.Background(), o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for name := range strings.SplitSeq(c.figures, ",") {
+			for _, p := range o.peers {
+				checkFigure(t, figures, "e2e/"+name, p)
 			}
 		}
+		if left, err := netns.List(fmt.Sprintf("%s%d-", peer.Prefix, os.Getpid())); err != nil || len(left) > 0 {
+			t.Errorf("left behind: %v, %v", left, err)
+		}
+		if _, err := os.Stat(runDir()); err == nil {
+			t.Errorf("left behind: %s", runDir())
+		}
 	}
-	if left, err := netns.List(fmt.Sprintf("%s%d-", peer.Prefix, os.Getpid())); err != nil || len(left) > 0 {
-		t.Errorf("left behind: %v, %v", left, err)
+}
+
+// checkFigure checks that there are values on both sides.
+func checkFigure(t *testing.T, figures []figure.Figure, name, p string) {
+	t.Helper()
+	i := slices.IndexFunc(figures, func(f figure.Figure) bool { return f.Name == name && f.Peer == p })
+	if i < 0 {
+		t.Errorf("%s beside %s: no figure", name, p)
+		return
 	}
-	if _, err := os.Stat(runDir()); err == nil {
-		t.Errorf("left behind: %s", runDir())
+	f := figures[i]
+	if f.Ours <= 0 || f.PeerValue <= 0 || f.Runs != 1 || f.Detail["ours: cpu/forwarder"] <= 0 || f.Detail[p+": cpu/servers"] <= 0 {
+		t.Errorf("%s beside %s: %+v", name, p, f)
 	}
 }
 
