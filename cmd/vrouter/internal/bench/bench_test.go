@@ -11,6 +11,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"go.uber.org/goleak"
 
+	"github.com/vrouter-go/vrouter/flowtable"
 	"github.com/vrouter-go/vrouter/forwarder"
 	"github.com/vrouter-go/vrouter/internal/figure"
 )
@@ -187,5 +188,20 @@ func TestInterrupted(t *testing.T) {
 	}
 	if _, err := measure(ctx, tests, quickEffort); !errors.Is(err, context.Canceled) {
 		t.Errorf("%v; want that it was interrupted", err)
+	}
+}
+
+// What the machine cannot hold is left out before it is tried.
+func TestTooLarge(t *testing.T) {
+	if free, ok := (world{sessions: flowtable.MaxSessions}).fits(); ok || free == 0 {
+		t.Errorf("two billion sessions fit in %d MB", free>>20)
+	}
+	if _, ok := (world{sessions: 1}).fits(); !ok {
+		t.Error("one session does not fit")
+	}
+	tests := []test{{name: "a"}, {name: "b", processors: 1 << 20}}
+	var said strings.Builder
+	if list, left := affordable(tests, &said); len(list) != 1 || left != 1 || !strings.HasPrefix(said.String(), "SKIPPED memory/b: ") {
+		t.Errorf("%d tests, %d left out: %s", len(list), left, said.String())
 	}
 }

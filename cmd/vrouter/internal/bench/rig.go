@@ -44,6 +44,15 @@ func (w world) memory() int {
 	return flowtable.MemorySize(w.tableSize()) + frames + w.routes*route + w.floating*(floatingIP+w.members*member)
 }
 
+// reserve is the memory in bytes that a measurement leaves to others.
+const reserve = 256 << 20
+
+// fits reports whether there is memory for a rig, and how much there is.
+func (w world) fits() (free int, ok bool) {
+	free = kilobytes("/proc/meminfo", "MemAvailable")
+	return free, free == 0 || w.memory()+reserve <= free
+}
+
 // newRig builds a world, its defaults filled in, and opens its standing sessions.
 func newRig(w world) (*rig, error) {
 	r := &rig{world: w, gen: &generator{random: 1}}
