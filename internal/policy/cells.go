@@ -50,7 +50,7 @@ type span struct{ first, count uint32 }
 // cells finds the first rule for a cell and a destination port: one hash lookup
 // and a binary search in disjoint intervals. Neither part holds pointers.
 type cells struct {
-	index    map[cell]span
+	index    index
 	steps    []step
 	srcBits  uint32 // bit n: some cell has srcBits n
 	anyProto bool   // some cell has proto 0
@@ -70,7 +70,7 @@ func buildCells(claims []claim) cells {
 			distinct++
 		}
 	}
-	c := cells{index: make(map[cell]span, distinct)}
+	c := cells{index: newIndex(distinct)}
 	for len(claims) > 0 {
 		k, n := claims[0].cell, 1
 		for n < len(claims) && claims[n].cell == k {
@@ -78,7 +78,7 @@ func buildCells(claims []claim) cells {
 		}
 		first := len(c.steps)
 		c.steps = appendSteps(c.steps, claims[:n])
-		c.index[k] = span{uint32(first), uint32(len(c.steps) - first)}
+		c.index.put(k, span{uint32(first), uint32(len(c.steps) - first)})
 		c.srcBits |= 1 << k.srcBits
 		c.anyProto = c.anyProto || k.proto == 0
 		claims = claims[n:]
@@ -163,7 +163,7 @@ func (c *cells) first(k cell, q *Query, best uint32) uint32 {
 
 // at returns the order that has this port of a cell, or noRule.
 func (c *cells) at(k cell, port uint16) uint32 {
-	s, ok := c.index[k]
+	s, ok := c.index.get(k)
 	if !ok {
 		return noRule
 	}
