@@ -69,7 +69,7 @@ func Run(ctx context.Context, o Options) error {
 	worlds := slices.Collect(byWorld(tests))
 	for i, group := range worlds {
 		w := group[0].world
-		fmt.Fprintf(o.Progress, "%3.0f s  %d/%d  %s\n", time.Since(t.began).Seconds(), i+1, len(worlds), w)
+		fmt.Fprintf(o.Progress, "%3.0f s  %d/%d  %s\n", t.seconds(), i+1, len(worlds), w)
 		if free, ok := w.fits(); !ok {
 			fmt.Fprintf(o.Progress, "SKIPPED %d figures, %s%s first: they need %d MB of memory, and %d MB are available\n",
 				len(group), suite, group[0].name, (w.memory()+reserve)>>20, free>>20)

@@ -40,6 +40,9 @@ func newTable(o Options) *table {
 	return t
 }
 
+// seconds is how long the run has taken.
+func (t *table) seconds() float64 { return time.Since(t.began).Seconds() }
+
 // rows prints some figures.
 func (t *table) rows(list []figure.Figure) {
 	for _, f := range list {
@@ -74,7 +77,7 @@ func (t *table) end(all []figure.Figure, left int) {
 			}
 		}
 	}
-	fmt.Fprintf(t.out, "\n%d figures in %.0f s, %d of %d bars met.\n", len(all), time.Since(t.began).Seconds(), met, bars)
+	fmt.Fprintf(t.out, "\n%d figures in %.0f s, %d of %d bars met.\n", len(all), t.seconds(), met, bars)
 	if left > 0 {
 		fmt.Fprintf(t.out, "%d figures SKIPPED; the reasons are above.\n", left)
 	}
