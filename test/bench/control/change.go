@@ -11,11 +11,13 @@ import (
 	"time"
 
 	"github.com/vrouter-go/vrouter/internal/figure"
+	pb "github.com/vrouter-go/vrouter/proto/vrouter/v1"
 )
 
 // measureChange replaces the one member of a service while a client sends to it,
 // each packet from another port, and times from the call to the first packet at
-// the new member.
+// the new member. Beside it stands the same call as a dry run, which changes
+// nothing: what the machine and the API take at that moment.
 func measureChange(ctx context.Context, b *bench) error {
 	w, err := b.world(ctx)
 	if err != nil {
@@ -32,7 +34,7 @@ func measureChange(ctx context.Context, b *bench) error {
 		return err
 	}
 	x := w.begin(source{rate: b.rate / 4, ports: 50_000, to: serviceAddress(targetService), nice: -10})
-	first, answered, err := b.alternate(ctx, w)
+	first, answered, dry, err := b.alternate(ctx, w)
 	if err = errors.Join(err, x.end()); err != nil {
 		return err
 	}
@@ -40,21 +42,24 @@ func measureChange(ctx context.Context, b *bench) error {
 	if err != nil {
 		return err
 	}
-	slices.Sort(first)
-	slices.Sort(answered)
+	for _, list := range [][]float64{first, answered, dry} {
+		slices.Sort(list)
+	}
 	detail["p50"], detail["services"], detail["sent"] = quantile(first, 0.5), float64(w.services), float64(x.sent.Load())
 	detail["there"], detail["back"] = float64(x.there.Load()), float64(x.back.Load())
 	detail["answered-p50"], detail["answered-p99"] = quantile(answered, 0.5), quantile(answered, 0.99)
-	f := figure.New("control/change/first-packet-p99", "ms", []float64{quantile(first, 0.99)}, figure.AtMost("ours", 5))
-	f.Spread, f.Runs = [2]float64{first[0], first[len(first)-1]}, len(first)
+	f := figure.Against("control/change/first-packet-p99", "ms", []float64{quantile(first, 0.99)}, "dry run", []float64{quantile(dry, 0.99)},
+		figure.AtMost("ours", 5))
+	f.Spread, f.PeerSpread = [2]float64{first[0], first[len(first)-1]}, [2]float64{dry[0], dry[len(dry)-1]}
+	f.Runs = len(first)
 	b.add(f, detail)
-	b.add(figure.New("control/change/first-packet", "ms", first, nil), nil)
+	b.add(figure.Against("control/change/first-packet", "ms", first, "dry run", dry, nil), nil)
 	return nil
 }
 
 // alternate changes the member to and fro and returns, in milliseconds, when the
-// first packet came and when the call was answered.
-func (b *bench) alternate(ctx context.Context, w *world) (first, answered []float64, err error) {
+// first packet came, when the call was answered, and how long a dry run took.
+func (b *bench) alternate(ctx context.Context, w *world) (first, answered, dry []float64, err error) {
 	members := []struct {
 		name string
 		*listener
@@ -62,19 +67,25 @@ func (b *bench) alternate(ctx context.Context, w *world) (first, answered []floa
 	for i := range b.changes {
 		to := members[(i+1)%2]
 		time.Sleep(time.Duration(b.changeGap) * time.Millisecond) // the former change is over
+		change := service(targetService, to.name)
+		start := time.Now()
+		if _, err := w.api.Apply(ctx, &pb.ApplyRequest{Upserts: []*pb.Resource{change}, DryRun: true}); err != nil {
+			return nil, nil, nil, err
+		}
+		dry = append(dry, milliseconds(time.Since(start)))
 		began := to.arm()
-		if err := w.apply(ctx, service(targetService, to.name)); err != nil {
-			return nil, nil, err
+		if err := w.apply(ctx, change); err != nil {
+			return nil, nil, nil, err
 		}
 		answered = append(answered, float64(time.Now().UnixNano()-began)/1e6)
 		select {
 		case at := <-to.alarm:
 			first = append(first, float64(at-began)/1e6)
 		case <-time.After(patience):
-			return nil, nil, fmt.Errorf("no packet came to member %s after change %d", to.name, i)
+			return nil, nil, nil, fmt.Errorf("no packet came to member %s after change %d", to.name, i)
 		}
 	}
-	return first, answered, nil
+	return first, answered, dry, nil
 }
 
 // measureRestart ends the daemon under a stream and times from the new process's

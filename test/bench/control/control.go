@@ -50,11 +50,11 @@ type size struct {
 var (
 	full = size{
 		applies: 7, applied: 1000, services: 10_000, routes: 100_000, commits: 200, changes: 300, changeGap: 15,
-		restarts: 5, rounds: 3, phase: 5 * time.Second, sessions: 500_000, ports: 1000, idle: 15 * time.Second, rate: 20_000,
+		restarts: 5, rounds: 3, phase: 3 * time.Second, sessions: 500_000, ports: 1000, idle: 15 * time.Second, rate: 20_000,
 	}
 	quick = size{
 		applies: 3, applied: 1000, services: 10_000, routes: 100_000, commits: 30, changes: 40, changeGap: 10,
-		restarts: 1, rounds: 1, phase: 1500 * time.Millisecond, sessions: 100_000, ports: 300, idle: 3 * time.Second, rate: 20_000,
+		restarts: 1, rounds: 1, phase: time.Second, sessions: 50_000, ports: 300, idle: 3 * time.Second, rate: 20_000,
 	}
 )
 

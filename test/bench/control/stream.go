@@ -130,7 +130,8 @@ func (x *stream) send(s source) error {
 			due = min(int64(time.Since(began).Seconds()*float64(s.rate))-n, batchSize)
 		}
 		if due <= 0 {
-			_ = unix.Nanosleep(&unix.Timespec{Nsec: 40_000}, nil) // an early return is as good
+			pause := unix.NsecToTimespec(int64(time.Second) / int64(s.rate))
+			_ = unix.Nanosleep(&pause, nil) // an early return is as good
 			continue
 		}
 		stamp := time.Now().UnixNano()
