@@ -60,7 +60,7 @@ func (t *Table) insert(r Ref) (Outcome, Ref) {
 	if second.before(&first) {
 		first, second = second, first
 	}
-	t.Touch(second.hash) // both misses at once
+	prefetchBucket(&t.buckets[t.place(second.hash)]) // both misses at once
 	for {
 		got, owner := t.claim(&first)
 		if got == claimDone && forward != reply { // equal: one entry serves both

@@ -6,6 +6,17 @@ package flowtable
 //go:noescape
 func prefetch(buckets *bucket, n uint64, sessions *Session, hashes *uint64, hints *Ref, count int)
 
+// prefetchBucket asks for the line of a bucket that is about to be locked. Unlike
+// a load, it is not waited for by the next locked instruction.
+//
+//go:noescape
+func prefetchBucket(b *bucket)
+
+// prefetchSession asks for the lines of a record that is about to be written.
+//
+//go:noescape
+func prefetchSession(s *Session)
+
 // Prefetch asks the memory for what the lookups of a whole batch will read, so
 // that their cache misses overlap, and notes in hints, as long as hashes, where
 // each lookup will probably end: for LookupHint. Nothing is promised: a hint may

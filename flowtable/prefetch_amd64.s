@@ -68,3 +68,17 @@ none:
 
 done:
 	RET
+
+// func prefetchBucket(b *bucket)
+TEXT ·prefetchBucket(SB), NOSPLIT, $0-8
+	MOVQ b+0(FP), AX
+	PREFETCHT0 (AX)
+	RET
+
+// func prefetchSession(s *Session)
+TEXT ·prefetchSession(SB), NOSPLIT, $0-8
+	MOVQ s+0(FP), AX
+	PREFETCHT0 (AX)
+	PREFETCHT0 64(AX)
+	PREFETCHT0 128(AX)
+	RET

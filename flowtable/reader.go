@@ -81,6 +81,9 @@ func (r *Reader) Alloc() Ref {
 		}
 	}
 	r.spares--
+	if r.spares > 0 { // the next one's lines come while this one is worked on
+		prefetchSession(&r.table.sessions[r.spare[r.spares-1]])
+	}
 	return Ref(r.spare[r.spares] << 1)
 }
 

@@ -88,19 +88,17 @@ func buildCells(claims []claim) cells {
 
 // compareCells sorts equal cells together.
 func compareCells(x, y cell) int {
-	switch {
-	case x.a != y.a:
-		return cmp.Compare(x.a, y.a)
-	case x.b != y.b:
-		return cmp.Compare(x.b, y.b)
-	default:
-		return cmp.Compare(x.rest(), y.rest())
+	xab, xrest := x.words()
+	yab, yrest := y.words()
+	if xab != yab {
+		return cmp.Compare(xab, yab)
 	}
+	return cmp.Compare(xrest, yrest)
 }
 
-// rest packs all but a and b.
-func (k cell) rest() uint64 {
-	return uint64(k.c)<<32 | uint64(k.srcPort)<<16 | uint64(k.srcBits)<<8 | uint64(k.proto)
+// words packs a cell.
+func (k cell) words() (ab, rest uint64) {
+	return uint64(k.a)<<32 | uint64(k.b), uint64(k.c)<<32 | uint64(k.srcPort)<<16 | uint64(k.srcBits)<<8 | uint64(k.proto)
 }
 
 // appendSteps lays the claims of one cell, in their order, over the ports: who
@@ -147,24 +145,24 @@ func firstFree(free []uint32, i uint32) uint32 {
 }
 
 // first returns the lowest order below best that claims the packet in the cells
-// with k's a, b and c, else best.
+// with these a, b and c, else best.
 func (c *cells) first(k cell, q *Query, best uint32) uint32 {
+	ab, rest := k.words()
 	for lengths := c.srcBits; lengths != 0; lengths &= lengths - 1 {
-		n := uint8(bits.TrailingZeros32(lengths))
-		k.srcPort, k.srcBits, k.proto = uint16(uint32(q.SrcPort)&^(0xffff>>n)), n, q.Proto
-		best = min(best, c.at(k, q.DstPort))
+		n := uint(bits.TrailingZeros32(lengths))
+		block := rest | uint64(uint32(q.SrcPort)&^(0xffff>>n))<<16 | uint64(n)<<8
+		best = min(best, c.at(ab, block|uint64(q.Proto), q.DstPort))
 		if c.anyProto && q.Proto != 0 {
-			k.proto = 0
-			best = min(best, c.at(k, q.DstPort))
+			best = min(best, c.at(ab, block, q.DstPort))
 		}
 	}
 	return best
 }
 
 // at returns the order that has this port of a cell, or noRule.
-func (c *cells) at(k cell, port uint16) uint32 {
-	s, ok := c.index.get(k)
-	if !ok {
+func (c *cells) at(ab, rest uint64, port uint16) uint32 {
+	s := c.index.get(ab, rest)
+	if s.count == 0 {
 		return noRule
 	}
 	steps := c.steps[s.first : s.first+s.count]

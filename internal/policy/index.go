@@ -14,10 +14,12 @@ type index struct {
 	shift uint8  // 64 - log2(len(slots))
 }
 
-// slot is one place of an index, 24 bytes; free while its span counts nothing.
+// slot is one place of an index, 24 bytes; free while its span counts nothing. The
+// cell is in the form of words: a lookup that wrote a cell field by field and read
+// it back in whole would wait for the processor's store buffer each time.
 type slot struct {
-	cell cell
-	span span
+	ab, rest uint64
+	span     span
 }
 
 // newIndex returns an index with room for n cells.
@@ -29,34 +31,33 @@ func newIndex(n int) index {
 	return index{slots: make([]slot, 1<<log), seed: rand.Uint64(), shift: uint8(64 - log)}
 }
 
-// place is where the search for k begins.
-func (x *index) place(k cell) uint64 {
-	hi, lo := bits.Mul64(uint64(k.a)<<32|uint64(k.b)^x.seed, 0xa0761d6478bd642f)
-	hi, lo = bits.Mul64(hi^lo^k.rest(), 0xe7037ed1a0b428db^x.seed)
+// place is where the search for a cell begins.
+func (x *index) place(ab, rest uint64) uint64 {
+	hi, lo := bits.Mul64(ab^x.seed, 0xa0761d6478bd642f)
+	hi, lo = bits.Mul64(hi^lo^rest, 0xe7037ed1a0b428db^x.seed)
 	return (hi ^ lo) >> x.shift
 }
 
 // put adds a cell that is not in the index. s must count something.
 func (x *index) put(k cell, s span) {
-	at := x.place(k)
+	ab, rest := k.words()
+	at := x.place(ab, rest)
 	for x.slots[at].span.count != 0 {
 		at = (at + 1) & uint64(len(x.slots)-1)
 	}
-	x.slots[at] = slot{k, s}
+	x.slots[at] = slot{ab, rest, s}
 }
 
-// get returns a cell's span.
-func (x *index) get(k cell) (span, bool) {
+// get returns the span of a cell, given as words; it counts nothing if there is
+// none.
+func (x *index) get(ab, rest uint64) span {
 	if len(x.slots) == 0 {
-		return span{}, false
+		return span{}
 	}
 	mask := uint64(len(x.slots) - 1)
-	for at := x.place(k) & mask; ; at = (at + 1) & mask {
-		switch s := &x.slots[at]; {
-		case s.span.count == 0:
-			return span{}, false
-		case s.cell == k:
-			return s.span, true
+	for at := x.place(ab, rest) & mask; ; at = (at + 1) & mask {
+		if s := &x.slots[at]; s.span.count == 0 || s.ab == ab && s.rest == rest {
+			return s.span
 		}
 	}
 }

@@ -135,7 +135,7 @@ func (d *direction) first(i, prefix, peer uint32, groups []uint32, q *Query, bes
 		short, long = long, short
 	}
 	if len(short) > 1 {
-		if _, ok := d.cells.index.get(cell{a: i, b: peer, c: peerWritten}); ok {
+		if d.cells.index.get(cell{a: i, b: peer, c: peerWritten}.words()).count != 0 {
 			return best
 		}
 	}
