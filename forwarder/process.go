@@ -109,7 +109,7 @@ func (w *Worker) forward(in *Interface, p *packet) {
 	}
 	s := w.flows.Session(p.ref)
 	if !s.Live() { // there is none, or it ended since the batch was looked up
-		if p.ref = w.open(in, p); p.ref == 0 {
+		if p.ref = w.open(in, p); p.ref == 0 || p.quick && w.carry(p) {
 			return
 		}
 		s = w.flows.Session(p.ref)
