@@ -3,6 +3,7 @@ package forwarder
 import (
 	"bytes"
 	"encoding/binary"
+	"math/bits"
 
 	"github.com/vrouter-go/vrouter/internal/header"
 	"github.com/vrouter-go/vrouter/internal/port"
@@ -16,7 +17,8 @@ const (
 	maxMerged = 64
 	// maxMergedLength is the longest merged IP packet, a full length field.
 	maxMergedLength = 65535
-	// flowSlots is how many flows of a batch can be open to merging.
+	// flowSlots is how many flows of a batch can be open to merging, a power of
+	// two.
 	flowSlots = 128
 )
 
@@ -62,11 +64,36 @@ type merge struct {
 	atomic   bool  // not to be fragmented, so the identification means nothing
 }
 
+// prospect is what a port's last batches promise: where they were long and nothing
+// in them could be merged, packets of many flows, the next ones go out unseen, up
+// to 15 of them.
+type prospect struct{ rest, pause uint8 }
+
+const (
+	maxPause  = 15
+	longBatch = 8
+)
+
+// learn notes what became of a batch of n frames.
+func (p *prospect) learn(n, joined int) {
+	switch {
+	case joined != 0:
+		p.pause = 0
+	case n >= longBatch:
+		p.pause = min(2*p.pause+1, maxPause)
+		p.rest = p.pause
+	}
+}
+
 // batch merges what can be merged of a port's output batch and returns the
 // frames to write, which are those given or a part of them.
-func (c *coalescer) batch(frames []*port.Frame, features port.Features) []*port.Frame {
+func (c *coalescer) batch(frames []*port.Frame, features port.Features, p *prospect) []*port.Frame {
 	c.joined = 0
 	if len(frames) < 2 || features&port.FeatureCsum == 0 || features&anySegmentation == 0 {
+		return frames
+	}
+	if p.rest != 0 {
+		p.rest--
 		return frames
 	}
 	c.features = features
@@ -87,6 +114,7 @@ func (c *coalescer) batch(frames []*port.Frame, features port.Features) []*port.
 		c.merges[kept].segments = 1
 		kept++
 	}
+	p.learn(len(frames), c.joined)
 	if c.joined != 0 {
 		for i, f := range frames[:kept] {
 			c.merges[i].finish(f)
@@ -146,13 +174,13 @@ func flowSlot(b []byte) (slot int, ok bool) {
 		key = le.Uint64(b[ip4AddressesAt:]) ^ uint64(le.Uint32(b[l4InIPv4:]))<<17
 	case word>>12 == uint32(header.EtherTypeIPv6)<<4|6 && len(b) >= l4InIPv6+header.UDPLength:
 		proto = b[ip6NextHeaderAt]
-		a := b[ip6AddressesAt : l4InIPv6+4]
-		key = le.Uint64(a) ^ le.Uint64(a[8:])*3 ^ le.Uint64(a[16:])*5 ^ le.Uint64(a[24:])*7 ^ uint64(le.Uint32(a[32:]))<<17
+		a := b[ip6AddressesAt+8 : l4InIPv6+4] // the interface identifiers and ports differ the most
+		key = le.Uint64(a) ^ le.Uint64(a[16:])*3 ^ uint64(le.Uint32(a[24:]))<<17
 	default:
 		return 0, false
 	}
-	const golden = 0x9e3779b97f4a7c15
-	return int(key * golden >> 57), proto == header.ProtoTCP || proto == header.ProtoUDP
+	hi, lo := bits.Mul64(key, 0x9e3779b97f4a7c15)
+	return int(hi^lo) & (flowSlots - 1), proto == header.ProtoTCP || proto == header.ProtoUDP
 }
 
 // join appends the payload of f to head, the last frame of what may be the same

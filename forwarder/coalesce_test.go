@@ -242,7 +242,7 @@ func coalesced(t testing.TB, features port.Features, in []*port.Frame) []*port.F
 	}
 	collect(want, in)
 	c := new(coalescer)
-	out := c.batch(slices.Clone(in), features)
+	out := c.batch(slices.Clone(in), features, new(prospect))
 	collect(got, out)
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("the packets on the wire changed (-in +out):\n%s", diff)
@@ -453,10 +453,19 @@ func TestCoalesceFeatures(t *testing.T) {
 // Frames of other flows between those of a flow do not part them; what may belong
 // to any flow does.
 func TestCoalesceInterleaved(t *testing.T) {
+	var flows []plain
+	slots := map[int]bool{}
+	for i := byte(0); len(flows) < 8; i++ { // flows that do not get in each other's way
+		p := []plain{udpFrom(4), udpFrom(6), tcpFrom(4), tcpFrom(6)}[i%4]
+		p.flow = i
+		if slot, _ := flowSlot(p.frame().Bytes()); !slots[slot] {
+			slots[slot] = true
+			flows = append(flows, p)
+		}
+	}
 	var in []*port.Frame
 	for i := range 64 {
-		p := []plain{udpFrom(4), udpFrom(6), tcpFrom(4), tcpFrom(6)}[i%4]
-		p.flow = byte(i % 8)
+		p := flows[i%8]
 		p.seq += uint32(i / 8 * p.size)
 		in = append(in, p.frame())
 	}
@@ -578,7 +587,7 @@ func FuzzCoalesce(f *testing.F) {
 		}
 		want := wire(in)
 		c := new(coalescer)
-		if diff := cmp.Diff(want, wire(c.batch(slices.Clone(in), allFeatures))); diff != "" {
+		if diff := cmp.Diff(want, wire(c.batch(slices.Clone(in), allFeatures, new(prospect)))); diff != "" {
 			t.Errorf("the packets on the wire changed (-in +out):\n%s", diff)
 		}
 	})
@@ -627,6 +636,63 @@ func TestCoalesceCounted(t *testing.T) {
 	}
 }
 
+// Flows are spread over the slots well enough: of 8, mostly each has its own.
+func TestFlowSlots(t *testing.T) {
+	for _, version := range []int{4, 6} {
+		used := map[int]int{}
+		for i := range 256 {
+			p := udpFrom(version)
+			p.flow = byte(i)
+			slot, ok := flowSlot(p.frame().Bytes())
+			if !ok || slot < 0 || slot >= flowSlots {
+				t.Fatalf("IPv%d: slot %d, %t", version, slot, ok)
+			}
+			used[slot]++
+		}
+		if len(used) < flowSlots*3/4 { // 111 by chance
+			t.Errorf("IPv%d: 256 flows use %d of %d slots", version, len(used), flowSlots)
+		}
+	}
+}
+
+// A port whose long batches have nothing to merge is looked at ever more rarely,
+// up to every 16th time, until something was merged.
+func TestProspect(t *testing.T) {
+	many := train(udpFrom(4), port.BatchSize, func(i int, p *plain) { p.flow = byte(i) })
+	var p prospect
+	c := new(coalescer)
+	merges := func(in []*port.Frame) bool { return len(c.batch(slices.Clone(in), allFeatures, &p)) < len(in) }
+	// batches returns after how many batches one was merged.
+	batches := func() (n int) {
+		for !merges(train(udpFrom(4), 2, nil)) {
+			n++
+		}
+		return n
+	}
+	for i, want := range []int{0, 1, 0, 15, 0} {
+		switch want {
+		case 1:
+			merges(many)
+		case 15:
+			for range 100 {
+				merges(many)
+			}
+			for p.rest != maxPause {
+				merges(many)
+			}
+		}
+		if n := batches(); n != want {
+			t.Errorf("step %d: merged after %d batches, want %d", i, n, want)
+		}
+	}
+	for range 100 {
+		merges(train(udpFrom(4), longBatch-1, func(i int, p *plain) { p.flow = byte(i) }))
+	}
+	if n := batches(); n != 0 {
+		t.Errorf("after short batches: merged after %d batches, want 0", n)
+	}
+}
+
 // A batch costs no allocation, merged or not.
 func TestCoalesceAllocations(t *testing.T) {
 	c := new(coalescer)
@@ -638,7 +704,7 @@ func TestCoalesceAllocations(t *testing.T) {
 		for _, f := range in {
 			f.Offload.GSOType, f.End = port.GSONone, min(f.End, end)
 		}
-		c.batch(frames, allFeatures)
+		c.batch(frames, allFeatures, new(prospect))
 	}); n != 0 {
 		t.Errorf("%v allocations", n)
 	}
@@ -681,7 +747,7 @@ func BenchmarkCoalesce(b *testing.B) {
 						copy(in[j].Bytes(), headers[j][:])
 					}
 				}
-				c.batch(frames, allFeatures)
+				c.batch(frames, allFeatures, new(prospect))
 			}
 		})
 	}

@@ -63,6 +63,7 @@ type rxQueue struct {
 type txPort struct {
 	q        port.Queue
 	features port.Features
+	prospect prospect
 	n        int
 	frames   [port.BatchSize]*port.Frame
 }
@@ -152,7 +153,7 @@ func (w *Worker) flushPort(out uint16, t *txPort) {
 	if t.n == 0 {
 		return
 	}
-	frames := w.coalescer.batch(t.frames[:t.n], t.features)
+	frames := w.coalescer.batch(t.frames[:t.n], t.features, &t.prospect)
 	t.q.Write(frames)
 	c := w.counters[out].Load()
 	w.coalescer.account(frames, c)
