@@ -52,12 +52,21 @@ session:
 	BSFL BX, BX
 	MOVL (DX)(BX*8), AX      // the Ref
 	MOVL AX, (R10)(CX*4)
+	MOVL AX, R12
+	ANDL $3, R12             // place in its first line, direction
 	SHRL $1, AX
 	LEAQ (AX)(AX*4), AX
 	SHLQ $5, AX              // times SessionSize
-	PREFETCHT0 (DI)(AX*1)
-	PREFETCHT0 64(DI)(AX*1)
-	PREFETCHT0 128(DI)(AX*1)
+	ADDQ DI, AX
+	LEAQ 64(AX), R13
+	LEAQ 128(AX), DX
+	CMPL R12, $0             // forward, from the start of a line: nothing in the third is needed
+	CMOVQEQ R13, DX
+	CMPL R12, $3             // reply, from the middle of a line: nothing in the first
+	CMOVQEQ R13, AX
+	PREFETCHT0 (AX)
+	PREFETCHT0 (R13)
+	PREFETCHT0 (DX)
 	INCQ CX
 	JMP  session
 
