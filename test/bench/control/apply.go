@@ -19,8 +19,10 @@ func measureApply(ctx context.Context, b *bench) error {
 	if err != nil {
 		return err
 	}
-	if err := b.serviceMemory(ctx, w); err != nil {
-		return err
+	if b.collections > 0 {
+		if err := b.serviceMemory(ctx, w); err != nil {
+			return err
+		}
 	}
 	list := someServices(1, 1+b.applied, 10)
 	var times []float64
@@ -49,7 +51,7 @@ func (b *bench) serviceMemory(ctx context.Context, w *world) error {
 			}
 		}
 		var err error
-		if heap[i], resident[i], err = w.live(ctx); err != nil {
+		if heap[i], resident[i], err = w.live(ctx, b.collections); err != nil {
 			return err
 		}
 	}
@@ -101,9 +103,12 @@ func (b *bench) loadRoutes(ctx context.Context, w *world) error {
 	if w.routes >= b.routes {
 		return nil
 	}
-	before, residentBefore, err := w.live(ctx)
-	if err != nil {
-		return err
+	var before, residentBefore float64
+	var err error
+	if b.collections > 0 {
+		if before, residentBefore, err = w.live(ctx, b.collections); err != nil {
+			return err
+		}
 	}
 	list := someRoutes(b.routes)
 	began := time.Now()
@@ -113,7 +118,10 @@ func (b *bench) loadRoutes(ctx context.Context, w *world) error {
 	took := time.Since(began)
 	w.routes = b.routes
 	b.add(figure.New(fmt.Sprintf("control/apply/%d-routes", b.routes), "ms", []float64{milliseconds(took)}, nil), nil)
-	after, resident, err := w.live(ctx)
+	if b.collections == 0 {
+		return nil
+	}
+	after, resident, err := w.live(ctx, b.collections)
 	if err != nil {
 		return err
 	}

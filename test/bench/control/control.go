@@ -45,12 +45,13 @@ type size struct {
 	ports              int           // attached devices
 	idle               time.Duration // over which an idle daemon is watched
 	rate               int           // packets a second of a stream
+	collections        int           // of garbage, of which memory is the least that is left; 0: memory is not measured
 }
 
 var (
 	full = size{
 		applies: 7, applied: 1000, services: 10_000, routes: 100_000, commits: 200, changes: 300, changeGap: 15,
-		restarts: 5, rounds: 3, phase: 3 * time.Second, sessions: 500_000, ports: 1000, idle: 15 * time.Second, rate: 20_000,
+		restarts: 5, rounds: 3, phase: 3 * time.Second, sessions: 500_000, ports: 1000, idle: 15 * time.Second, rate: 20_000, collections: 4,
 	}
 	quick = size{
 		applies: 3, applied: 1000, services: 10_000, routes: 100_000, commits: 30, changes: 40, changeGap: 10,

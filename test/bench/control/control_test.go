@@ -24,7 +24,7 @@ var (
 // tiny touches every part and measures none.
 var tiny = size{
 	applies: 1, applied: 20, services: 50, routes: 100, commits: 4, changes: 6, changeGap: 5,
-	restarts: 1, rounds: 1, phase: 300 * time.Millisecond, sessions: 5000, ports: 50, idle: 200 * time.Millisecond, rate: 2000,
+	restarts: 1, rounds: 1, phase: 300 * time.Millisecond, sessions: 5000, ports: 50, idle: 200 * time.Millisecond, rate: 2000, collections: 1,
 }
 
 // TestControl runs every part at a size that says nothing about speed: figures

@@ -202,25 +202,33 @@ func (d *daemon) metrics(ctx context.Context) (map[string]float64, error) {
 	return values, lines.Err()
 }
 
-// live returns the bytes of Go objects that a collection leaves, and what the
-// process has in memory. A collection comes with what is allocated, so the daemon
-// is given large requests, which it refuses, until two have run.
-func (d *daemon) live(ctx context.Context) (heap, resident float64, err error) {
-	garbage := &pb.ApplyRequest{RequestId: strings.Repeat("x", 8<<20)}
-	before := -1.0
+// live returns the bytes of Go objects that a collection leaves, the least of
+// several, and what the process has in memory. A collection comes with what is
+// allocated, so the daemon is given requests, which it refuses, until they have
+// run; some of these are in each result.
+func (d *daemon) live(ctx context.Context, collections int) (heap, resident float64, err error) {
+	garbage := &pb.ApplyRequest{RequestId: strings.Repeat("x", 256<<10)}
+	before, seen := -1.0, 0
 	for range 1000 {
 		m, err := d.metrics(ctx)
 		if err != nil {
 			return 0, 0, err
 		}
-		if n := m["go_gc_duration_seconds_count"]; before < 0 {
-			before = n
-		} else if n >= before+2 {
-			// The next collection comes when the heap has doubled (GOGC=100).
-			return m["go_memstats_next_gc_bytes"] / 2, m["process_resident_memory_bytes"], nil
+		if n := m["go_gc_duration_seconds_count"]; n != before {
+			// The next collection comes when the heap has doubled (GOGC=100). The first
+			// to be seen ran before, and the second may have begun before.
+			if left := m["go_memstats_next_gc_bytes"] / 2; seen == 2 || seen > 2 && left < heap {
+				heap = left
+			}
+			before, seen = n, seen+1
 		}
-		if _, err := d.api.Apply(ctx, garbage); err == nil {
-			return 0, 0, errors.New("the daemon took a request of 8 MiB for an id")
+		if seen > 1+collections {
+			return heap, m["process_resident_memory_bytes"], nil
+		}
+		for range 32 {
+			if _, err := d.api.Apply(ctx, garbage); err == nil {
+				return 0, 0, errors.New("the daemon took 256 KiB for a request's id")
+			}
 		}
 	}
 	return 0, 0, errors.New("the daemon does not collect its garbage")

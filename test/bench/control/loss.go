@@ -3,6 +3,7 @@
 package control
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -41,9 +42,9 @@ func (b *bench) disturbances(w *world) []disturbance {
 			return err
 		}},
 		{"flow-list", 0, func(ctx context.Context, _ int) error {
-			out, err := exec.CommandContext(ctx, b.Vrctl, "--address", w.socket(), "flow", "list", "-o", "json").Output()
-			if err == nil && len(out) < b.sessions {
-				err = fmt.Errorf("the list of %d sessions has %d bytes", b.sessions, len(out))
+			out, err := exec.CommandContext(ctx, b.Vrctl, "--address", w.socket(), "flow", "list").Output()
+			if n := bytes.Count(out, []byte("\n")); err == nil && n < b.sessions {
+				err = fmt.Errorf("the list of %d sessions has %d lines", b.sessions, n)
 			}
 			return err
 		}},

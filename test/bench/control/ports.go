@@ -65,9 +65,12 @@ func (w *world) strip(ctx context.Context) error {
 // attach brings a world to many ports and measures how long one takes and how
 // much memory.
 func (b *bench) attach(ctx context.Context, w *world) error {
-	heap, resident, err := w.live(ctx)
-	if err != nil {
-		return err
+	var heap, resident float64
+	var err error
+	if b.collections > 0 {
+		if heap, resident, err = w.live(ctx, b.collections); err != nil {
+			return err
+		}
 	}
 	var list []*pb.Resource
 	for i := fillers; i < b.ports-4; i++ { // the guests are ports too
@@ -81,12 +84,15 @@ func (b *bench) attach(ctx context.Context, w *world) error {
 	if err := w.ready(ctx); err != nil {
 		return err
 	}
-	heapAfter, residentAfter, err := w.live(ctx)
+	n := float64(len(list))
+	b.add(figure.New("control/ports/attach", "ms", []float64{milliseconds(took) / n}, nil), map[string]float64{"ports": n})
+	if b.collections == 0 {
+		return nil
+	}
+	heapAfter, residentAfter, err := w.live(ctx, b.collections)
 	if err != nil {
 		return err
 	}
-	n := float64(len(list))
-	b.add(figure.New("control/ports/attach", "ms", []float64{milliseconds(took) / n}, nil), map[string]float64{"ports": n})
 	b.add(figure.New("control/memory/vmi", "bytes", []float64{(heapAfter - heap) / n}, nil),
 		map[string]float64{"objects": n, "resident": (residentAfter - resident) / n})
 	return nil
