@@ -19,8 +19,8 @@ const TickNanos = int64(100 * time.Millisecond)
 
 // Config says how large a forwarder is. The zero value is a working default.
 type Config struct {
-	// Workers is the number of goroutines that move packets; 0 = one for each
-	// processor Go may use.
+	// Workers is the number of goroutines that move packets; 0 = one for every two
+	// processors that Go may use, at least one.
 	Workers int
 	// Sessions is the capacity of the flow table, default 524288.
 	Sessions int
@@ -65,7 +65,7 @@ type Forwarder struct {
 // and ports are attached.
 func New(c Config) (*Forwarder, error) {
 	if c.Workers == 0 {
-		c.Workers = runtime.GOMAXPROCS(0)
+		c.Workers = max(1, runtime.GOMAXPROCS(0)/2) // the workloads need theirs
 	}
 	if c.Sessions == 0 {
 		c.Sessions = 512 << 10

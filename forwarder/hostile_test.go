@@ -187,7 +187,7 @@ func TestCalledWorkerDoesNotSleep(t *testing.T) {
 		awake := make(chan struct{})
 		go func() {
 			w.reader.Online()
-			w.sleep()
+			w.sleep(0)
 			w.reader.Offline()
 			close(awake)
 		}()

@@ -10,10 +10,6 @@ import (
 )
 
 const (
-	// spinRounds is how many times an idle worker looks again before it
-	// sleeps. A wake-up from sleep costs some 50 µs of latency; looking costs
-	// one system call.
-	spinRounds = 32
 	// idleSleep bounds a sleep while fragments wait for their timeout.
 	idleSleep = 100 * time.Millisecond
 	// spareFrames is how many frames a worker has beside its batch, for
@@ -49,38 +45,42 @@ func (w *Worker) close() error {
 	return w.poller.Close()
 }
 
-// run is the worker's goroutine: serve what is ready, spin a little, sleep.
+// run is the worker's goroutine: serve what is ready, look for more as long as
+// that pays, sleep.
 func (w *Worker) run() {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	w.reader.Online()
 	defer w.reader.Offline()
-	idle := 0
+	idle, since := false, int64(0) // since when there were no packets
 	for !w.stopped.Load() {
 		if w.requests.pending.Load() {
 			w.serveRequests()
 		}
 		if w.serveReady(0) {
-			idle = 0
+			idle = false
 			continue
 		}
 		w.reader.Quiesce()
-		if idle++; idle < spinRounds {
-			continue
+		now := w.fwd.clock()
+		if !idle {
+			idle, since = true, now
 		}
-		w.sleep()
-		idle = 0
+		if !w.patience.looks(since, now) && w.sleep(since) {
+			idle = false
+		}
 	}
 }
 
-// sleep waits for a queue, a request or the end. The flow table does not wait
-// for a sleeping worker.
+// sleep waits for a queue, a request or the end, and reports whether there were
+// packets. since is when the last ones were. The flow table does not wait for a
+// sleeping worker.
 //
 // The worker looks once more whether it was called: the last look for packets
 // may have taken the wake-up away. A call that comes later wakes the poller.
-func (w *Worker) sleep() {
+func (w *Worker) sleep(since int64) bool {
 	if w.stopped.Load() || w.requests.pending.Load() {
-		return
+		return false
 	}
 	w.begin()
 	w.expireFragments(w.now)
@@ -94,7 +94,13 @@ func (w *Worker) sleep() {
 	if err != nil {
 		n = 0 // an interrupted or broken wait is retried by the loop
 	}
+	if n == 0 {
+		return false
+	}
+	now := w.fwd.clock()
 	w.serve(w.ready[:n])
+	w.patience.woken(now-since, now)
+	return true
 }
 
 // serveReady serves the queues that are readable and reports whether there were

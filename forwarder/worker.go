@@ -44,6 +44,7 @@ type Worker struct {
 	decision  decision // scratch of the slow path
 	policyLog policyLog
 
+	patience patience
 	requests workerRequests
 	turn     atomic.Uint64 // odd while a batch, and with it a snapshot, is in hand
 	stopped  atomic.Bool

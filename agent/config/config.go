@@ -67,7 +67,7 @@ type Metrics struct {
 
 // Forwarder sizes the engine.
 type Forwarder struct {
-	Workers          int   `yaml:"workers"`          // 0: one for each processor
+	Workers          int   `yaml:"workers"`          // 0: one for every two processors
 	Sessions         int   `yaml:"sessions"`         // capacity of the flow table
 	AffinityEntries  int   `yaml:"affinityEntries"`  // clients that session affinity remembers
 	DefaultFlowQuota int32 `yaml:"defaultFlowQuota"` // 0: a quarter of sessions; -1: none
@@ -171,7 +171,7 @@ func (c *Config) check() error {
 		bad("stateDir: %q must be an absolute path, or empty to keep state in memory only", c.StateDir)
 	}
 	if n := c.Forwarder.Workers; n < 0 || n > 256 {
-		bad("forwarder.workers: %d must be 0 (one for each processor) to 256", n)
+		bad("forwarder.workers: %d must be 0 (one for every two processors) to 256", n)
 	}
 	if n := c.Forwarder.Sessions; n < 0 || n != 0 && n < 1024 {
 		bad("forwarder.sessions: %d must be at least 1024, or 0 for the default", n)

@@ -1,0 +1,70 @@
+package forwarder
+
+import "testing"
+
+const us = int64(1000)
+
+// cycle is a stretch without packets of d: the worker looks until patience is at
+// an end, then sleeps for the rest. It returns whether it slept.
+func (p *patience) cycle(now *int64, d int64) (slept bool) {
+	since := *now
+	for end := since + d; *now < end; *now += us / 2 {
+		if !p.looks(since, *now) {
+			*now = end
+			p.woken(d, end)
+			return true
+		}
+	}
+	return false
+}
+
+// A worker whose packets come in quick succession stays awake for the next, one
+// whose packets come now and then does not.
+func TestPatienceFollowsTheTraffic(t *testing.T) {
+	var p patience
+	now := int64(1)
+	for range 5 {
+		p.cycle(&now, 40*us)
+	}
+	for range 100 {
+		if p.cycle(&now, 40*us) {
+			t.Fatal("asleep between packets 40 µs apart")
+		}
+	}
+	for range 6 {
+		p.cycle(&now, 1000*us)
+	}
+	if p.window != 0 {
+		t.Errorf("still looks for %d ns with packets 1 ms apart", p.window)
+	}
+}
+
+// A worker that looks and finds milliseconds gone was not alone on its processor,
+// and lets the others have it.
+func TestPatienceEndsWhereOthersWait(t *testing.T) {
+	var p patience
+	now := int64(1)
+	for range 6 {
+		p.cycle(&now, 40*us)
+	}
+	since := now
+	if !p.looks(since, now) || !p.looks(since, now+us) {
+		t.Fatal("does not look")
+	}
+	now += 3000 * us // another process had the processor
+	if p.looks(since, now) {
+		t.Error("looks on")
+	}
+	for range 10 {
+		if !p.cycle(&now, 40*us) {
+			t.Fatal("looks again at once")
+		}
+	}
+	now += crowdedPause
+	for range 5 {
+		p.cycle(&now, 40*us)
+	}
+	if p.cycle(&now, 40*us) {
+		t.Error("never looks again")
+	}
+}
