@@ -27,7 +27,7 @@ func (p *Peer) Run(ctx context.Context, args ...string) ([]byte, error) {
 	defer p.forget(g)
 	out, err := readAll(ctx, g)
 	if err == nil {
-		err = <-g.done
+		err = (<-g.done).err
 	}
 	if err != nil {
 		return nil, fmt.Errorf("%s: %s: %w: %.500s %s", p.Name, args[0], err, out, tail(g.log))

@@ -27,8 +27,11 @@ type program struct {
 	out  *bufio.Reader // of a program that talks
 	pipe *os.File      // behind out
 	log  string
-	done chan error // closed once it has ended
+	done chan exit // closed once it has ended
 }
+
+// exit is how a program ended.
+type exit struct{ err error }
 
 // start starts a program in a namespace. Its output goes to a log in the world's
 // directory.
@@ -67,7 +70,7 @@ func (p *Peer) program(name string, args []string) (*program, *os.File, error) {
 	if _, err := exec.LookPath(args[0]); err != nil {
 		return nil, nil, fmt.Errorf("%s: %w", args[0], ErrMissing)
 	}
-	g := &program{name: name, log: filepath.Join(p.dir, name+".log"), done: make(chan error, 1)}
+	g := &program{name: name, log: filepath.Join(p.dir, name+".log"), done: make(chan exit, 1)}
 	log, err := os.Create(g.log)
 	if err != nil {
 		return nil, nil, err
@@ -88,7 +91,7 @@ func (p *Peer) launch(ns string, g *program) error {
 		return fmt.Errorf("%s: %w", g.name, err)
 	}
 	go func() {
-		g.done <- g.cmd.Wait()
+		g.done <- exit{g.cmd.Wait()}
 		close(g.done)
 	}()
 	p.programs = append(p.programs, g)
@@ -98,8 +101,8 @@ func (p *Peer) launch(ns string, g *program) error {
 // ended returns an error once the program has ended.
 func (g *program) ended() error {
 	select {
-	case err := <-g.done:
-		return fmt.Errorf("%s ended: %w\n%s", g.name, errors.Join(err), tail(g.log))
+	case e := <-g.done:
+		return fmt.Errorf("%s ended: %w\n%s", g.name, errors.Join(e.err), tail(g.log))
 	default:
 		return nil
 	}
