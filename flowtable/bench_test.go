@@ -117,7 +117,7 @@ func hitPrefetch(t *Table, keys []Key, n int) (sum uint64) {
 		for j := range batch {
 			hashes[j] = t.Hash(&batch[j])
 		}
-		t.Prefetch(hashes[:], hints[:])
+		t.Prefetch(hashes[:], hints[:], false)
 		for j := range batch {
 			sum += used(t, t.LookupHint(&batch[j], hashes[j], hints[j]))
 		}

@@ -1,12 +1,12 @@
 #include "textflag.h"
 
-// func prefetch(buckets *bucket, n uint64, sessions *Session, hashes *uint64, hints *Ref, count int)
+// func prefetch(buckets *bucket, n uint64, sessions *Session, hashes *uint64, hints *Ref, count int, whole uint64)
 //
 // The first loop asks for every bucket, the second finds in each the slot whose
 // signature matches and asks for the record it names. A prefetch retires at
 // once, so the misses of a whole batch are under way together; plain loads would
 // fill the reorder buffer after a few packets.
-TEXT ·prefetch(SB), NOSPLIT, $0-48
+TEXT ·prefetch(SB), NOSPLIT, $0-56
 	MOVQ buckets+0(FP), SI
 	MOVQ n+8(FP), R8
 	MOVQ sessions+16(FP), DI
@@ -54,6 +54,7 @@ session:
 	MOVL AX, (R10)(CX*4)
 	MOVL AX, R12
 	ANDL $3, R12             // place in its first line, direction
+	ADDQ whole+48(FP), R12   // 4 where all lines are wanted
 	SHRL $1, AX
 	LEAQ (AX)(AX*4), AX
 	SHLQ $5, AX              // times SessionSize

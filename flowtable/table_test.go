@@ -250,7 +250,7 @@ func TestPrefetchHints(t *testing.T) {
 		hashes = append(hashes, uint64(i)<<56)
 	}
 	hints, want := make([]Ref, len(hashes)), make([]Ref, len(hashes))
-	table.Prefetch(hashes, hints)
+	table.Prefetch(hashes, hints, true)
 	table.prefetchGo(hashes, want)
 	good := 0
 	for i := range hashes {
@@ -264,7 +264,7 @@ func TestPrefetchHints(t *testing.T) {
 	if good < 4500 { // some twentieth of a full table lies in further buckets
 		t.Errorf("%d of 5000 live sessions were hinted", good)
 	}
-	table.Prefetch(nil, nil)
+	table.Prefetch(nil, nil, false)
 }
 
 func TestLookupHintIsRightWhateverTheHint(t *testing.T) {
@@ -402,7 +402,7 @@ func TestNoAllocations(t *testing.T) {
 		s.SetKeys(k, k.Reverse())
 		reader.Insert(r)
 		hashes[0] = h
-		table.Prefetch(hashes, hints)
+		table.Prefetch(hashes, hints, true)
 		table.LookupHint(&k, h, hints[0])
 		s.Seen(1)
 		s.Count(Forward, 1, 1)

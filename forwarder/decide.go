@@ -4,6 +4,7 @@ import (
 	"net/netip"
 
 	"github.com/vrouter-go/vrouter/flowtable"
+	"github.com/vrouter-go/vrouter/internal/header"
 	"github.com/vrouter-go/vrouter/internal/policy"
 	"github.com/vrouter-go/vrouter/nexthop"
 )
@@ -88,6 +89,10 @@ func (f *Forwarder) decide(snap *Snapshot, q *question, d *decision, t *Trace) {
 		return
 	}
 	d.reply.VRF = out.VRF
+	if reason := replyFault(&d.reply); reason != DropUnknown {
+		d.end(reason, t)
+		return
+	}
 	if q.live != nil && !sameBinding(q.live.Key(flowtable.Reply), d.reply) {
 		d.verdict = verdictRebind
 		return
@@ -99,6 +104,22 @@ func (f *Forwarder) decide(snap *Snapshot, q *question, d *decision, t *Trace) {
 	}
 	d.verdict = verdictForward
 	t.forward()
+}
+
+// replyFault says why a connection cannot have the answers that its reply key
+// describes, DropUnknown if it can: what classify says of a packet, for the member
+// that was configured instead of the one that was dialled. The packets of a session
+// are not asked again (quick.go).
+func replyFault(reply *flowtable.Key) DropReason {
+	switch {
+	case reply.Src == reply.Dst:
+		return DropLandAttack
+	case header.IsLinkLocal(reply.Src):
+		return DropLinkLocal
+	case header.IsMartianSource(reply.Src), header.IsMartianDestination(reply.Src):
+		return DropMartianDestination
+	}
+	return DropUnknown
 }
 
 // bound reports whether the question is about a live session with a member.

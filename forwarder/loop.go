@@ -95,6 +95,7 @@ func (w *Worker) sleep(since int64) bool {
 		n = 0 // an interrupted or broken wait is retried by the loop
 	}
 	if n == 0 {
+		w.patience.looked = w.fwd.clock() // it slept, nobody took its turn
 		return false
 	}
 	now := w.fwd.clock()

@@ -399,3 +399,35 @@ func TestNothingAllocatesPerPacket(t *testing.T) {
 		})
 	}
 }
+
+// RFC 3927 §7: a member whose address must not be forwarded from could never
+// answer, so no session is opened with it; the same for a member that has the
+// address that the connection comes from.
+func TestMemberThatCannotAnswerGetsNoSession(t *testing.T) {
+	for _, c := range []struct {
+		member string
+		reason DropReason
+	}{
+		{"169.254.10.10", DropLinkLocal},
+		{"127.0.0.1", DropMartianDestination},
+		{"10.244.0.12", DropUnknown},
+	} {
+		r := newRig(t)
+		r.state.members(t, func(list []nexthop.Member) []nexthop.Member {
+			if list[0].Address == addr("10.244.0.11") {
+				list = list[1:2]
+				list[0].Address = addr(c.member)
+			}
+			return list
+		})
+		r.publish()
+		r.inject(clientPort, build(t, udpTo(clientPort, "203.0.113.7", "10.96.0.10", 40000, 80, "x")))
+		r.run()
+		if got := r.f.flows.Live(); (got == 1) != (c.reason == DropUnknown) {
+			t.Errorf("%s: %d sessions", c.member, got)
+		}
+		if c.reason != DropUnknown && r.drops(clientPort, c.reason) != 1 {
+			t.Errorf("%s: dropped %v; want %v", c.member, r.allDrops(), c.reason)
+		}
+	}
+}

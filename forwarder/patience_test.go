@@ -68,3 +68,20 @@ func TestPatienceEndsWhereOthersWait(t *testing.T) {
 		t.Error("never looks again")
 	}
 }
+
+// A sleep that ends without a packet, by a call or a timeout, is no lost turn.
+func TestPatienceOutlivesASleepWithoutPackets(t *testing.T) {
+	r := newRig(t)
+	w := r.f.workers[0]
+	w.patience.window = longestLook
+	w.reader.Online()
+	defer w.reader.Offline()
+	w.poller.Wake()
+	r.nanos = 50_000_000
+	if w.sleep(1) {
+		t.Fatal("there were packets")
+	}
+	if w.patience.looks(1, r.nanos+1); w.patience.crowded != 0 {
+		t.Error("calls the processor crowded")
+	}
+}

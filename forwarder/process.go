@@ -24,8 +24,8 @@ func (w *Worker) process(in uint16, n int) {
 	w.expireFragments(w.now)
 	packets := w.packets[:n]
 	w.receive(in, packets)
-	w.identify(in, packets)
-	w.flows.Prefetch(w.hashes[:n], w.hints[:n])
+	tcp := w.identify(in, packets)
+	w.flows.Prefetch(w.hashes[:n], w.hints[:n], tcp)
 
 	itf := w.snap.port(in)
 	for i := range packets {
@@ -65,8 +65,8 @@ func (w *Worker) receive(in uint16, packets []packet) {
 }
 
 // identify sets the fate of each packet of a batch and, where that is to follow a
-// session, the key and the hash to find it by.
-func (w *Worker) identify(in uint16, packets []packet) {
+// session, the key and the hash to find it by. It reports whether TCP is among them.
+func (w *Worker) identify(in uint16, packets []packet) (tcp bool) {
 	itf, edge := w.snap.port(in), w.snap.edge(in)
 	for i := range packets {
 		p := &packets[i]
@@ -78,8 +78,10 @@ func (w *Worker) identify(in uint16, packets []packet) {
 		if p.fate == fateSession {
 			p.hash = w.flows.Hash(&p.key)
 			w.hashes[i] = p.hash
+			tcp = tcp || p.key.Proto == header.ProtoTCP
 		}
 	}
+	return tcp
 }
 
 // begin takes the snapshot and the time for a batch.

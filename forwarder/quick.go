@@ -16,7 +16,8 @@ import (
 // and leaves the packet to those. TestQuickPathDoesTheSame holds them to that.
 //
 // What classify asks and recognise does not, a session answers: one is never
-// opened from or to an address that must not be forwarded.
+// opened from or to an address that must not be forwarded, nor with a member that
+// has one (replyFault).
 
 // Where the headers lie in a recognised frame, and how far they reach.
 const (
@@ -62,7 +63,7 @@ func (w *Worker) recognise(e *edge, vrf uint16, p *packet) bool {
 			return false
 		}
 		src, dst := b&^(1<<32-1)|mappedIPv4, uint64(c)<<32|mappedIPv4
-		if uint32(b>>32) != e.own && !w.snap.sends(e, 0, src, true) {
+		if (e.own == 0 || uint32(b>>32) != e.own) && !w.snap.sends(e, 0, src, true) {
 			return false
 		}
 		binary.LittleEndian.PutUint64(k.Src[0:], 0)

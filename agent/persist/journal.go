@@ -78,12 +78,18 @@ func (s *Store) makeRoom(n int64) error {
 	if s.size+n <= s.room {
 		return nil
 	}
-	room := s.size + n + roomStep
-	if _, err := s.journal.WriteAt(make([]byte, room-s.room), s.room); err != nil {
-		return errors.Join(err, s.journal.Truncate(s.room))
+	for _, spare := range [...]int64{roomStep, 0} { // a disk that is nearly full may have room for the record alone
+		room := s.size + n + spare
+		_, err := s.journal.WriteAt(make([]byte, room-s.room), s.room)
+		if err == nil {
+			s.room = room
+			return s.journal.Sync()
+		}
+		if err := errors.Join(err, s.journal.Truncate(s.room)); spare == 0 {
+			return err
+		}
 	}
-	s.room = room
-	return s.journal.Sync()
+	return nil
 }
 
 func encode(t Transaction) ([]byte, error) {

@@ -57,8 +57,6 @@ const spareProcessors = 2
 // daemon runs everything until ctx ends or a part fails. It calls ready when the
 // API answers and the kept state is in force.
 func daemon(ctx context.Context, c *config.Config, log *slog.Logger, ready func()) (err error) {
-	rings, ringsErr := tap.NewRings()
-	defer func() { err = errors.Join(err, rings.Close()) }()
 	fwd, err := forwarder.New(forwarder.Config{
 		Workers: c.Forwarder.Workers, Sessions: c.Forwarder.Sessions,
 		AffinityEntries: c.Forwarder.AffinityEntries, Timeouts: c.Timeouts.Table(),
@@ -70,6 +68,8 @@ func daemon(ctx context.Context, c *config.Config, log *slog.Logger, ready func(
 		return err
 	}
 	defer func() { err = errors.Join(err, fwd.Close()) }()
+	rings, ringsErr := tap.NewRings(len(fwd.Workers()))
+	defer func() { err = errors.Join(err, rings.Close()) }() // after the workers have stopped
 	// A busy worker gives its processor of Go's scheduler to nobody for 10 ms at a
 	// time, and gets it back as late. So the API and the garbage collector have
 	// processors of their own, and the kernel shares out the real ones.

@@ -125,7 +125,7 @@ func both(t *testing.T, test func(t *testing.T, rings *tap.Rings)) {
 // rings returns rings that live as long as the test.
 func rings(t testing.TB) *tap.Rings {
 	t.Helper()
-	r, err := tap.NewRings()
+	r, err := tap.NewRings(2)
 	if err != nil {
 		t.Skipf("SKIP-TOOL: %v", err)
 	}

@@ -4,7 +4,6 @@ package tap
 
 import (
 	"fmt"
-	"runtime"
 	"sync"
 	"sync/atomic"
 
@@ -46,12 +45,12 @@ type sharedRing struct {
 	busy atomic.Bool
 }
 
-// NewRings returns a ring for each processor: a system call keeps the processor,
-// so there are no more writers at once. Where the kernel gives none, nil comes
+// NewRings returns n rings, for as many writers at once; further ones write frame by
+// frame. Where the kernel gives none, nil comes
 // with the reason; writing works all the same.
-func NewRings() (*Rings, error) {
+func NewRings(n int) (*Rings, error) {
 	r := &Rings{}
-	for range runtime.GOMAXPROCS(0) {
+	for range n {
 		ring, err := uring.New(maxRingBatch)
 		if err != nil {
 			_ = r.Close()

@@ -66,7 +66,7 @@ func next(t testing.TB, fd int) (writer, i, length int, ok bool) {
 
 func newRings(t testing.TB) *Rings {
 	t.Helper()
-	r, err := NewRings()
+	r, err := NewRings(2)
 	if err != nil {
 		t.Skipf("SKIP-TOOL: %v", err)
 	}

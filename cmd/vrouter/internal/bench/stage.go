@@ -74,7 +74,7 @@ func lookup(k kind) func(r *rig, n int) func(int, int) uint64 {
 			for i := range batch {
 				hashes[i] = flows.Hash(&batch[i])
 			}
-			flows.Prefetch(hashes[:len(batch)], hints[:len(batch)])
+			flows.Prefetch(hashes[:len(batch)], hints[:len(batch)], false)
 			for i := range batch {
 				sum += uint64(flows.LookupHint(&batch[i], hashes[i], hints[i]))
 			}
