@@ -2,6 +2,7 @@ package netns_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"hash/crc32"
 	"io"
@@ -44,7 +45,16 @@ func (h *host) listen(role string, port int) (l net.Listener) {
 // listenUDP listens for UDP in a role's namespace.
 func (h *host) listenUDP(role string, port int) (c *net.UDPConn) {
 	h.t.Helper()
-	h.in(role, func() (err error) { c, err = net.ListenUDP("udp", &net.UDPAddr{Port: port}); return err })
+	h.in(role, func() (err error) {
+		// A socket that is closed lives on in a child that another test has forked,
+		// until it executes its program.
+		for end := time.Now().Add(patience); ; time.Sleep(time.Millisecond) {
+			c, err = net.ListenUDP("udp", &net.UDPAddr{Port: port})
+			if !errors.Is(err, syscall.EADDRINUSE) || time.Now().After(end) {
+				return err
+			}
+		}
+	})
 	h.t.Cleanup(func() { c.Close() })
 	return c
 }
