@@ -59,7 +59,7 @@ func (w *Worker) recognise(e *edge, vrf uint16, p *packet) bool {
 		}
 		a, b, c := binary.LittleEndian.Uint64(h[quickL3:]), binary.LittleEndian.Uint64(h[quickL3+8:]), binary.LittleEndian.Uint32(h[quickL3+16:])
 		sum, carry := bits.Add64(a, b, 0)
-		if sum, carry = bits.Add64(sum, uint64(c), carry); fold16(sum+carry) != 0xffff {
+		if sum, carry = bits.Add64(sum, uint64(c), carry); header.Fold16(sum+carry) != 0xffff {
 			return false
 		}
 		src, dst := b&^(1<<32-1)|mappedIPv4, uint64(c)<<32|mappedIPv4
@@ -181,8 +181,8 @@ func write(e *edge, p *packet, src, dst *[16]byte, ports uint32, partial bool) {
 		binary.LittleEndian.PutUint32(h[quickL3+12:], uint32(srcLo>>32))
 		binary.LittleEndian.PutUint32(h[quickL3+16:], uint32(dstLo>>32))
 		h[quickL3+8]--
-		sum := uint64(^binary.LittleEndian.Uint16(h[quickL3+10:])) + uint64(fold32(addresses)) + 0xfffe // RFC 1624 §3: the TTL falls by one
-		binary.LittleEndian.PutUint16(h[quickL3+10:], ^fold16(sum))
+		sum := uint64(^binary.LittleEndian.Uint16(h[quickL3+10:])) + uint64(header.Fold32(addresses)) + 0xfffe // RFC 1624 §3: the TTL falls by one
+		binary.LittleEndian.PutUint16(h[quickL3+10:], ^header.Fold16(sum))
 	} else {
 		binary.LittleEndian.PutUint64(h[quickL3+8:], srcHi)
 		binary.LittleEndian.PutUint64(h[quickL3+16:], srcLo)
@@ -201,26 +201,16 @@ func write(e *edge, p *packet, src, dst *[16]byte, ports uint32, partial bool) {
 	}
 	old := binary.LittleEndian.Uint16(t[at:])
 	if partial { // the ports lie in what the device sums itself
-		binary.LittleEndian.PutUint16(t[at:], fold16(uint64(old)+uint64(fold16(addresses)%0xffff)))
+		binary.LittleEndian.PutUint16(t[at:], header.Fold16(uint64(old)+uint64(header.Fold16(addresses)%0xffff)))
 		return
 	}
-	delta := uint64(fold32(addresses)) + uint64(^wasPorts) + uint64(isPorts)
-	if old == 0 && k.Proto == header.ProtoUDP || old == 0xffff && fold16(delta) == 0xffff {
+	delta := uint64(header.Fold32(addresses)) + uint64(^wasPorts) + uint64(isPorts)
+	if old == 0 && k.Proto == header.ProtoUDP || old == 0xffff && header.Fold16(delta) == 0xffff {
 		return // RFC 768: the sender made no checksum; or nothing changes, and there are two ways to write this one
 	}
-	sum := ^fold16(uint64(^old) + delta)
+	sum := ^header.Fold16(uint64(^old) + delta)
 	if sum == 0 && k.Proto == header.ProtoUDP {
 		sum = 0xffff // RFC 768
 	}
 	binary.LittleEndian.PutUint16(t[at:], sum)
 }
-
-// fold16 adds the 16-bit words of sum with end-around carry. A rotated sum carries
-// into the half that is kept.
-func fold16(sum uint64) uint16 {
-	half := fold32(sum)
-	return uint16((half + bits.RotateLeft32(half, 16)) >> 16)
-}
-
-// fold32 is fold16 half way: a 32-bit word with the same sum.
-func fold32(sum uint64) uint32 { return uint32((sum + bits.RotateLeft64(sum, 32)) >> 32) }

@@ -33,7 +33,7 @@ func Checksum(b []byte, initial uint16) uint16 {
 	if len(b) > 0 {
 		sum, carry = bits.Add64(sum, tail(b), carry)
 	}
-	return bits.ReverseBytes16(fold(sum + carry)) // never wraps: a carry leaves sum below its maximum
+	return bits.ReverseBytes16(Fold16(sum + carry)) // never wraps: a carry leaves sum below its maximum
 }
 
 // tail returns up to 7 bytes as a little-endian word.
@@ -54,19 +54,21 @@ func tail3(b []byte) (w uint64) {
 	return w
 }
 
-// fold adds the four 16-bit words of sum with end-around carry.
-func fold(sum uint64) uint16 {
-	sum = sum>>32 + sum&0xffffffff // at most 33 bits
-	sum = sum>>16 + sum&0xffff     // at most 18 bits
-	sum = sum>>16 + sum&0xffff     // at most 17 bits
-	return uint16(sum>>16 + sum)
+// Fold32 adds the two 32-bit words of sum with end-around carry: the rotated sum
+// carries into the half that is kept. It is Fold16 half way, for sums that go on.
+func Fold32(sum uint64) uint32 { return uint32((sum + bits.RotateLeft64(sum, 32)) >> 32) }
+
+// Fold16 adds the four 16-bit words of sum with end-around carry (RFC 1071 §1).
+func Fold16(sum uint64) uint16 {
+	half := Fold32(sum)
+	return uint16((half + bits.RotateLeft32(half, 16)) >> 16)
 }
 
 // addressSum returns the folded sum of an address. The 0xffff in a v4-mapped
 // address is zero in one's complement, so the sum is right for both families.
 func addressSum(a *[16]byte) uint16 {
 	sum, carry := bits.Add64(binary.BigEndian.Uint64(a[:]), binary.BigEndian.Uint64(a[8:]), 0)
-	return fold(sum + carry) // never wraps, as in Checksum
+	return Fold16(sum + carry) // never wraps, as in Checksum
 }
 
 // PseudoHeader returns the folded sum, not inverted, of the pseudo-header of a
@@ -74,7 +76,7 @@ func addressSum(a *[16]byte) uint16 {
 // initial value for Checksum, and what the checksum field holds while a device is
 // to complete it.
 func PseudoHeader(src, dst *[16]byte, proto uint8, length int) uint16 {
-	return fold(uint64(addressSum(src)) + uint64(addressSum(dst)) + uint64(proto) + uint64(length))
+	return Fold16(uint64(addressSum(src)) + uint64(addressSum(dst)) + uint64(proto) + uint64(length))
 }
 
 // TransportChecksum returns the value for the checksum field of a TCP, UDP or
@@ -131,7 +133,7 @@ func (d Delta) Negate() Delta { return newDelta(uint64(^d)) }
 // as 0 makes the identity the zero value and keeps a checksum that nothing
 // changed exactly as it was.
 func newDelta(sum uint64) Delta {
-	d := fold(sum)
+	d := Fold16(sum)
 	if d == 0xffff {
 		return 0
 	}

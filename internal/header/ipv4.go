@@ -123,7 +123,7 @@ func (p IPv4) hasRightChecksum(length int) bool {
 	_ = p[IPv4MinimumLength-1]
 	sum, carry := bits.Add64(binary.LittleEndian.Uint64(p), binary.LittleEndian.Uint64(p[8:]), 0)
 	sum, carry = bits.Add64(sum, uint64(binary.LittleEndian.Uint32(p[16:])), carry)
-	return fold(sum+carry) == 0xffff // never wraps, as in Checksum
+	return Fold16(sum+carry) == 0xffff // never wraps, as in Checksum
 }
 
 // DecrementTTL takes 1 from the TTL, which must not be 0, and repairs the
