@@ -326,7 +326,7 @@ func (d *decision) refuse(reason DropReason, t *Trace) {
 
 // portOf returns the port behind an interface next hop, 0 for any other.
 func portOf(id nexthop.ID) uint16 {
-	if id < NumDropReasonIDs || id >= FirstFreeNextHop {
+	if id < NumDropReasonIDs || id >= NumDropReasonIDs+MaxPorts {
 		return 0
 	}
 	return uint16(id - NumDropReasonIDs)

@@ -187,11 +187,7 @@ func (s *state) members(t testing.TB, change func([]nexthop.Member) []nexthop.Me
 // publish compiles the state into a snapshot.
 func (r *rig) publish() {
 	s := r.state
-	hops := make([]nexthop.NextHop, 0, MaxPorts+8)
-	for i := range MaxPorts {
-		hops = append(hops, nexthop.NextHop{Kind: nexthop.Interface, Port: uint16(i)})
-	}
-	hops = append(hops, nexthop.NextHop{Kind: nexthop.Receive})
+	hops := append(FixedNextHops(0), nexthop.NextHop{Kind: nexthop.Receive})
 	for i := range s.floating {
 		hops = append(hops, nexthop.NextHop{Kind: nexthop.FloatingIP, Index: uint32(i)})
 	}

@@ -30,6 +30,13 @@ const (
 	// Host is vhost0: the node's own IP stack. Its sources are checked for
 	// martians only, because the node's kernel may forward for others.
 	Host
+	// Uplink is the fabric port: the device that joins the node with others. It is
+	// in FabricVRF. Tunnel packets come in by it and are taken apart; of the rest,
+	// what no session and no floating IP claims goes to vhost0 as it is.
+	Uplink
+	// Overlay is where packets out of tunnels stand: one for each VRF, without a
+	// port of its own (VRF.Overlay). Who sent them was checked on another node.
+	Overlay
 )
 
 // Interface is one port as the packet path sees it. Interfaces are values of an
@@ -75,6 +82,9 @@ type EgressNAT struct {
 type VRF struct {
 	Name string
 	FIB  *nexthop.FIB
+	// Overlay is the interface at which packets that come through a tunnel enter the
+	// VRF. Its Kind is Overlay where other nodes may send to the VRF, else Absent.
+	Overlay Interface
 }
 
 // PortKey selects a mapping of a floating IP.
@@ -124,6 +134,16 @@ type Snapshot struct {
 	// reach local pods whatever it says (Kubernetes: probes).
 	NodeAddresses map[[16]byte]struct{}
 
+	// Uplink is the index of the fabric port, 0 where there is none.
+	Uplink  uint16
+	Tunnels []Tunnel // by the Index of a Tunnel next hop; the zero value is unused
+	Peers   []Peer   // the other nodes, by Tunnel.Peer
+	// Labels is where a packet goes that arrives with an MPLS label: an interface's
+	// next hop, or a VRF's to be looked up in; 0 is an unknown label. By label.
+	Labels []nexthop.ID
+	// VNIs is the VRF that a VXLAN network identifier stands for.
+	VNIs map[uint32]uint16
+
 	// dialled are the networks of the floating IPs at an address; set by Publish,
 	// and shared with the snapshot before where nothing else is dialled.
 	dialled map[[16]byte][]uint32
@@ -168,9 +188,33 @@ func InterfaceNextHop(port uint16) nexthop.ID {
 	return nexthop.ID(uint32(NumDropReasonIDs) + uint32(port))
 }
 
+// MaxNeighbors is how many hosts and gateways on the uplink's link can be told
+// apart by their MAC address at once.
+const MaxNeighbors = 4096
+
+// NeighborNextHop returns the id of the next hop that sends out of the uplink to the
+// neighbor in a slot, 0 to MaxNeighbors-1. Every snapshot has these.
+func NeighborNextHop(slot uint32) nexthop.ID {
+	return nexthop.ID(NumDropReasonIDs + MaxPorts + slot%MaxNeighbors)
+}
+
 // FirstFreeNextHop is the lowest id that the control path may give to other
-// next hops: below it are the discards and the interfaces.
-const FirstFreeNextHop = nexthop.ID(NumDropReasonIDs + MaxPorts)
+// next hops: below it are the discards, the interfaces and the neighbors.
+const FirstFreeNextHop = nexthop.ID(NumDropReasonIDs + MaxPorts + MaxNeighbors)
+
+// FixedNextHops returns the next hops that every snapshot has, from
+// nexthop.FirstID to FirstFreeNextHop-1, for the control path to append its own.
+// uplink is the index of the fabric port, 0 for none.
+func FixedNextHops(uplink uint16) []nexthop.NextHop {
+	hops := make([]nexthop.NextHop, 0, FirstFreeNextHop-nexthop.FirstID)
+	for port := range uint16(MaxPorts) {
+		hops = append(hops, nexthop.NextHop{Kind: nexthop.Interface, Port: port})
+	}
+	for slot := range uint32(MaxNeighbors) {
+		hops = append(hops, nexthop.NextHop{Kind: nexthop.Neighbor, Port: uplink, Index: slot})
+	}
+	return hops
+}
 
 // NumDropReasonIDs is how many next hop ids are kept for discards, one for each
 // possible DropReason.

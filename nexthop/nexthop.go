@@ -36,6 +36,12 @@ const (
 	// FloatingIP is a service address: NextHop.Index is its place in the snapshot's
 	// list of floating IPs, which holds the port mappings and the ECMP group.
 	FloatingIP
+	// Tunnel sends the packet to another node: NextHop.Index is its place in the
+	// snapshot's list of tunnels.
+	Tunnel
+	// Neighbor sends the packet out of NextHop.Port, the uplink, to the neighbor in
+	// slot NextHop.Index of the forwarder's list.
+	Neighbor
 
 	numKinds
 )
@@ -45,17 +51,16 @@ func (k Kind) String() string {
 	if k >= numKinds {
 		return "kind(" + strconv.Itoa(int(k)) + ")"
 	}
-	return [numKinds]string{"discard", "receive", "interface", "vrf", "floating-ip"}[k]
+	return [numKinds]string{"discard", "receive", "interface", "vrf", "floating-ip", "tunnel", "neighbor"}[k]
 }
 
 // NextHop is what to do with a packet. It holds no pointers and is comparable.
-// Which fields count depends on Kind. 12 bytes; a session hit reads it, so it
-// may grow to 32 (two to a cache line) when tunnels add remote and label.
+// Which fields count depends on Kind. 12 bytes.
 type NextHop struct {
 	Kind  Kind
-	Port  uint16 // Interface: the port's index, 1 and up
+	Port  uint16 // Interface, Neighbor: the port's index, 1 and up
 	VRF   uint16 // VRF: where to look again
-	Index uint32 // FloatingIP: place in the snapshot's list; Discard: the drop reason
+	Index uint32 // FloatingIP, Tunnel: place in the snapshot's list; Neighbor: slot; Discard: the drop reason
 }
 
 // Table is the immutable list of next hops by id. The zero value discards

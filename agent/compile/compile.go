@@ -152,11 +152,8 @@ func of(keys []state.Key, kind string) func(func(string) bool) {
 // nextHops builds the table of next hops: 12 bytes for each port, VRF and service
 // address.
 func (c *Compiler) nextHops() error {
-	hops := make([]nexthop.NextHop, int(hopService-nexthop.FirstID)+len(c.now.floating))
+	hops := append(forwarder.FixedNextHops(uplinkPort), make([]nexthop.NextHop, int(hopService-hopReceive)+len(c.now.floating))...)
 	at := func(id nexthop.ID) *nexthop.NextHop { return &hops[id-nexthop.FirstID] }
-	for p := range uint16(forwarder.MaxPorts) {
-		*at(forwarder.InterfaceNextHop(p)) = nexthop.NextHop{Kind: nexthop.Interface, Port: p}
-	}
 	*at(hopReceive) = nexthop.NextHop{Kind: nexthop.Receive}
 	for i := range c.now.vrfs {
 		*at(hopVRF + nexthop.ID(i)) = nexthop.NextHop{Kind: nexthop.VRF, VRF: uint16(i)}

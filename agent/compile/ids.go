@@ -19,7 +19,8 @@ const (
 	hopService   = hopVRF + MaxVRFs
 	maxServices  = int(nexthop.MaxID-hopService) + 1
 	vhostPort    = uint16(1) // the node's own port, always
-	firstVMIPort = 2
+	uplinkPort   = uint16(2) // the fabric port, always
+	firstVMIPort = 3
 )
 
 // slots gives out small numbers that stay with a name for its life. A number

@@ -153,8 +153,11 @@ func (r *reference) typeOf(f protoreflect.FieldDescriptor) string {
 		name = fmt.Sprintf("[%s](#%s)", m.Name(), anchor(m))
 	case protoreflect.EnumKind:
 		name = "name"
-		if f.Enum().Name() == "Value" {
+		switch f.Enum().Parent().Name() {
+		case "Protocol":
 			name = "`TCP`, `UDP`, `SCTP`, `ICMP` or `ANY`"
+		case "Encapsulation":
+			name = "`MPLS_UDP`, `VXLAN` or `MPLS_GRE`"
 		}
 	case protoreflect.BoolKind:
 		name = "true or false"

@@ -537,6 +537,63 @@ func (SecurityPolicy_PolicyType) EnumDescriptor() ([]byte, []int) {
 	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{16, 0}
 }
 
+// Value is one of them.
+type Encapsulation_Value int32
+
+const (
+	// Not an encapsulation.
+	Encapsulation_ENCAPSULATION_UNSPECIFIED Encapsulation_Value = 0
+	// An MPLS label over UDP, port 6635 (RFC 7510).
+	Encapsulation_MPLS_UDP Encapsulation_Value = 1
+	// VXLAN, UDP port 4789 (RFC 7348).
+	Encapsulation_VXLAN Encapsulation_Value = 2
+	// An MPLS label over GRE (RFC 4023).
+	Encapsulation_MPLS_GRE Encapsulation_Value = 3
+)
+
+// Enum value maps for Encapsulation_Value.
+var (
+	Encapsulation_Value_name = map[int32]string{
+		0: "ENCAPSULATION_UNSPECIFIED",
+		1: "MPLS_UDP",
+		2: "VXLAN",
+		3: "MPLS_GRE",
+	}
+	Encapsulation_Value_value = map[string]int32{
+		"ENCAPSULATION_UNSPECIFIED": 0,
+		"MPLS_UDP":                  1,
+		"VXLAN":                     2,
+		"MPLS_GRE":                  3,
+	}
+)
+
+func (x Encapsulation_Value) Enum() *Encapsulation_Value {
+	p := new(Encapsulation_Value)
+	*p = x
+	return p
+}
+
+func (x Encapsulation_Value) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (Encapsulation_Value) Descriptor() protoreflect.EnumDescriptor {
+	return file_vrouter_v1_resources_proto_enumTypes[9].Descriptor()
+}
+
+func (Encapsulation_Value) Type() protoreflect.EnumType {
+	return &file_vrouter_v1_resources_proto_enumTypes[9]
+}
+
+func (x Encapsulation_Value) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use Encapsulation_Value.Descriptor instead.
+func (Encapsulation_Value) EnumDescriptor() ([]byte, []int) {
+	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{24, 0}
+}
+
 // Protocol holds the transport protocols that rules, mappings and flows name.
 type Protocol struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -582,7 +639,14 @@ type VirtualNetwork struct {
 	Subnets []*Subnet `protobuf:"bytes,1,rep,name=subnets,proto3" json:"subnets,omitempty"`
 	// vrf names the network's routing table in routes, flows and filters. Default: the network's own name. Each network has
 	// its own VRF, so no two networks may give the same name.
-	Vrf           string `protobuf:"bytes,2,opt,name=vrf,proto3" json:"vrf,omitempty"`
+	Vrf string `protobuf:"bytes,2,opt,name=vrf,proto3" json:"vrf,omitempty"`
+	// vni names the network in VXLAN frames, 1 to 16,777,215 (RFC 7348 section 5), the same on every node. Frames that arrive with it
+	// are looked up in the network's VRF. Default: none, the network is not reached by VXLAN.
+	Vni uint32 `protobuf:"varint,6,opt,name=vni,proto3" json:"vni,omitempty"`
+	// label by which other nodes reach the network's VRF on this node over MPLS, 16 to 1,048,575 (RFC 3032 section 2.1: those below
+	// are reserved). Packets that arrive with it are looked up in the VRF. For ip-fabric it leads to the node's own addresses.
+	// Default: none.
+	Label         uint32 `protobuf:"varint,7,opt,name=label,proto3" json:"label,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -629,6 +693,20 @@ func (x *VirtualNetwork) GetVrf() string {
 		return x.Vrf
 	}
 	return ""
+}
+
+func (x *VirtualNetwork) GetVni() uint32 {
+	if x != nil {
+		return x.Vni
+	}
+	return 0
+}
+
+func (x *VirtualNetwork) GetLabel() uint32 {
+	if x != nil {
+		return x.Label
+	}
+	return 0
 }
 
 // Subnet is one prefix of a network and the address at which the vRouter answers as gateway.
@@ -711,7 +789,10 @@ type VirtualMachineInterface struct {
 	// interface from filling the table.
 	FlowQuota uint32 `protobuf:"varint,9,opt,name=flow_quota,json=flowQuota,proto3" json:"flow_quota,omitempty"`
 	// anti_spoof drops frames whose source MAC, IP or ARP/ND sender is not this interface's. Default: true.
-	AntiSpoof     *bool `protobuf:"varint,10,opt,name=anti_spoof,json=antiSpoof,proto3,oneof" json:"anti_spoof,omitempty"`
+	AntiSpoof *bool `protobuf:"varint,10,opt,name=anti_spoof,json=antiSpoof,proto3,oneof" json:"anti_spoof,omitempty"`
+	// label by which other nodes reach this interface over MPLS, 16 to 1,048,575, without a lookup on this node. Default: none, other
+	// nodes reach it through its network's label or vni.
+	Label         uint32 `protobuf:"varint,11,opt,name=label,proto3" json:"label,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -814,6 +895,13 @@ func (x *VirtualMachineInterface) GetAntiSpoof() bool {
 		return *x.AntiSpoof
 	}
 	return false
+}
+
+func (x *VirtualMachineInterface) GetLabel() uint32 {
+	if x != nil {
+		return x.Label
+	}
+	return 0
 }
 
 // AllowedAddressPair lets a workload send from addresses beyond its own (VRRP, nested pods).
@@ -1266,10 +1354,11 @@ func (x *PortMapping) GetProtocol() Protocol_Value {
 	return Protocol_PROTOCOL_UNSPECIFIED
 }
 
-// Member is one interface behind a floating IP.
+// Member is one interface behind a floating IP, on this node or on another.
 type Member struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// virtual_machine_interface that serves.
+	// virtual_machine_interface that serves. With tunnel it is the name that the interface has on its own node; the choice of members
+	// follows from the names, so that all nodes choose alike.
 	VirtualMachineInterface string `protobuf:"bytes,1,opt,name=virtual_machine_interface,json=virtualMachineInterface,proto3" json:"virtual_machine_interface,omitempty"`
 	// state of the member.
 	State Member_State `protobuf:"varint,2,opt,name=state,proto3,enum=vrouter.v1.Member_State" json:"state,omitempty"`
@@ -1279,7 +1368,9 @@ type Member struct {
 	// named port that differs per pod).
 	TargetPorts []*PortMapping `protobuf:"bytes,4,rep,name=target_ports,json=targetPorts,proto3" json:"target_ports,omitempty"`
 	// address of the interface that serves, of the floating IP's family. Default: the interface's first address of that family.
-	Address       string `protobuf:"bytes,5,opt,name=address,proto3" json:"address,omitempty"`
+	Address string `protobuf:"bytes,5,opt,name=address,proto3" json:"address,omitempty"`
+	// tunnel to the node where the interface is. Left out: the interface is on this node.
+	Tunnel        *Tunnel `protobuf:"bytes,6,opt,name=tunnel,proto3" json:"tunnel,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1347,6 +1438,13 @@ func (x *Member) GetAddress() string {
 		return x.Address
 	}
 	return ""
+}
+
+func (x *Member) GetTunnel() *Tunnel {
+	if x != nil {
+		return x.Tunnel
+	}
+	return nil
 }
 
 // SessionAffinity keeps the flows of one client on one member, while that member takes new flows.
@@ -2165,7 +2263,7 @@ type Route struct {
 	Vrf string `protobuf:"bytes,1,opt,name=vrf,proto3" json:"vrf,omitempty"`
 	// prefix that is routed.
 	Prefix string `protobuf:"bytes,2,opt,name=prefix,proto3" json:"prefix,omitempty"`
-	// next_hops; several interfaces share the flows by ECMP. receive, discard and vrf stand alone.
+	// next_hops; several interfaces and tunnels share the flows by ECMP. receive, discard and vrf stand alone.
 	NextHops      []*NextHop `protobuf:"bytes,3,rep,name=next_hops,json=nextHops,proto3" json:"next_hops,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -2222,9 +2320,133 @@ func (x *Route) GetNextHops() []*NextHop {
 	return nil
 }
 
-// NextHop says where a route leads: exactly one of its fields is given.
+// Encapsulation holds the ways to carry a packet to another node.
+type Encapsulation struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Encapsulation) Reset() {
+	*x = Encapsulation{}
+	mi := &file_vrouter_v1_resources_proto_msgTypes[24]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Encapsulation) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Encapsulation) ProtoMessage() {}
+
+func (x *Encapsulation) ProtoReflect() protoreflect.Message {
+	mi := &file_vrouter_v1_resources_proto_msgTypes[24]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Encapsulation.ProtoReflect.Descriptor instead.
+func (*Encapsulation) Descriptor() ([]byte, []int) {
+	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{24}
+}
+
+// Tunnel leads to another node. At least one of label and vni is given: label is what MPLS encapsulations need, vni is what
+// VXLAN needs.
+type Tunnel struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// remote is the address of the other node in the fabric.
+	Remote string `protobuf:"bytes,1,opt,name=remote,proto3" json:"remote,omitempty"`
+	// label that the other node gave to the interface or the VRF, 16 to 1,048,575.
+	Label uint32 `protobuf:"varint,2,opt,name=label,proto3" json:"label,omitempty"`
+	// vni of the destination's network, 1 to 16,777,215.
+	Vni uint32 `protobuf:"varint,3,opt,name=vni,proto3" json:"vni,omitempty"`
+	// encapsulations that the other node supports. The first of the Fabric's own that is among them, and whose identifier is given here,
+	// is used. Default: all.
+	Encapsulations []Encapsulation_Value `protobuf:"varint,4,rep,packed,name=encapsulations,proto3,enum=vrouter.v1.Encapsulation_Value" json:"encapsulations,omitempty"`
+	// mac_address that VXLAN frames are sent to inside: the other node's router or the workload itself. Default: the MAC address that
+	// every vRouter answers with, 00:00:5e:00:01:00.
+	MacAddress    string `protobuf:"bytes,5,opt,name=mac_address,json=macAddress,proto3" json:"mac_address,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Tunnel) Reset() {
+	*x = Tunnel{}
+	mi := &file_vrouter_v1_resources_proto_msgTypes[25]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Tunnel) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Tunnel) ProtoMessage() {}
+
+func (x *Tunnel) ProtoReflect() protoreflect.Message {
+	mi := &file_vrouter_v1_resources_proto_msgTypes[25]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Tunnel.ProtoReflect.Descriptor instead.
+func (*Tunnel) Descriptor() ([]byte, []int) {
+	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{25}
+}
+
+func (x *Tunnel) GetRemote() string {
+	if x != nil {
+		return x.Remote
+	}
+	return ""
+}
+
+func (x *Tunnel) GetLabel() uint32 {
+	if x != nil {
+		return x.Label
+	}
+	return 0
+}
+
+func (x *Tunnel) GetVni() uint32 {
+	if x != nil {
+		return x.Vni
+	}
+	return 0
+}
+
+func (x *Tunnel) GetEncapsulations() []Encapsulation_Value {
+	if x != nil {
+		return x.Encapsulations
+	}
+	return nil
+}
+
+func (x *Tunnel) GetMacAddress() string {
+	if x != nil {
+		return x.MacAddress
+	}
+	return ""
+}
+
+// NextHop says where a route leads: exactly one of its targets is given.
 type NextHop struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
+	// weight is the next hop's share of the flows against the others', 1 to 256. Default: 1.
+	Weight uint32 `protobuf:"varint,6,opt,name=weight,proto3" json:"weight,omitempty"`
 	// The target of the route.
 	//
 	// Types that are valid to be assigned to Target:
@@ -2233,6 +2455,7 @@ type NextHop struct {
 	//	*NextHop_Vrf
 	//	*NextHop_Receive
 	//	*NextHop_Discard
+	//	*NextHop_Tunnel
 	Target        isNextHop_Target `protobuf_oneof:"target"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -2240,7 +2463,7 @@ type NextHop struct {
 
 func (x *NextHop) Reset() {
 	*x = NextHop{}
-	mi := &file_vrouter_v1_resources_proto_msgTypes[24]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2252,7 +2475,7 @@ func (x *NextHop) String() string {
 func (*NextHop) ProtoMessage() {}
 
 func (x *NextHop) ProtoReflect() protoreflect.Message {
-	mi := &file_vrouter_v1_resources_proto_msgTypes[24]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2265,7 +2488,14 @@ func (x *NextHop) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NextHop.ProtoReflect.Descriptor instead.
 func (*NextHop) Descriptor() ([]byte, []int) {
-	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{24}
+	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{26}
+}
+
+func (x *NextHop) GetWeight() uint32 {
+	if x != nil {
+		return x.Weight
+	}
+	return 0
 }
 
 func (x *NextHop) GetTarget() isNextHop_Target {
@@ -2311,6 +2541,15 @@ func (x *NextHop) GetDiscard() bool {
 	return false
 }
 
+func (x *NextHop) GetTunnel() *Tunnel {
+	if x != nil {
+		if x, ok := x.Target.(*NextHop_Tunnel); ok {
+			return x.Tunnel
+		}
+	}
+	return nil
+}
+
 type isNextHop_Target interface {
 	isNextHop_Target()
 }
@@ -2335,6 +2574,11 @@ type NextHop_Discard struct {
 	Discard bool `protobuf:"varint,4,opt,name=discard,proto3,oneof"`
 }
 
+type NextHop_Tunnel struct {
+	// tunnel to another node.
+	Tunnel *Tunnel `protobuf:"bytes,5,opt,name=tunnel,proto3,oneof"`
+}
+
 func (*NextHop_Interface) isNextHop_Target() {}
 
 func (*NextHop_Vrf) isNextHop_Target() {}
@@ -2343,20 +2587,28 @@ func (*NextHop_Receive) isNextHop_Target() {}
 
 func (*NextHop_Discard) isNextHop_Target() {}
 
+func (*NextHop_Tunnel) isNextHop_Target() {}
+
 // Fabric describes the node itself. At most one exists.
 type Fabric struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// node_addresses are the node's own addresses in the network ip-fabric, beside those of vhost0.
 	NodeAddresses []string `protobuf:"bytes,1,rep,name=node_addresses,json=nodeAddresses,proto3" json:"node_addresses,omitempty"`
 	// vhost0 connects the node's own processes. Left out: no process of the node reaches pods through the vRouter.
-	Vhost0        *Vhost `protobuf:"bytes,2,opt,name=vhost0,proto3" json:"vhost0,omitempty"`
+	Vhost0 *Vhost `protobuf:"bytes,2,opt,name=vhost0,proto3" json:"vhost0,omitempty"`
+	// uplink is the device that joins the node with the others. Left out: there are no others.
+	Uplink *Uplink `protobuf:"bytes,3,opt,name=uplink,proto3" json:"uplink,omitempty"`
+	// encapsulations in the order in which they are preferred. Default: MPLS_UDP, VXLAN, MPLS_GRE.
+	Encapsulations []Encapsulation_Value `protobuf:"varint,4,rep,packed,name=encapsulations,proto3,enum=vrouter.v1.Encapsulation_Value" json:"encapsulations,omitempty"`
+	// peers are the other nodes. Tunnel packets are taken from these and from the remotes of tunnels only.
+	Peers         []*Peer `protobuf:"bytes,5,rep,name=peers,proto3" json:"peers,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Fabric) Reset() {
 	*x = Fabric{}
-	mi := &file_vrouter_v1_resources_proto_msgTypes[25]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2368,7 +2620,7 @@ func (x *Fabric) String() string {
 func (*Fabric) ProtoMessage() {}
 
 func (x *Fabric) ProtoReflect() protoreflect.Message {
-	mi := &file_vrouter_v1_resources_proto_msgTypes[25]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2381,7 +2633,7 @@ func (x *Fabric) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Fabric.ProtoReflect.Descriptor instead.
 func (*Fabric) Descriptor() ([]byte, []int) {
-	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{25}
+	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *Fabric) GetNodeAddresses() []string {
@@ -2394,6 +2646,147 @@ func (x *Fabric) GetNodeAddresses() []string {
 func (x *Fabric) GetVhost0() *Vhost {
 	if x != nil {
 		return x.Vhost0
+	}
+	return nil
+}
+
+func (x *Fabric) GetUplink() *Uplink {
+	if x != nil {
+		return x.Uplink
+	}
+	return nil
+}
+
+func (x *Fabric) GetEncapsulations() []Encapsulation_Value {
+	if x != nil {
+		return x.Encapsulations
+	}
+	return nil
+}
+
+func (x *Fabric) GetPeers() []*Peer {
+	if x != nil {
+		return x.Peers
+	}
+	return nil
+}
+
+// Uplink is the network device through which the node reaches the other nodes. The kernel keeps its address; the vRouter takes the IP
+// packets that come in by it and hands those that are the node's own to vhost0.
+type Uplink struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// device is the name of the network device.
+	Device string `protobuf:"bytes,1,opt,name=device,proto3" json:"device,omitempty"`
+	// netns that the device stands in. Default: the daemon's own, which is the node's.
+	Netns string `protobuf:"bytes,2,opt,name=netns,proto3" json:"netns,omitempty"`
+	// queues that the device is read by, 1 to 64. Default: 1.
+	Queues        uint32 `protobuf:"varint,3,opt,name=queues,proto3" json:"queues,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Uplink) Reset() {
+	*x = Uplink{}
+	mi := &file_vrouter_v1_resources_proto_msgTypes[28]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Uplink) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Uplink) ProtoMessage() {}
+
+func (x *Uplink) ProtoReflect() protoreflect.Message {
+	mi := &file_vrouter_v1_resources_proto_msgTypes[28]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Uplink.ProtoReflect.Descriptor instead.
+func (*Uplink) Descriptor() ([]byte, []int) {
+	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{28}
+}
+
+func (x *Uplink) GetDevice() string {
+	if x != nil {
+		return x.Device
+	}
+	return ""
+}
+
+func (x *Uplink) GetNetns() string {
+	if x != nil {
+		return x.Netns
+	}
+	return ""
+}
+
+func (x *Uplink) GetQueues() uint32 {
+	if x != nil {
+		return x.Queues
+	}
+	return 0
+}
+
+// Peer is another node.
+type Peer struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// name of the node, as explain and status show it.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// addresses of the node in the fabric.
+	Addresses     []string `protobuf:"bytes,2,rep,name=addresses,proto3" json:"addresses,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Peer) Reset() {
+	*x = Peer{}
+	mi := &file_vrouter_v1_resources_proto_msgTypes[29]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Peer) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Peer) ProtoMessage() {}
+
+func (x *Peer) ProtoReflect() protoreflect.Message {
+	mi := &file_vrouter_v1_resources_proto_msgTypes[29]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Peer.ProtoReflect.Descriptor instead.
+func (*Peer) Descriptor() ([]byte, []int) {
+	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{29}
+}
+
+func (x *Peer) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *Peer) GetAddresses() []string {
+	if x != nil {
+		return x.Addresses
 	}
 	return nil
 }
@@ -2422,7 +2815,7 @@ type Vhost struct {
 
 func (x *Vhost) Reset() {
 	*x = Vhost{}
-	mi := &file_vrouter_v1_resources_proto_msgTypes[26]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2434,7 +2827,7 @@ func (x *Vhost) String() string {
 func (*Vhost) ProtoMessage() {}
 
 func (x *Vhost) ProtoReflect() protoreflect.Message {
-	mi := &file_vrouter_v1_resources_proto_msgTypes[26]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2447,7 +2840,7 @@ func (x *Vhost) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Vhost.ProtoReflect.Descriptor instead.
 func (*Vhost) Descriptor() ([]byte, []int) {
-	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{26}
+	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *Vhost) GetName() string {
@@ -2514,14 +2907,17 @@ const file_vrouter_v1_resources_proto_rawDesc = "" +
 	"\n" +
 	"\x06ICMPV6\x10:\x12\t\n" +
 	"\x04SCTP\x10\x84\x01\x12\b\n" +
-	"\x03ANY\x10\xff\x01\"\x96\x01\n" +
+	"\x03ANY\x10\xff\x01\"\xda\x01\n" +
 	"\x0eVirtualNetwork\x126\n" +
 	"\asubnets\x18\x01 \x03(\v2\x12.vrouter.v1.SubnetB\b\xbaH\x05\x92\x01\x02\x10@R\asubnets\x12\x1b\n" +
-	"\x03vrf\x18\x02 \x01(\tB\t\xbaH\x06r\x04\x88\xea0\x01R\x03vrfJ\x04\b\x03\x10\x06R\tisolationR\x11fabric_forwardingR\vfabric_snat\"\xd0\x02\n" +
+	"\x03vrf\x18\x02 \x01(\tB\t\xbaH\x06r\x04\x88\xea0\x01R\x03vrf\x12\x1c\n" +
+	"\x03vni\x18\x06 \x01(\rB\n" +
+	"\xbaH\a*\x05\x18\xff\xff\xff\aR\x03vni\x12$\n" +
+	"\x05label\x18\a \x01(\rB\x0e\xbaH\v\xd8\x01\x01*\x06\x18\xff\xff?(\x10R\x05labelJ\x04\b\x03\x10\x06R\tisolationR\x11fabric_forwardingR\vfabric_snat\"\xd0\x02\n" +
 	"\x06Subnet\x12$\n" +
 	"\x06prefix\x18\x01 \x01(\tB\f\xbaH\t\xc8\x01\x01r\x04\x98\xea0\x01R\x06prefix\x12#\n" +
 	"\agateway\x18\x02 \x01(\tB\t\xbaH\x06r\x04\x90\xea0\x01R\agateway:\xfa\x01\xbaH\xf6\x01\x1a\xf3\x01\n" +
-	"\x0esubnet.gateway\x12agateway must be an address of the same family as prefix, for example 10.244.0.1 for 10.244.0.0/24\x1a~this.gateway == '' || !this.prefix.isIpPrefix() || !this.gateway.isIp() || (this.prefix.isIpPrefix(4) == this.gateway.isIp(4))\"\x99\x06\n" +
+	"\x0esubnet.gateway\x12agateway must be an address of the same family as prefix, for example 10.244.0.1 for 10.244.0.0/24\x1a~this.gateway == '' || !this.prefix.isIpPrefix() || !this.gateway.isIp() || (this.prefix.isIpPrefix(4) == this.gateway.isIp(4))\"\xbf\x06\n" +
 	"\x17VirtualMachineInterface\x125\n" +
 	"\x0fvirtual_network\x18\x01 \x01(\tB\f\xbaH\t\xc8\x01\x01r\x04\x88\xea0\x01R\x0evirtualNetwork\x12*\n" +
 	"\vmac_address\x18\x02 \x01(\tB\t\xbaH\x06r\x04\xa8\xea0\x01R\n" +
@@ -2537,7 +2933,8 @@ const file_vrouter_v1_resources_proto_rawDesc = "" +
 	"\xbaH\a*\x05\x18\x80\x80\x80\bR\tflowQuota\x12\"\n" +
 	"\n" +
 	"anti_spoof\x18\n" +
-	" \x01(\bH\x00R\tantiSpoof\x88\x01\x01\x1a9\n" +
+	" \x01(\bH\x00R\tantiSpoof\x88\x01\x01\x12$\n" +
+	"\x05label\x18\v \x01(\rB\x0e\xbaH\v\xd8\x01\x01*\x06\x18\xff\xff?(\x10R\x05label\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\x1aB\n" +
@@ -2605,19 +3002,21 @@ const file_vrouter_v1_resources_proto_rawDesc = "" +
 	"\bsrc_port\x18\x01 \x01(\rB\v\xbaH\b*\x06\x18\xff\xff\x03(\x01R\asrcPort\x12$\n" +
 	"\bdst_port\x18\x02 \x01(\rB\t\xbaH\x06*\x04\x18\xff\xff\x03R\adstPort\x12\xa6\x01\n" +
 	"\bprotocol\x18\x03 \x01(\x0e2\x1a.vrouter.v1.Protocol.ValueBn\xbaHk\xba\x01h\n" +
-	"\x15port_mapping.protocol\x126must be TCP, UDP or SCTP: only these have ports to map\x1a\x17this in [0, 6, 17, 132]R\bprotocol\"\x8b\x04\n" +
+	"\x15port_mapping.protocol\x126must be TCP, UDP or SCTP: only these have ports to map\x1a\x17this in [0, 6, 17, 132]R\bprotocol\"\xc7\x05\n" +
 	"\x06Member\x12H\n" +
 	"\x19virtual_machine_interface\x18\x01 \x01(\tB\f\xbaH\t\xc8\x01\x01r\x04\x88\xea0\x01R\x17virtualMachineInterface\x128\n" +
 	"\x05state\x18\x02 \x01(\x0e2\x18.vrouter.v1.Member.StateB\b\xbaH\x05\x82\x01\x02\x10\x01R\x05state\x12 \n" +
 	"\x06weight\x18\x03 \x01(\rB\b\xbaH\x05*\x03\x18\x80\x02R\x06weight\x12\xef\x01\n" +
 	"\ftarget_ports\x18\x04 \x03(\v2\x17.vrouter.v1.PortMappingB\xb2\x01\xbaH\xae\x01\xba\x01\xa4\x01\n" +
 	"\x13target_ports.unique\x124each pair of protocol and srcPort may be mapped once\x1aWthis.map(m, (m.protocol == 0 ? 6 : int(m.protocol)) * 65536 + int(m.src_port)).unique()\x92\x01\x03\x10\x80\bR\vtargetPorts\x12#\n" +
-	"\aaddress\x18\x05 \x01(\tB\t\xbaH\x06r\x04\x90\xea0\x01R\aaddress\"D\n" +
+	"\aaddress\x18\x05 \x01(\tB\t\xbaH\x06r\x04\x90\xea0\x01R\aaddress\x12*\n" +
+	"\x06tunnel\x18\x06 \x01(\v2\x12.vrouter.v1.TunnelR\x06tunnel\"D\n" +
 	"\x05State\x12\x15\n" +
 	"\x11STATE_UNSPECIFIED\x10\x00\x12\t\n" +
 	"\x05READY\x10\x01\x12\v\n" +
 	"\aSERVING\x10\x02\x12\f\n" +
-	"\bDRAINING\x10\x03\"\xbc\x01\n" +
+	"\bDRAINING\x10\x03:\x8d\x01\xbaH\x89\x01\x1a\x86\x01\n" +
+	"\rmember.tunnel\x12La member behind a tunnel needs its address, for example address: 10.244.1.11\x1a'!has(this.tunnel) || this.address != ''\"\xbc\x01\n" +
 	"\x0fSessionAffinity\x12>\n" +
 	"\x04type\x18\x01 \x01(\x0e2 .vrouter.v1.SessionAffinity.TypeB\b\xbaH\x05\x82\x01\x02\x10\x01R\x04type\x122\n" +
 	"\x0ftimeout_seconds\x18\x02 \x01(\rB\t\xbaH\x06*\x04\x18\x80\xa3\x05R\x0etimeoutSeconds\"5\n" +
@@ -2701,21 +3100,49 @@ const file_vrouter_v1_resources_proto_rawDesc = "" +
 	"\boperator\x18\x02 \x01(\tB\x8b\x01\xbaH\x87\x01\xba\x01\x83\x01\n" +
 	"#label_selector_requirement.operator\x12)must be In, NotIn, Exists or DoesNotExist\x1a1this in ['In', 'NotIn', 'Exists', 'DoesNotExist']R\boperator\x12)\n" +
 	"\x06values\x18\x03 \x03(\tB\x11\xbaH\x0e\x92\x01\v\x10\x80\b\"\x06r\x04\xc8\xea0\x01R\x06values:\xdc\x01\xbaH\xd8\x01\x1a\xd5\x01\n" +
-	"!label_selector_requirement.values\x12[In and NotIn need values, for example values: [web, api]; Exists and DoesNotExist take none\x1aSthis.operator in ['In', 'NotIn'] ? this.values.size() > 0 : this.values.size() == 0\"\xb8\x02\n" +
+	"!label_selector_requirement.values\x12[In and NotIn need values, for example values: [web, api]; Exists and DoesNotExist take none\x1aSthis.operator in ['In', 'NotIn'] ? this.values.size() > 0 : this.values.size() == 0\"\xd5\x02\n" +
 	"\x05Route\x12\x1e\n" +
 	"\x03vrf\x18\x01 \x01(\tB\f\xbaH\t\xc8\x01\x01r\x04\x88\xea0\x01R\x03vrf\x12$\n" +
-	"\x06prefix\x18\x02 \x01(\tB\f\xbaH\t\xc8\x01\x01r\x04\x98\xea0\x01R\x06prefix\x12\xe8\x01\n" +
-	"\tnext_hops\x18\x03 \x03(\v2\x13.vrouter.v1.NextHopB\xb5\x01\xbaH\xb1\x01\xba\x01\xa5\x01\n" +
-	"\x15route.next_hops.alone\x12Xreceive, discard and vrf must be the only next hop; only interfaces share a route (ECMP)\x1a2this.size() <= 1 || this.all(n, n.interface != '')\x92\x01\x05\b\x01\x10\x80\x02R\bnextHops\"\xc0\x01\n" +
-	"\aNextHop\x12+\n" +
+	"\x06prefix\x18\x02 \x01(\tB\f\xbaH\t\xc8\x01\x01r\x04\x98\xea0\x01R\x06prefix\x12\x85\x02\n" +
+	"\tnext_hops\x18\x03 \x03(\v2\x13.vrouter.v1.NextHopB\xd2\x01\xbaH\xce\x01\xba\x01\xc2\x01\n" +
+	"\x15route.next_hops.alone\x12dreceive, discard and vrf must be the only next hop; only interfaces and tunnels share a route (ECMP)\x1aCthis.size() <= 1 || this.all(n, n.interface != '' || has(n.tunnel))\x92\x01\x05\b\x01\x10\x80\x02R\bnextHops\"^\n" +
+	"\rEncapsulation\"M\n" +
+	"\x05Value\x12\x1d\n" +
+	"\x19ENCAPSULATION_UNSPECIFIED\x10\x00\x12\f\n" +
+	"\bMPLS_UDP\x10\x01\x12\t\n" +
+	"\x05VXLAN\x10\x02\x12\f\n" +
+	"\bMPLS_GRE\x10\x03\"\x9a\x03\n" +
+	"\x06Tunnel\x12$\n" +
+	"\x06remote\x18\x01 \x01(\tB\f\xbaH\t\xc8\x01\x01r\x04\x90\xea0\x01R\x06remote\x12$\n" +
+	"\x05label\x18\x02 \x01(\rB\x0e\xbaH\v\xd8\x01\x01*\x06\x18\xff\xff?(\x10R\x05label\x12\x1c\n" +
+	"\x03vni\x18\x03 \x01(\rB\n" +
+	"\xbaH\a*\x05\x18\xff\xff\xff\aR\x03vni\x12Z\n" +
+	"\x0eencapsulations\x18\x04 \x03(\x0e2\x1f.vrouter.v1.Encapsulation.ValueB\x11\xbaH\x0e\x92\x01\v\x18\x01\"\a\x82\x01\x04\x10\x01 \x00R\x0eencapsulations\x12*\n" +
+	"\vmac_address\x18\x05 \x01(\tB\t\xbaH\x06r\x04\xa8\xea0\x01R\n" +
+	"macAddress:\x9d\x01\xbaH\x99\x01\x1a\x96\x01\n" +
+	"\x11tunnel.identifier\x12]give label (for MPLS_UDP and MPLS_GRE) or vni (for VXLAN), or both, for example label: 100017\x1a\"this.label != 0u || this.vni != 0u\"\x82\x02\n" +
+	"\aNextHop\x12 \n" +
+	"\x06weight\x18\x06 \x01(\rB\b\xbaH\x05*\x03\x18\x80\x02R\x06weight\x12+\n" +
 	"\tinterface\x18\x01 \x01(\tB\v\xbaH\br\x06\x88\xea0\x01\x10\x01H\x00R\tinterface\x12\x1f\n" +
 	"\x03vrf\x18\x02 \x01(\tB\v\xbaH\br\x06\x88\xea0\x01\x10\x01H\x00R\x03vrf\x12#\n" +
 	"\areceive\x18\x03 \x01(\bB\a\xbaH\x04j\x02\b\x01H\x00R\areceive\x12#\n" +
-	"\adiscard\x18\x04 \x01(\bB\a\xbaH\x04j\x02\b\x01H\x00R\adiscardB\x0f\n" +
-	"\x06target\x12\x05\xbaH\x02\b\x01J\x04\b\x05\x10\x06R\x06tunnel\"\x93\x01\n" +
+	"\adiscard\x18\x04 \x01(\bB\a\xbaH\x04j\x02\b\x01H\x00R\adiscard\x12,\n" +
+	"\x06tunnel\x18\x05 \x01(\v2\x12.vrouter.v1.TunnelH\x00R\x06tunnelB\x0f\n" +
+	"\x06target\x12\x05\xbaH\x02\b\x01\"\x83\x03\n" +
 	"\x06Fabric\x12;\n" +
 	"\x0enode_addresses\x18\x01 \x03(\tB\x14\xbaH\x11\x92\x01\x0e\x10@\x18\x01\"\br\x06\x90\xea0\x01\x10\x01R\rnodeAddresses\x12)\n" +
-	"\x06vhost0\x18\x02 \x01(\v2\x11.vrouter.v1.VhostR\x06vhost0J\x04\b\x03\x10\x04J\x04\b\x04\x10\x05R\x06uplinkR\rencapsulation\"\x9a\x02\n" +
+	"\x06vhost0\x18\x02 \x01(\v2\x11.vrouter.v1.VhostR\x06vhost0\x12*\n" +
+	"\x06uplink\x18\x03 \x01(\v2\x12.vrouter.v1.UplinkR\x06uplink\x12Z\n" +
+	"\x0eencapsulations\x18\x04 \x03(\x0e2\x1f.vrouter.v1.Encapsulation.ValueB\x11\xbaH\x0e\x92\x01\v\x18\x01\"\a\x82\x01\x04\x10\x01 \x00R\x0eencapsulations\x12\x88\x01\n" +
+	"\x05peers\x18\x05 \x03(\v2\x10.vrouter.v1.PeerB`\xbaH]\xba\x01T\n" +
+	"\x13fabric.peers.unique\x12\x1feach peer's name may stand once\x1a\x1cthis.map(p, p.name).unique()\x92\x01\x03\x10\x80@R\x05peers\"p\n" +
+	"\x06Uplink\x12$\n" +
+	"\x06device\x18\x01 \x01(\tB\f\xbaH\t\xc8\x01\x01r\x04\xb0\xea0\x01R\x06device\x12\x1f\n" +
+	"\x05netns\x18\x02 \x01(\tB\t\xbaH\x06r\x04\xb8\xea0\x01R\x05netns\x12\x1f\n" +
+	"\x06queues\x18\x03 \x01(\rB\a\xbaH\x04*\x02\x18@R\x06queues\"^\n" +
+	"\x04Peer\x12 \n" +
+	"\x04name\x18\x01 \x01(\tB\f\xbaH\t\xc8\x01\x01r\x04\x88\xea0\x01R\x04name\x124\n" +
+	"\taddresses\x18\x02 \x03(\tB\x16\xbaH\x13\x92\x01\x10\b\x01\x10\x10\x18\x01\"\br\x06\x90\xea0\x01\x10\x01R\taddresses\"\x9a\x02\n" +
 	"\x05Vhost\x12\x1d\n" +
 	"\x04name\x18\x01 \x01(\tB\t\xbaH\x06r\x04\xb0\xea0\x01R\x04name\x12\x1f\n" +
 	"\x05netns\x18\x02 \x01(\tB\t\xbaH\x06r\x04\xb8\xea0\x01R\x05netns\x12*\n" +
@@ -2739,8 +3166,8 @@ func file_vrouter_v1_resources_proto_rawDescGZIP() []byte {
 	return file_vrouter_v1_resources_proto_rawDescData
 }
 
-var file_vrouter_v1_resources_proto_enumTypes = make([]protoimpl.EnumInfo, 9)
-var file_vrouter_v1_resources_proto_msgTypes = make([]protoimpl.MessageInfo, 30)
+var file_vrouter_v1_resources_proto_enumTypes = make([]protoimpl.EnumInfo, 10)
+var file_vrouter_v1_resources_proto_msgTypes = make([]protoimpl.MessageInfo, 34)
 var file_vrouter_v1_resources_proto_goTypes = []any{
 	(Protocol_Value)(0),              // 0: vrouter.v1.Protocol.Value
 	(InstanceIP_Mode)(0),             // 1: vrouter.v1.InstanceIP.Mode
@@ -2751,81 +3178,92 @@ var file_vrouter_v1_resources_proto_goTypes = []any{
 	(NetworkPolicyRule_Direction)(0), // 6: vrouter.v1.NetworkPolicyRule.Direction
 	(NetworkPolicyRule_Action)(0),    // 7: vrouter.v1.NetworkPolicyRule.Action
 	(SecurityPolicy_PolicyType)(0),   // 8: vrouter.v1.SecurityPolicy.PolicyType
-	(*Protocol)(nil),                 // 9: vrouter.v1.Protocol
-	(*VirtualNetwork)(nil),           // 10: vrouter.v1.VirtualNetwork
-	(*Subnet)(nil),                   // 11: vrouter.v1.Subnet
-	(*VirtualMachineInterface)(nil),  // 12: vrouter.v1.VirtualMachineInterface
-	(*AllowedAddressPair)(nil),       // 13: vrouter.v1.AllowedAddressPair
-	(*Tap)(nil),                      // 14: vrouter.v1.Tap
-	(*InstanceIP)(nil),               // 15: vrouter.v1.InstanceIP
-	(*FloatingIP)(nil),               // 16: vrouter.v1.FloatingIP
-	(*FloatingIpPortMappings)(nil),   // 17: vrouter.v1.FloatingIpPortMappings
-	(*PortMapping)(nil),              // 18: vrouter.v1.PortMapping
-	(*Member)(nil),                   // 19: vrouter.v1.Member
-	(*SessionAffinity)(nil),          // 20: vrouter.v1.SessionAffinity
-	(*NetworkPolicy)(nil),            // 21: vrouter.v1.NetworkPolicy
-	(*NetworkPolicyRule)(nil),        // 22: vrouter.v1.NetworkPolicyRule
-	(*PolicyEndpoint)(nil),           // 23: vrouter.v1.PolicyEndpoint
-	(*PortRange)(nil),                // 24: vrouter.v1.PortRange
-	(*SecurityPolicy)(nil),           // 25: vrouter.v1.SecurityPolicy
-	(*SecurityRule)(nil),             // 26: vrouter.v1.SecurityRule
-	(*SecurityPeer)(nil),             // 27: vrouter.v1.SecurityPeer
-	(*IpBlock)(nil),                  // 28: vrouter.v1.IpBlock
-	(*SecurityPort)(nil),             // 29: vrouter.v1.SecurityPort
-	(*LabelSelector)(nil),            // 30: vrouter.v1.LabelSelector
-	(*LabelSelectorRequirement)(nil), // 31: vrouter.v1.LabelSelectorRequirement
-	(*Route)(nil),                    // 32: vrouter.v1.Route
-	(*NextHop)(nil),                  // 33: vrouter.v1.NextHop
-	(*Fabric)(nil),                   // 34: vrouter.v1.Fabric
-	(*Vhost)(nil),                    // 35: vrouter.v1.Vhost
-	nil,                              // 36: vrouter.v1.VirtualMachineInterface.LabelsEntry
-	nil,                              // 37: vrouter.v1.VirtualMachineInterface.NamespaceLabelsEntry
-	nil,                              // 38: vrouter.v1.LabelSelector.MatchLabelsEntry
+	(Encapsulation_Value)(0),         // 9: vrouter.v1.Encapsulation.Value
+	(*Protocol)(nil),                 // 10: vrouter.v1.Protocol
+	(*VirtualNetwork)(nil),           // 11: vrouter.v1.VirtualNetwork
+	(*Subnet)(nil),                   // 12: vrouter.v1.Subnet
+	(*VirtualMachineInterface)(nil),  // 13: vrouter.v1.VirtualMachineInterface
+	(*AllowedAddressPair)(nil),       // 14: vrouter.v1.AllowedAddressPair
+	(*Tap)(nil),                      // 15: vrouter.v1.Tap
+	(*InstanceIP)(nil),               // 16: vrouter.v1.InstanceIP
+	(*FloatingIP)(nil),               // 17: vrouter.v1.FloatingIP
+	(*FloatingIpPortMappings)(nil),   // 18: vrouter.v1.FloatingIpPortMappings
+	(*PortMapping)(nil),              // 19: vrouter.v1.PortMapping
+	(*Member)(nil),                   // 20: vrouter.v1.Member
+	(*SessionAffinity)(nil),          // 21: vrouter.v1.SessionAffinity
+	(*NetworkPolicy)(nil),            // 22: vrouter.v1.NetworkPolicy
+	(*NetworkPolicyRule)(nil),        // 23: vrouter.v1.NetworkPolicyRule
+	(*PolicyEndpoint)(nil),           // 24: vrouter.v1.PolicyEndpoint
+	(*PortRange)(nil),                // 25: vrouter.v1.PortRange
+	(*SecurityPolicy)(nil),           // 26: vrouter.v1.SecurityPolicy
+	(*SecurityRule)(nil),             // 27: vrouter.v1.SecurityRule
+	(*SecurityPeer)(nil),             // 28: vrouter.v1.SecurityPeer
+	(*IpBlock)(nil),                  // 29: vrouter.v1.IpBlock
+	(*SecurityPort)(nil),             // 30: vrouter.v1.SecurityPort
+	(*LabelSelector)(nil),            // 31: vrouter.v1.LabelSelector
+	(*LabelSelectorRequirement)(nil), // 32: vrouter.v1.LabelSelectorRequirement
+	(*Route)(nil),                    // 33: vrouter.v1.Route
+	(*Encapsulation)(nil),            // 34: vrouter.v1.Encapsulation
+	(*Tunnel)(nil),                   // 35: vrouter.v1.Tunnel
+	(*NextHop)(nil),                  // 36: vrouter.v1.NextHop
+	(*Fabric)(nil),                   // 37: vrouter.v1.Fabric
+	(*Uplink)(nil),                   // 38: vrouter.v1.Uplink
+	(*Peer)(nil),                     // 39: vrouter.v1.Peer
+	(*Vhost)(nil),                    // 40: vrouter.v1.Vhost
+	nil,                              // 41: vrouter.v1.VirtualMachineInterface.LabelsEntry
+	nil,                              // 42: vrouter.v1.VirtualMachineInterface.NamespaceLabelsEntry
+	nil,                              // 43: vrouter.v1.LabelSelector.MatchLabelsEntry
 }
 var file_vrouter_v1_resources_proto_depIdxs = []int32{
-	11, // 0: vrouter.v1.VirtualNetwork.subnets:type_name -> vrouter.v1.Subnet
-	13, // 1: vrouter.v1.VirtualMachineInterface.allowed_address_pairs:type_name -> vrouter.v1.AllowedAddressPair
-	36, // 2: vrouter.v1.VirtualMachineInterface.labels:type_name -> vrouter.v1.VirtualMachineInterface.LabelsEntry
-	37, // 3: vrouter.v1.VirtualMachineInterface.namespace_labels:type_name -> vrouter.v1.VirtualMachineInterface.NamespaceLabelsEntry
-	14, // 4: vrouter.v1.VirtualMachineInterface.tap:type_name -> vrouter.v1.Tap
+	12, // 0: vrouter.v1.VirtualNetwork.subnets:type_name -> vrouter.v1.Subnet
+	14, // 1: vrouter.v1.VirtualMachineInterface.allowed_address_pairs:type_name -> vrouter.v1.AllowedAddressPair
+	41, // 2: vrouter.v1.VirtualMachineInterface.labels:type_name -> vrouter.v1.VirtualMachineInterface.LabelsEntry
+	42, // 3: vrouter.v1.VirtualMachineInterface.namespace_labels:type_name -> vrouter.v1.VirtualMachineInterface.NamespaceLabelsEntry
+	15, // 4: vrouter.v1.VirtualMachineInterface.tap:type_name -> vrouter.v1.Tap
 	1,  // 5: vrouter.v1.InstanceIP.mode:type_name -> vrouter.v1.InstanceIP.Mode
 	2,  // 6: vrouter.v1.FloatingIP.direction:type_name -> vrouter.v1.FloatingIP.Direction
-	17, // 7: vrouter.v1.FloatingIP.floating_ip_port_mappings:type_name -> vrouter.v1.FloatingIpPortMappings
-	19, // 8: vrouter.v1.FloatingIP.members:type_name -> vrouter.v1.Member
-	20, // 9: vrouter.v1.FloatingIP.session_affinity:type_name -> vrouter.v1.SessionAffinity
+	18, // 7: vrouter.v1.FloatingIP.floating_ip_port_mappings:type_name -> vrouter.v1.FloatingIpPortMappings
+	20, // 8: vrouter.v1.FloatingIP.members:type_name -> vrouter.v1.Member
+	21, // 9: vrouter.v1.FloatingIP.session_affinity:type_name -> vrouter.v1.SessionAffinity
 	3,  // 10: vrouter.v1.FloatingIP.hash_fields:type_name -> vrouter.v1.FloatingIP.HashField
-	18, // 11: vrouter.v1.FloatingIpPortMappings.port_mappings:type_name -> vrouter.v1.PortMapping
+	19, // 11: vrouter.v1.FloatingIpPortMappings.port_mappings:type_name -> vrouter.v1.PortMapping
 	0,  // 12: vrouter.v1.PortMapping.protocol:type_name -> vrouter.v1.Protocol.Value
 	4,  // 13: vrouter.v1.Member.state:type_name -> vrouter.v1.Member.State
-	18, // 14: vrouter.v1.Member.target_ports:type_name -> vrouter.v1.PortMapping
-	5,  // 15: vrouter.v1.SessionAffinity.type:type_name -> vrouter.v1.SessionAffinity.Type
-	22, // 16: vrouter.v1.NetworkPolicy.rules:type_name -> vrouter.v1.NetworkPolicyRule
-	23, // 17: vrouter.v1.NetworkPolicyRule.source:type_name -> vrouter.v1.PolicyEndpoint
-	23, // 18: vrouter.v1.NetworkPolicyRule.destination:type_name -> vrouter.v1.PolicyEndpoint
-	6,  // 19: vrouter.v1.NetworkPolicyRule.direction:type_name -> vrouter.v1.NetworkPolicyRule.Direction
-	7,  // 20: vrouter.v1.NetworkPolicyRule.action:type_name -> vrouter.v1.NetworkPolicyRule.Action
-	0,  // 21: vrouter.v1.NetworkPolicyRule.protocol:type_name -> vrouter.v1.Protocol.Value
-	24, // 22: vrouter.v1.NetworkPolicyRule.source_ports:type_name -> vrouter.v1.PortRange
-	24, // 23: vrouter.v1.NetworkPolicyRule.destination_ports:type_name -> vrouter.v1.PortRange
-	30, // 24: vrouter.v1.SecurityPolicy.subject:type_name -> vrouter.v1.LabelSelector
-	8,  // 25: vrouter.v1.SecurityPolicy.policy_types:type_name -> vrouter.v1.SecurityPolicy.PolicyType
-	26, // 26: vrouter.v1.SecurityPolicy.ingress:type_name -> vrouter.v1.SecurityRule
-	26, // 27: vrouter.v1.SecurityPolicy.egress:type_name -> vrouter.v1.SecurityRule
-	27, // 28: vrouter.v1.SecurityRule.peers:type_name -> vrouter.v1.SecurityPeer
-	29, // 29: vrouter.v1.SecurityRule.ports:type_name -> vrouter.v1.SecurityPort
-	30, // 30: vrouter.v1.SecurityPeer.selector:type_name -> vrouter.v1.LabelSelector
-	30, // 31: vrouter.v1.SecurityPeer.namespace_selector:type_name -> vrouter.v1.LabelSelector
-	28, // 32: vrouter.v1.SecurityPeer.ip_block:type_name -> vrouter.v1.IpBlock
-	0,  // 33: vrouter.v1.SecurityPort.protocol:type_name -> vrouter.v1.Protocol.Value
-	38, // 34: vrouter.v1.LabelSelector.match_labels:type_name -> vrouter.v1.LabelSelector.MatchLabelsEntry
-	31, // 35: vrouter.v1.LabelSelector.match_expressions:type_name -> vrouter.v1.LabelSelectorRequirement
-	33, // 36: vrouter.v1.Route.next_hops:type_name -> vrouter.v1.NextHop
-	35, // 37: vrouter.v1.Fabric.vhost0:type_name -> vrouter.v1.Vhost
-	38, // [38:38] is the sub-list for method output_type
-	38, // [38:38] is the sub-list for method input_type
-	38, // [38:38] is the sub-list for extension type_name
-	38, // [38:38] is the sub-list for extension extendee
-	0,  // [0:38] is the sub-list for field type_name
+	19, // 14: vrouter.v1.Member.target_ports:type_name -> vrouter.v1.PortMapping
+	35, // 15: vrouter.v1.Member.tunnel:type_name -> vrouter.v1.Tunnel
+	5,  // 16: vrouter.v1.SessionAffinity.type:type_name -> vrouter.v1.SessionAffinity.Type
+	23, // 17: vrouter.v1.NetworkPolicy.rules:type_name -> vrouter.v1.NetworkPolicyRule
+	24, // 18: vrouter.v1.NetworkPolicyRule.source:type_name -> vrouter.v1.PolicyEndpoint
+	24, // 19: vrouter.v1.NetworkPolicyRule.destination:type_name -> vrouter.v1.PolicyEndpoint
+	6,  // 20: vrouter.v1.NetworkPolicyRule.direction:type_name -> vrouter.v1.NetworkPolicyRule.Direction
+	7,  // 21: vrouter.v1.NetworkPolicyRule.action:type_name -> vrouter.v1.NetworkPolicyRule.Action
+	0,  // 22: vrouter.v1.NetworkPolicyRule.protocol:type_name -> vrouter.v1.Protocol.Value
+	25, // 23: vrouter.v1.NetworkPolicyRule.source_ports:type_name -> vrouter.v1.PortRange
+	25, // 24: vrouter.v1.NetworkPolicyRule.destination_ports:type_name -> vrouter.v1.PortRange
+	31, // 25: vrouter.v1.SecurityPolicy.subject:type_name -> vrouter.v1.LabelSelector
+	8,  // 26: vrouter.v1.SecurityPolicy.policy_types:type_name -> vrouter.v1.SecurityPolicy.PolicyType
+	27, // 27: vrouter.v1.SecurityPolicy.ingress:type_name -> vrouter.v1.SecurityRule
+	27, // 28: vrouter.v1.SecurityPolicy.egress:type_name -> vrouter.v1.SecurityRule
+	28, // 29: vrouter.v1.SecurityRule.peers:type_name -> vrouter.v1.SecurityPeer
+	30, // 30: vrouter.v1.SecurityRule.ports:type_name -> vrouter.v1.SecurityPort
+	31, // 31: vrouter.v1.SecurityPeer.selector:type_name -> vrouter.v1.LabelSelector
+	31, // 32: vrouter.v1.SecurityPeer.namespace_selector:type_name -> vrouter.v1.LabelSelector
+	29, // 33: vrouter.v1.SecurityPeer.ip_block:type_name -> vrouter.v1.IpBlock
+	0,  // 34: vrouter.v1.SecurityPort.protocol:type_name -> vrouter.v1.Protocol.Value
+	43, // 35: vrouter.v1.LabelSelector.match_labels:type_name -> vrouter.v1.LabelSelector.MatchLabelsEntry
+	32, // 36: vrouter.v1.LabelSelector.match_expressions:type_name -> vrouter.v1.LabelSelectorRequirement
+	36, // 37: vrouter.v1.Route.next_hops:type_name -> vrouter.v1.NextHop
+	9,  // 38: vrouter.v1.Tunnel.encapsulations:type_name -> vrouter.v1.Encapsulation.Value
+	35, // 39: vrouter.v1.NextHop.tunnel:type_name -> vrouter.v1.Tunnel
+	40, // 40: vrouter.v1.Fabric.vhost0:type_name -> vrouter.v1.Vhost
+	38, // 41: vrouter.v1.Fabric.uplink:type_name -> vrouter.v1.Uplink
+	9,  // 42: vrouter.v1.Fabric.encapsulations:type_name -> vrouter.v1.Encapsulation.Value
+	39, // 43: vrouter.v1.Fabric.peers:type_name -> vrouter.v1.Peer
+	44, // [44:44] is the sub-list for method output_type
+	44, // [44:44] is the sub-list for method input_type
+	44, // [44:44] is the sub-list for extension type_name
+	44, // [44:44] is the sub-list for extension extendee
+	0,  // [0:44] is the sub-list for field type_name
 }
 
 func init() { file_vrouter_v1_resources_proto_init() }
@@ -2835,19 +3273,20 @@ func file_vrouter_v1_resources_proto_init() {
 	}
 	file_vrouter_v1_rules_proto_init()
 	file_vrouter_v1_resources_proto_msgTypes[3].OneofWrappers = []any{}
-	file_vrouter_v1_resources_proto_msgTypes[24].OneofWrappers = []any{
+	file_vrouter_v1_resources_proto_msgTypes[26].OneofWrappers = []any{
 		(*NextHop_Interface)(nil),
 		(*NextHop_Vrf)(nil),
 		(*NextHop_Receive)(nil),
 		(*NextHop_Discard)(nil),
+		(*NextHop_Tunnel)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_vrouter_v1_resources_proto_rawDesc), len(file_vrouter_v1_resources_proto_rawDesc)),
-			NumEnums:      9,
-			NumMessages:   30,
+			NumEnums:      10,
+			NumMessages:   34,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

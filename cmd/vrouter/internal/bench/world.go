@@ -85,10 +85,7 @@ func (w world) defaults() world {
 
 // snapshot compiles the world.
 func (w world) snapshot() (*forwarder.Snapshot, error) {
-	hops := make([]nexthop.NextHop, 0, forwarder.MaxPorts+w.floating)
-	for i := range forwarder.MaxPorts {
-		hops = append(hops, nexthop.NextHop{Kind: nexthop.Interface, Port: uint16(i)})
-	}
+	hops := forwarder.FixedNextHops(0)
 	s := &forwarder.Snapshot{Interfaces: w.interfaces()}
 	members := w.memberList()
 	for i := range w.floating {
