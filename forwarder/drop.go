@@ -111,6 +111,9 @@ const (
 	DropMemberGone
 	DropNATPorts
 	DropNATProtocol
+	DropNATPortless
+	DropNATNoAddress
+	DropNATWithdrawn
 
 	// Sessions.
 	DropFlowTableFull
