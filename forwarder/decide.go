@@ -179,7 +179,7 @@ func sameBinding(a, b flowtable.Key) bool {
 // there is none.
 func (f *Forwarder) route(snap *Snapshot, in *Interface, q *question, d *decision, t *Trace) (nexthop.Route, nexthop.NextHop, DropReason) {
 	if q.live != nil && q.live.Leased() {
-		route, bits, ok := snap.exit(&q.key.Dst)
+		route, bits, ok := snap.outside(&q.key.Dst)
 		return f.follow(snap, in, FabricVRF, route, bits, ok, q, d, t)
 	}
 	route, bits, ok := snap.lookup(in.VRF, &q.key.Dst)
@@ -202,7 +202,7 @@ func (f *Forwarder) route(snap *Snapshot, in *Interface, q *question, d *decisio
 	if !ok && q.mayLeave(in) {
 		t.noRoute(vrf, &q.key.Dst)
 		vrf = FabricVRF
-		route, bits, ok = snap.exit(&q.key.Dst)
+		route, bits, ok = snap.outside(&q.key.Dst)
 	}
 	return f.follow(snap, in, vrf, route, bits, ok, q, d, t)
 }

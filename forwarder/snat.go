@@ -54,9 +54,9 @@ func (q *question) mayLeave(in *Interface) bool {
 	return in.SNAT && (q.live == nil || q.live.Leased())
 }
 
-// exit finds the way out of the node for what the sender's own VRF does not lead to,
+// outside finds the way out of the node for what the sender's own VRF does not lead to,
 // or for a session that has left before.
-func (s *Snapshot) exit(dst *[16]byte) (route nexthop.Route, bits int, ok bool) {
+func (s *Snapshot) outside(dst *[16]byte) (route nexthop.Route, bits int, ok bool) {
 	route, bits, ok = s.lookup(FabricVRF, dst)
 	return route, bits, ok && s.NextHops.At(route.NextHop).Kind == nexthop.Neighbor
 }

@@ -9,7 +9,8 @@
 //
 // Which port it is: the first free one from a start that a keyed hash of the
 // endpoint gives (RFC 6056 §3.3.3), so that nobody outside can foresee it. Neither
-// the endpoint's number nor its parity is kept (RFC 7857 §9 asks not to).
+// the endpoint's number nor its parity is kept (RFC 7857 takes the wish for parity
+// back and wants random ports).
 //
 // A port that nobody uses any more is held for its endpoint for HoldDown before
 // another gets it (RFC 6888 REQ-8), for late packets of the old connection must not
