@@ -37,6 +37,8 @@ type state struct {
 	policies   []policy.NetworkPolicy
 	security   []policy.SecurityPolicy
 	nodes      map[[16]byte]struct{}
+	uplink     uint16
+	snat       SNAT
 }
 
 // Networks and VRFs of the standard state. Network ids are VRF + 1.
@@ -187,7 +189,7 @@ func (s *state) members(t testing.TB, change func([]nexthop.Member) []nexthop.Me
 // publish compiles the state into a snapshot.
 func (r *rig) publish() {
 	s := r.state
-	hops := append(FixedNextHops(0), nexthop.NextHop{Kind: nexthop.Receive})
+	hops := append(FixedNextHops(s.uplink), nexthop.NextHop{Kind: nexthop.Receive})
 	for i := range s.floating {
 		hops = append(hops, nexthop.NextHop{Kind: nexthop.FloatingIP, Index: uint32(i)})
 	}
@@ -197,7 +199,7 @@ func (r *rig) publish() {
 	}
 	snap := &Snapshot{
 		Interfaces: append([]Interface(nil), s.interfaces...), NextHops: table,
-		FloatingIPs: append([]*FloatingIP(nil), s.floating...), NodeAddresses: s.nodes,
+		FloatingIPs: append([]*FloatingIP(nil), s.floating...), NodeAddresses: s.nodes, Uplink: s.uplink, SNAT: s.snat,
 	}
 	for _, routes := range s.vrfs {
 		snap.VRFs = append(snap.VRFs, VRF{FIB: nexthop.NewFIB(func(yield func(netip.Prefix, nexthop.Route) bool) {

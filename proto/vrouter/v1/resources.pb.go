@@ -642,7 +642,7 @@ type VirtualNetwork struct {
 	Vrf string `protobuf:"bytes,2,opt,name=vrf,proto3" json:"vrf,omitempty"`
 	// fabric_snat lets workloads of the network reach what lies outside with the node's address as their source: a connection to an
 	// address that the network's VRF has no route to is looked up in ip-fabric and, where that leads out of the uplink, leaves with a
-	// port of the Fabric's snat_ports. Only the workloads open such connections; a NetworkPolicy between the network and ip-fabric must
+	// port of the Fabric's snat_ports, at the first address of its family of vhost0 (of node_addresses where vhost0 has none). Only the workloads open such connections; a NetworkPolicy between the network and ip-fabric must
 	// let them pass, and it should be as narrow as it can, for an address of another network that no policy joins counts as outside
 	// too. TCP, UDP, SCTP and ICMP echo are translated. Needs the Fabric's uplink.
 	FabricSnat bool `protobuf:"varint,5,opt,name=fabric_snat,json=fabricSnat,proto3" json:"fabric_snat,omitempty"`
