@@ -57,7 +57,9 @@ type Forwarder struct {
 	start    int64
 	charged  [MaxPorts]atomic.Int32 // sessions by the port that opened them
 	ager     *flowtable.Ager
-	onPanic  func(worker int, value any, stack []byte)
+	// neighbors are the hosts on the uplink's link that sessions answer to.
+	neighbors neighborTable
+	onPanic   func(worker int, value any, stack []byte)
 
 	mu      sync.Mutex // serialises Publish, Attach, Detach and Run
 	devices [MaxPorts]port.Device
@@ -245,12 +247,8 @@ func (f *Forwarder) age(ctx context.Context) {
 // address that it left with, so that the session need not wait for its timeout.
 func (f *Forwarder) abandoned(s *flowtable.Session) bool {
 	key, snap := s.Key(flowtable.Forward), f.snapshot.Load()
-	in := snap.port(s.Port())
-	if !in.sends(key.VRF, &key.Src) {
-		return true
-	}
-	reply := s.Key(flowtable.Reply)
-	return s.Leased() && !snap.SNAT.stands(in, &reply.Dst)
+	in := snap.opener(s.Port(), key.VRF)
+	return !in.sends(key.VRF, &key.Src) || snap.SNAT.withdrew(in, s)
 }
 
 // Step lets every worker serve all its queues once, in order, in the caller's

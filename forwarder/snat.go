@@ -42,10 +42,15 @@ func (s *SNAT) addresses() [][16]byte {
 	return list
 }
 
-// stands reports whether a session that left an interface with the address may go on.
-func (s *SNAT) stands(in *Interface, address *[16]byte) bool {
-	have, ok := s.source(address)
-	return in.SNAT && ok && have == *address
+// withdrew reports whether a live session has left the interface with a source that
+// it may not have any more.
+func (s *SNAT) withdrew(in *Interface, live *flowtable.Session) bool {
+	if !live.Leased() {
+		return false
+	}
+	reply := live.Key(flowtable.Reply)
+	source, ok := s.source(&reply.Dst)
+	return !in.SNAT || !ok || source != reply.Dst
 }
 
 // mayLeave reports whether a connection is translated if it leaves by the uplink: a
