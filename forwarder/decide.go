@@ -248,7 +248,7 @@ func sameBinding(a, b flowtable.Key) bool {
 func (f *Forwarder) route(snap *Snapshot, in *Interface, q *question, d *decision, t *Trace) (nexthop.Route, nexthop.NextHop, DropReason) {
 	if q.live != nil && q.live.Leased() {
 		route, bits, ok := snap.outside(&q.key.Dst)
-		return f.follow(snap, in, FabricVRF, route, bits, ok, q, d, t)
+		return f.walk(snap, in, FabricVRF, route, bits, ok, q, d, t)
 	}
 	route, bits, ok := snap.lookup(in.VRF, &q.key.Dst)
 	vrf := in.VRF
@@ -272,12 +272,12 @@ func (f *Forwarder) route(snap *Snapshot, in *Interface, q *question, d *decisio
 		vrf = FabricVRF
 		route, bits, ok = snap.outside(&q.key.Dst)
 	}
-	return f.follow(snap, in, vrf, route, bits, ok, q, d, t)
+	return f.walk(snap, in, vrf, route, bits, ok, q, d, t)
 }
 
-// follow goes from a route in a VRF, of ok says there is one, to a next hop that is
+// walk goes from a route in a VRF, of ok says there is one, to a next hop that is
 // no VRF.
-func (f *Forwarder) follow(snap *Snapshot, in *Interface, vrf uint16, route nexthop.Route, bits int, ok bool,
+func (f *Forwarder) walk(snap *Snapshot, in *Interface, vrf uint16, route nexthop.Route, bits int, ok bool,
 	q *question, d *decision, t *Trace,
 ) (nexthop.Route, nexthop.NextHop, DropReason) {
 	for hops := 0; ok; hops++ {

@@ -606,3 +606,16 @@ func sound(t testing.TB, p gopacket.Packet) {
 		t.Errorf("the ICMPv6 message sums up to %#04x: % x", sum, ip)
 	}
 }
+
+// RFC 1027: a pod without a gateway finds the way out by proxy ARP
+func TestSNATProxyARP(t *testing.T) {
+	r := newSNATRig(t, standardPorts)
+	for from, answered := range map[uint16]bool{web1Port: true, clientPort: false} {
+		sender := map[uint16]string{web1Port: "10.244.0.11", clientPort: "203.0.113.7"}[from]
+		r.inject(from, arpFrame(t, arpSpec{from: from, op: layers.ARPRequest, sender: sender, target: "198.51.100.7"}))
+		r.run()
+		if n := len(r.sent(from)); (n == 1) != answered || (r.drops(from, DropARPNoTarget) == 0) != answered {
+			t.Errorf("port %d: %d answers, drops %v", from, n, r.allDrops())
+		}
+	}
+}
