@@ -3,6 +3,8 @@ package forwarder
 import (
 	"fmt"
 	"net/netip"
+	"runtime"
+	"sync"
 	"testing"
 	"time"
 
@@ -38,8 +40,11 @@ func (a snatFamily) at(n int) string {
 
 // newSNATRig is newRig with an uplink to a gateway, by which pods may leave with
 // the node's addresses and the ports of a range.
-func newSNATRig(t testing.TB, ports nat.Range) *rig {
-	r := newRig(t)
+func newSNATRig(t testing.TB, ports nat.Range) *rig { return newSNATRigWorkers(t, 1, ports) }
+
+// newSNATRigWorkers is newSNATRig with several workers.
+func newSNATRigWorkers(t testing.TB, workers int, ports nat.Range) *rig {
+	r := newRigWorkers(t, workers)
 	slot, ok := r.f.Neighbor(outsideMAC)
 	if !ok {
 		t.Fatal("no slot for a neighbor")
@@ -617,5 +622,107 @@ func TestSNATProxyARP(t *testing.T) {
 		if n := len(r.sent(from)); (n == 1) != answered || (r.drops(from, DropARPNoTarget) == 0) != answered {
 			t.Errorf("port %d: %d answers, drops %v", from, n, r.allDrops())
 		}
+	}
+}
+
+// TestSNATUnderChange lets everything happen at once on several workers: more sockets
+// than there are ports, the same ones to several servers, answers, sessions ended by
+// hand, a network that may leave and may not, a range that moves. Afterwards every
+// endpoint has one port, every port one endpoint, and no other is in use.
+func TestSNATUnderChange(t *testing.T) {
+	ranges := [2]nat.Range{{First: 61000, Last: 61063}, {First: 61032, Last: 61095}}
+	r := newSNATRigWorkers(t, 3, ranges[0])
+	a := snatFamilies["IPv4"]
+	stop := r.running()
+	done := make(chan struct{})
+	var wg sync.WaitGroup
+	repeat := func(do func(i int)) {
+		wg.Go(func() {
+			for i := 0; ; i++ {
+				select {
+				case <-done:
+					return
+				default:
+					do(i)
+				}
+			}
+		})
+	}
+	repeat(func(i int) {
+		r.state.interfaces[web3Port].SNAT = i%8 != 7
+		r.state.snat.Ports = ranges[i/16%2]
+		r.publish()
+		runtime.Gosched()
+	})
+	repeat(func(i int) {
+		r.f.Flows().Range(uint32(i*37%4000), 16, func(ref flowtable.Ref, _ *flowtable.Session) bool {
+			r.f.EndSession(ref)
+			return true
+		})
+		runtime.Gosched()
+	})
+	for from := web1Port; from <= web3Port; from++ {
+		var list [][]byte
+		for i := range uint16(180) {
+			list = append(list, build(t, udpTo(from, "10.244.0.1"+string(rune('1'+from-web1Port)), a.at(int(i%3)), 1000+i/3, 7000, "q")))
+		}
+		f, sink := port.NewFrame(), []*port.Frame{port.NewFrame()}
+		repeat(func(i int) {
+			f.Reset()
+			f.End = f.Start + copy(f.Buf[f.Start:], list[i*7%len(list)])
+			r.ports[from].Inject(0, f)
+			for r.ports[from].Drain(0, sink) == 1 {
+			}
+		})
+	}
+	f, sink := port.NewFrame(), []*port.Frame{port.NewFrame()}
+	repeat(func(int) { // the servers answer what they get
+		for r.ports[uplinkPort].Drain(0, sink) == 1 {
+			b := append([]byte(nil), sink[0].Bytes()...)
+			m := mac(byte(uplinkPort))
+			copy(b[0:], m[:])
+			copy(b[6:], outsideMAC[:])
+			copy(b[26:], sink[0].Bytes()[30:34])
+			copy(b[30:], sink[0].Bytes()[26:30])
+			copy(b[34:], sink[0].Bytes()[36:38])
+			copy(b[36:], sink[0].Bytes()[34:36])
+			f.Reset()
+			f.End = f.Start + copy(f.Buf[f.Start:], b)
+			r.ports[uplinkPort].Inject(0, f)
+		}
+		runtime.Gosched()
+	})
+	eventually(t, "traffic, answers, and ports used up", func() bool {
+		return r.f.PortCounters(web1Port).RxPackets > 3000 && r.f.PortCounters(web1Port).TxPackets > 100 && r.drops(web2Port, DropNATPorts) > 0
+	})
+	close(done)
+	wg.Wait()
+	stop()
+	r.run()
+
+	ports, owners, sessions := map[nat.Endpoint]uint16{}, map[uint16]nat.Endpoint{}, 0
+	r.f.Flows().Range(0, r.f.Flows().Capacity()+1, func(_ flowtable.Ref, s *flowtable.Session) bool {
+		forward, reply := s.Key(flowtable.Forward), s.Key(flowtable.Reply)
+		if !s.Leased() {
+			return true
+		}
+		sessions++
+		e := nat.Endpoint{Address: forward.Src, Port: forward.SrcPort, VRF: forward.VRF}
+		if p, ok := ports[e]; ok && p != reply.DstPort {
+			t.Errorf("%v has ports %d and %d", e, p, reply.DstPort)
+		}
+		if o, ok := owners[reply.DstPort]; ok && o != e {
+			t.Errorf("port %d belongs to %v and %v", reply.DstPort, o, e)
+		}
+		ports[e], owners[reply.DstPort] = reply.DstPort, e
+		return true
+	})
+	if r.f.Panics() != 0 || r.used(nat.UDP) != len(ports) || sessions == 0 {
+		t.Errorf("%d panics; %d sessions of %d endpoints, %d ports in use", r.f.Panics(), sessions, len(ports), r.used(nat.UDP))
+	}
+	r.nanos += int64(301 * time.Second)
+	r.f.Sweep()
+	if r.sessions() != 0 || r.used(nat.UDP) != 0 {
+		t.Errorf("%d sessions and %d ports after the timeout", r.sessions(), r.used(nat.UDP))
 	}
 }
