@@ -693,7 +693,7 @@ func TestSNATUnderChange(t *testing.T) {
 		runtime.Gosched()
 	})
 	eventually(t, "traffic, answers, and ports used up", func() bool {
-		return r.f.PortCounters(web1Port).RxPackets > 3000 && r.f.PortCounters(web1Port).TxPackets > 100 && r.drops(web2Port, DropNATPorts) > 0
+		return r.f.PortCounters(web1Port).RxPackets > 2000 && r.f.PortCounters(web1Port).TxPackets > 50 && r.drops(web2Port, DropNATPorts) > 0
 	})
 	close(done)
 	wg.Wait()
