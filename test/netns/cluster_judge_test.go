@@ -1,6 +1,7 @@
 package netns_test
 
 import (
+	"fmt"
 	"os/exec"
 	"strings"
 )
@@ -13,16 +14,36 @@ var tunnelPorts = []string{
 	"-o", "ip.check_checksum:TRUE", "-o", "tcp.check_checksum:TRUE", "-o", "udp.check_checksum:TRUE",
 }
 
-// wireFrames returns fields of the frames that nodes sent on the wire and that a
-// display filter selects, one frame an element. A field that a frame has several
-// times, as tunnel packets do, has its values joined by commas, the outermost first.
-func (c *cluster) wireFrames(filter string, fields ...string) (frames [][]string) {
+// wireTap is a capture of what each node sends on the wire, from when it is made.
+type wireTap struct {
+	c        *cluster
+	name     string
+	captures []*capture // by node
+}
+
+// tap starts to capture what nodes send. All of it is judged at the end.
+func (c *cluster) tap(name string) *wireTap {
+	c.t.Helper()
+	w := &wireTap{c: c, name: name}
+	for _, n := range c.nodes {
+		port := fmt.Sprintf("n%d", n.number)
+		w.captures = append(w.captures, c.captureOn(fmt.Sprintf("wire-%s-%s", name, port), "wire", port, "in"))
+	}
+	c.wires = append(c.wires, w)
+	return w
+}
+
+// frames returns fields of the captured frames that a display filter selects, one
+// frame an element. A field that a frame has several times, as tunnel packets do, has
+// its values joined by commas, the outermost first.
+func (w *wireTap) frames(filter string, fields ...string) (frames [][]string) {
+	c := w.c
 	c.t.Helper()
 	var files []string
-	for _, w := range c.wires {
-		files = append(files, w.file)
+	for _, x := range w.captures {
+		files = append(files, x.file)
 	}
-	merged := c.path("wire.pcapng")
+	merged := c.path("wire-" + w.name + ".pcapng")
 	if out, err := exec.Command("mergecap", append([]string{"-w", merged}, files...)...).CombinedOutput(); err != nil && !strings.Contains(string(out), "cut short") {
 		c.t.Errorf("mergecap: %v\n%s", err, out)
 	}
@@ -43,24 +64,25 @@ func (c *cluster) wireFrames(filter string, fields ...string) (frames [][]string
 	return frames
 }
 
-// judgeWire lets tshark judge what nodes sent on the wire: nothing is malformed, no
-// checksum is wrong, and what looks like a tunnel packet is read to the packet inside.
-func (c *cluster) judgeWire() {
-	c.finish(c.wires)
+// judge lets tshark judge what nodes sent: nothing is malformed, no checksum is wrong,
+// and what looks like a tunnel packet is read to the packet inside.
+func (w *wireTap) judge() {
+	c := w.c
+	c.finish(w.captures)
 	const info = "_ws.col.Info"
-	for _, f := range c.wireFrames(malformed, "frame.protocols", "ip.src", "ip.dst", info) {
+	for _, f := range w.frames(malformed, "frame.protocols", "ip.src", "ip.dst", info) {
 		c.t.Errorf("tshark: malformed: %.300s", f)
 	}
-	for _, f := range c.wireFrames("udp.dstport == 6635 || udp.dstport == 4789 || gre", "frame.protocols", "ip.src", "ip.dst", info) {
+	for _, f := range w.frames("udp.dstport == 6635 || udp.dstport == 4789 || gre", "frame.protocols", "ip.src", "ip.dst", info) {
 		if !carriesIP(f[0]) {
 			c.t.Errorf("tshark reads no packet in the tunnel: %.300s", f)
 		}
 	}
 	if c.offloads {
-		return // the kernel's own checksums are partial as well
+		return // the guests' own checksums are partial as well
 	}
 	fields := []string{"frame.protocols", "ip.src", "ip.dst", "ipv6.src", "ipv6.dst", "tcp.checksum", "tcp.hdr_len", "tcp.len", "udp.checksum", "udp.length", info}
-	for _, f := range c.wireFrames(wrongSum, fields...) {
+	for _, f := range w.frames(wrongSum, fields...) {
 		if tunnelled(f[0]) && !partial(innermost(f)) {
 			c.t.Errorf("tshark: wrong checksum: %.300s", f)
 		}

@@ -3,6 +3,7 @@ package netns_test
 import (
 	"bytes"
 	"fmt"
+	"os"
 	"strings"
 	"testing"
 )
@@ -39,9 +40,10 @@ func TestClusterMTU(t *testing.T) {
 		w := way{"MPLS_UDP", v4}
 		c.plan.encapsulations, c.plan.underlay = "", v4
 		c.sync()
+		wire := c.tap("syn")
 		for f := range service {
 			to.upload(t, to.name, at(from.address[f], sinkPort), 64<<10)
-			syn := c.wireFrames(fmt.Sprintf("tcp.flags.syn == 1 && tcp.flags.ack == 0 && tcp.dstport == %d && %s.dst == %s && udp.dstport == 6635", sinkPort, [2]string{"ip", "ipv6"}[f], from.address[f]), "tcp.options.mss_val")
+			syn := wire.frames(fmt.Sprintf("tcp.flags.syn == 1 && tcp.flags.ack == 0 && tcp.dstport == %d && %s.dst == %s && udp.dstport == 6635", sinkPort, [2]string{"ip", "ipv6"}[f], from.address[f]), "tcp.options.mss_val")
 			if want := fmt.Sprint(1500 - w.overhead() - [2]int{40, 60}[f]); len(syn) == 0 || syn[len(syn)-1][0] != want {
 				t.Errorf("%v: MSS %v on the wire; want %s", family(f), syn, want)
 			}
@@ -88,13 +90,14 @@ func TestClusterMTUMixed(t *testing.T) {
 		t.Run(fmt.Sprintf("pods %d over wire %d", m.pod, m.wire), func(t *testing.T) {
 			c := newCluster(t, clusterOptions{nodes: 2, podMTU: m.pod, wireMTU: m.wire})
 			from, to := c.nodes[0].pods[0], c.nodes[1].pods[0]
+			wire := c.tap("all")
 			for f := range service {
 				if m.pod > m.wire {
 					c.note("MTU")
 					c.tooBig(t, from, to, family(f), m.pod, m.wire-32)
 				} else {
 					from.run(from.name, "ping", "-c", "1", "-W", "3", "-M", "do", "-s", fmt.Sprint(m.pod-[2]int{28, 48}[f]), to.address[f])
-					if len(c.wireFrames(fmt.Sprintf("frame.len == %d && udp.dstport == 6635", 14+32+m.pod), "frame.len")) == 0 {
+					if len(wire.frames(fmt.Sprintf("frame.len == %d && udp.dstport == 6635", 14+32+m.pod), "frame.len")) == 0 {
 						t.Error("the packet did not cross the wire whole")
 					}
 				}
@@ -108,23 +111,39 @@ func TestClusterMTUMixed(t *testing.T) {
 	}
 }
 
-// TestClusterSuperpackets: with offloads on, TCP crosses the tunnel in frames longer
-// than the wire's MTU, which the kernels at both ends agree on.
+// TestClusterSuperpackets: with offloads on, TCP crosses a UDP tunnel in frames longer
+// than the wire's MTU where the kernel knows such (6.17), and every other tunnel in
+// segments.
 func TestClusterSuperpackets(t *testing.T) {
 	t.Parallel()
 	c := newCluster(t, clusterOptions{nodes: 2, offloads: true})
 	from, to := c.nodes[0].pods[0], c.nodes[1].pods[0]
-	for _, w := range ways {
+	for i, w := range ways {
 		t.Run(w.String(), func(t *testing.T) {
 			c.plan.encapsulations, c.plan.underlay = w.encapsulation, w.underlay
 			c.sync()
+			wire := c.tap(fmt.Sprint("way-", i))
 			for f := range service {
 				if server := from.upload(t, from.name, at(to.address[f], sinkPort), 32<<20); server != to.name {
 					t.Errorf("%s received it", server)
 				}
 			}
+			whole := len(wire.frames("frame.len > 1514 && "+w.filter(), "frame.len"))
+			if can := kernelAtLeast(6, 17) && w.encapsulation != "MPLS_GRE"; can != (whole > 100) {
+				t.Errorf("%d superpackets on the wire; want some: %v", whole, can)
+			}
 		})
 	}
+}
+
+// kernelAtLeast reports whether the running kernel has a version.
+func kernelAtLeast(major, minor int) bool {
+	release, err := os.ReadFile("/proc/sys/kernel/osrelease")
+	var a, b int
+	if _, scanned := fmt.Sscanf(string(release), "%d.%d", &a, &b); err != nil || scanned != nil {
+		return false
+	}
+	return a > major || a == major && b >= minor
 }
 
 // TestClusterLoss: TCP through a wire that loses and reorders frames brings every byte.

@@ -27,6 +27,7 @@ func TestClusterService(t *testing.T) {
 	c := newCluster(t, clusterOptions{})
 	members := c.serviceMembers()
 	eachPodFamily(t, func(t *testing.T, f family) {
+		wire := c.tap(f.String())
 		t.Run("every member answers each node's pods and sees their address", func(t *testing.T) {
 			for _, n := range c.nodes {
 				client := n.pods[1]
@@ -54,7 +55,7 @@ func TestClusterService(t *testing.T) {
 		// node to client's node, nobody between.
 		t.Run("replies go straight to the client's node", func(t *testing.T) {
 			ip := [2]string{"ip", "ipv6"}[f]
-			replies := c.wireFrames(fmt.Sprintf("%s.src == %s && tcp", ip, service[f]), "ip.src", "ip.dst", "ipv6.dst", "frame.protocols")
+			replies := wire.frames(fmt.Sprintf("%s.src == %s && tcp", ip, service[f]), "ip.src", "ip.dst", "ipv6.dst", "frame.protocols")
 			if len(replies) < 50 {
 				t.Fatalf("%d replies on the wire", len(replies))
 			}

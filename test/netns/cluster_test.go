@@ -28,7 +28,7 @@ type cluster struct {
 	*host // the namespaces that are no node's: wire, outside, router; it has no daemon
 	t     *testing.T
 	nodes []*node
-	wires []*capture // what each node sent on the wire
+	wires []*wireTap // what nodes sent on the wire
 	// noted are the drop reasons that the test brings about; any other is a fault.
 	noted map[string]bool
 
@@ -118,6 +118,7 @@ func newCluster(t *testing.T, o clusterOptions) *cluster {
 		n.answers()
 	}
 	t.Cleanup(c.end)
+	c.tap("begin")
 	c.sync()
 	for _, n := range c.nodes {
 		n.waitPorts()
@@ -215,7 +216,6 @@ func (c *cluster) addNode(number int, o clusterOptions) {
 		mustIP(c.t, n.ns("node"), fmt.Sprintf("route add %s.0/24 via %s.254", other4, net4))
 		mustIP(c.t, n.ns("node"), fmt.Sprintf("route add %s:/64 via %s:254", other6, net6))
 	}
-	c.wires = append(c.wires, c.captureOn(fmt.Sprintf("wire-%d", number), "wire", fmt.Sprintf("n%d", number), "in"))
 	c.nodes = append(c.nodes, n)
 }
 
@@ -281,7 +281,9 @@ func (c *cluster) end() {
 		}
 		n.end()
 	}
-	c.judgeWire()
+	for _, w := range c.wires {
+		w.judge()
+	}
 }
 
 // onlyNoted checks that nothing was dropped but as the test said.
