@@ -92,7 +92,7 @@ func daemon(ctx context.Context, c *config.Config, log *slog.Logger, ready func(
 	}
 	defer func() { err = errors.Join(err, lock.Release()) }()
 	a, err := agent.New(agent.Options{
-		Node: c.Node, Version: version(), Forwarder: fwd, Driver: ports.TAP(rings), StateDir: c.StateDir,
+		Node: c.Node, Version: version(), Forwarder: fwd, Driver: ports.Node(rings), StateDir: c.StateDir,
 		DefaultQuota: c.Forwarder.DefaultFlowQuota, Timeouts: c.Timeouts.Table(), Log: log, Kernel: kernelStatus(ringsErr),
 	})
 	if err != nil {

@@ -145,27 +145,3 @@ func kernelAtLeast(major, minor int) bool {
 	}
 	return a > major || a == major && b >= minor
 }
-
-// TestClusterLoss: TCP through a wire that loses and reorders frames brings every byte.
-func TestClusterLoss(t *testing.T) {
-	t.Parallel()
-	need(t, "nft")
-	c := newCluster(t, clusterOptions{nodes: 2, offloads: true})
-	from, to := c.nodes[0].pods[0], c.nodes[1].pods[0]
-	for _, percent := range []int{1, 5} {
-		t.Run(fmt.Sprintf("%d percent lost", percent), func(t *testing.T) {
-			c.run("wire", "nft", fmt.Sprintf(`table netdev loss {
-				chain n1 { type filter hook ingress device n1 priority 0; numgen random mod 100 < %d counter drop; }
-				chain n2 { type filter hook ingress device n2 priority 0; numgen random mod 100 < %[1]d counter drop; }
-			}`, percent))
-			for f := range service {
-				from.upload(t, from.name, at(to.address[f], sinkPort), 2<<20)
-				to.upload(t, to.name, at(from.address[f], sinkPort), 2<<20)
-			}
-			if out := c.run("wire", "nft", "list", "table", "netdev", "loss"); strings.Contains(out, "packets 0") {
-				t.Errorf("nothing was lost:\n%s", out)
-			}
-			c.run("wire", "nft", "delete", "table", "netdev", "loss")
-		})
-	}
-}
