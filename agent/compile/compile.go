@@ -6,6 +6,7 @@ package compile
 
 import (
 	"fmt"
+	"net/netip"
 	"slices"
 
 	"github.com/vrouter-go/vrouter/agent/ports"
@@ -26,7 +27,11 @@ type Compiler struct {
 	config Config
 	state  *state.State
 
-	vrfSlots, portSlots, serviceSlots slots
+	underlay *Underlay
+
+	vrfSlots, portSlots, serviceSlots slots[string]
+	tunnelSlots                       slots[state.Endpoint]
+	peerSlots                         slots[netip.Addr]
 
 	networks map[string]*network       // by name
 	routes   map[state.Key][]placement // what each resource put into the networks
@@ -37,11 +42,23 @@ type Compiler struct {
 	used   map[string]map[state.Key]struct{}    // the same, by interface
 	served map[uint16]map[forwarder.PortKey]int // how many members answer at a port of an interface
 
+	tunnels map[state.Endpoint]*tunnel
+	leads   map[state.Key][]state.Endpoint // the tunnels that a resource leads through
+	groups  map[state.Key][]state.Endpoint // the same, of those that choose among several ways
+	peers   map[netip.Addr]*peer
+	listed  map[netip.Addr]string // names of those that the node's description lists
+	// peersFIB is the table of ip-fabric that peers were last compiled with.
+	peersFIB *nexthop.FIB
+
+	arrivals  map[state.Key]arrival
+	entrances map[string]int // how many arrivals a network has
+
 	policies policies
 	now      snapshot // what the next Snapshot is made from
 	dirty    dirty    // of the transaction at hand
 
-	affinityID uint32 // the last id given to a service
+	affinityID      uint32 // the last id given to a service
+	underlayChanged bool   // since the last Compile
 }
 
 // snapshot is the state of the snapshot's lists, by index.
@@ -52,6 +69,12 @@ type snapshot struct {
 	floating   []*forwarder.FloatingIP
 	nodes      map[[16]byte]struct{}
 	hops       nexthop.Table
+	uplink     uint16
+	// Snapshots share these; a change makes a copy.
+	tunnels []forwarder.Tunnel
+	peers   []forwarder.Peer
+	labels  []nexthop.ID
+	vnis    map[uint32]uint16
 }
 
 // dirty is what a transaction has to look at again.
@@ -62,6 +85,13 @@ type dirty struct {
 	vhost    bool // the node's port or what it reaches
 	security bool
 	hops     bool // which next hops there are
+	tunnels  bool // the list of tunnels, of which there is a copy then
+	idle     []state.Endpoint
+	peers    bool // who the other nodes are and how they are reached
+	labels   bool // the list of labels, of which there is a copy then
+	vnis     bool // the same of VNIs
+	uplink   bool // the uplink, or the node's addresses
+	overlays map[string]struct{}
 }
 
 // Result is a compiled generation.
@@ -75,9 +105,18 @@ type Result struct {
 func New(c Config) *Compiler {
 	n := &Compiler{
 		config:       c,
-		vrfSlots:     newSlots("VRF", 1, MaxVRFs),
-		portSlots:    newSlots("port", firstVMIPort, forwarder.MaxPorts),
-		serviceSlots: newSlots("service address", 0, maxServices),
+		underlay:     &Underlay{},
+		vrfSlots:     newSlots[string]("VRF", 1, MaxVRFs),
+		portSlots:    newSlots[string]("port", firstVMIPort, forwarder.MaxPorts),
+		serviceSlots: newSlots[string]("service address", 0, maxServices),
+		tunnelSlots:  newSlots[state.Endpoint]("tunnel", 0, maxTunnels),
+		peerSlots:    newSlots[netip.Addr]("node", 0, maxPeers),
+		tunnels:      map[state.Endpoint]*tunnel{},
+		leads:        map[state.Key][]state.Endpoint{},
+		groups:       map[state.Key][]state.Endpoint{},
+		peers:        map[netip.Addr]*peer{},
+		arrivals:     map[state.Key]arrival{},
+		entrances:    map[string]int{},
 		networks:     map[string]*network{},
 		routes:       map[state.Key][]placement{},
 		vmis:         map[string]*vmi{},
@@ -87,8 +126,8 @@ func New(c Config) *Compiler {
 		served:       map[uint16]map[forwarder.PortKey]int{},
 		policies:     newPolicies(),
 	}
-	n.now.interfaces = make([]forwarder.Interface, vhostPort+1)
-	n.now.specs = make([]*ports.Spec, vhostPort+1)
+	n.now.interfaces = make([]forwarder.Interface, uplinkPort+1)
+	n.now.specs = make([]*ports.Spec, uplinkPort+1)
 	n.vrfSlots.byName[state.FabricNetwork] = int(forwarder.FabricVRF)
 	return n
 }
@@ -107,11 +146,13 @@ func (c *Compiler) All(st *state.State) (*Result, error) {
 // no use any more.
 func (c *Compiler) Compile(st *state.State, affected []state.Key) (*Result, error) {
 	c.state = st
-	c.dirty = dirty{prefixes: map[prefixAt]struct{}{}, vmis: map[string]struct{}{}}
+	c.dirty = dirty{prefixes: map[prefixAt]struct{}{}, vmis: map[string]struct{}{}, overlays: map[string]struct{}{}, peers: c.underlayChanged}
+	c.underlayChanged = false
 	steps := [...]func([]state.Key) error{
-		c.compileNetworks, c.compilePorts, c.compileFloatingIPs, c.compileInstanceIPs,
-		c.compileRoutes, c.compileFabric, c.compilePolicies,
-		c.compileInterfaces, c.finishNetworks, c.compileSecurity, c.compileVhost,
+		c.compileNetworks, c.compilePorts, c.compileNodes, c.compileFloatingIPs, c.compileInstanceIPs,
+		c.compileRoutes, c.dropIdleTunnels, c.compileFabric, c.compileUplink, c.compilePolicies,
+		c.compileInterfaces, c.compileArrivals, c.compileOverlays, c.finishNetworks, c.finishPeers,
+		c.compileSecurity, c.compileVhost,
 	}
 	for _, step := range steps {
 		if err := step(affected); err != nil {
@@ -132,6 +173,11 @@ func (c *Compiler) Compile(st *state.State, affected []state.Key) (*Result, erro
 			FloatingIPs:   slices.Clone(c.now.floating),
 			Policy:        c.policies.set,
 			NodeAddresses: c.now.nodes,
+			Uplink:        c.now.uplink,
+			Tunnels:       c.now.tunnels,
+			Peers:         c.now.peers,
+			Labels:        c.now.labels,
+			VNIs:          c.now.vnis,
 		},
 		Ports: slices.Clone(c.now.specs),
 		Names: c.policies.names,
@@ -149,10 +195,10 @@ func of(keys []state.Key, kind string) func(func(string) bool) {
 	}
 }
 
-// nextHops builds the table of next hops: 12 bytes for each port, VRF and service
-// address.
+// nextHops builds the table of next hops: 12 bytes for each port, VRF, service
+// address and tunnel.
 func (c *Compiler) nextHops() error {
-	hops := append(forwarder.FixedNextHops(uplinkPort), make([]nexthop.NextHop, int(hopService-hopReceive)+len(c.now.floating))...)
+	hops := append(forwarder.FixedNextHops(uplinkPort), make([]nexthop.NextHop, int(hopTurns-hopReceive)+2*max(len(c.now.floating), len(c.now.tunnels)))...)
 	at := func(id nexthop.ID) *nexthop.NextHop { return &hops[id-nexthop.FirstID] }
 	*at(hopReceive) = nexthop.NextHop{Kind: nexthop.Receive}
 	for i := range c.now.vrfs {
@@ -160,7 +206,12 @@ func (c *Compiler) nextHops() error {
 	}
 	for i, f := range c.now.floating {
 		if f != nil {
-			*at(hopService + nexthop.ID(i)) = nexthop.NextHop{Kind: nexthop.FloatingIP, Index: uint32(i)}
+			*at(hopService(i)) = nexthop.NextHop{Kind: nexthop.FloatingIP, Index: uint32(i)}
+		}
+	}
+	for i := range c.now.tunnels {
+		if c.now.tunnels[i].Used {
+			*at(hopTunnel(i)) = nexthop.NextHop{Kind: nexthop.Tunnel, Index: uint32(i)}
 		}
 	}
 	table, err := nexthop.NewTable(hops)

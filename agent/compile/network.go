@@ -36,6 +36,7 @@ const (
 	classPair // several interfaces may allow themselves one address: the first name wins
 	classRoute
 	classSubnet // addresses that nobody has
+	classExit   // what the kernel would send out of the uplink
 )
 
 // contribution is what one resource says about a prefix.

@@ -1,6 +1,7 @@
 package state
 
 import (
+	"net"
 	"net/netip"
 	"slices"
 
@@ -15,6 +16,15 @@ type Endpoint struct {
 	Encapsulation pb.Encapsulation_Value
 	Identifier    uint32  // MPLS label or VNI
 	InnerMAC      [6]byte // where VXLAN frames go inside; of no meaning in MPLS, and then the router's
+}
+
+// String returns the endpoint as flows show it: 192.0.2.12 MPLS_UDP 100017.
+func (e Endpoint) String() string {
+	text := e.Remote.String() + " " + e.Encapsulation.String() + " " + itoa(int(e.Identifier))
+	if e.InnerMAC != innerRouterMAC {
+		text += " " + net.HardwareAddr(e.InnerMAC[:]).String()
+	}
+	return text
 }
 
 // innerRouterMAC is what every vRouter answers with inside a VXLAN frame.
