@@ -79,13 +79,10 @@ func (w *wireTap) judge() {
 		}
 	}
 	if c.offloads {
-		return // the guests' own checksums are partial as well
+		return // checksums are the kernel's to complete, which it does not on a veth
 	}
-	fields := []string{"frame.protocols", "ip.src", "ip.dst", "ipv6.src", "ipv6.dst", "tcp.checksum", "tcp.hdr_len", "tcp.len", "udp.checksum", "udp.length", info}
-	for _, f := range w.frames(wrongSum, fields...) {
-		if tunnelled(f[0]) && !partial(innermost(f)) {
-			c.t.Errorf("tshark: wrong checksum: %.300s", f)
-		}
+	for _, f := range w.frames(wrongSum, "frame.protocols", "ip.src", "ip.dst", "ipv6.src", "ipv6.dst", info) {
+		c.t.Errorf("tshark: wrong checksum: %.300s", f)
 	}
 }
 
@@ -100,34 +97,4 @@ func carriesIP(protocols string) bool {
 	// A fragment of a tunnel packet would be read as data: none may be sent
 	// (RFC 7348 section 4.3).
 	return false
-}
-
-// tunnelled reports whether layers are those of a tunnel packet. What the node's own
-// kernel sends has partial sums, for it leaves them to the veth.
-func tunnelled(protocols string) bool {
-	return strings.Contains(protocols, ":mpls:") || strings.Contains(protocols, ":vxlan:")
-}
-
-// innermost returns what partial looks at of the packet inside.
-func innermost(f []string) []string {
-	last := func(s string) string { return s[strings.LastIndexByte(s, ',')+1:] }
-	in := make([]string, 10)
-	layers := strings.Split(f[0], ":")
-	for i := len(layers) - 1; i >= 0; i-- {
-		switch layer := layers[i]; {
-		case (layer == "tcp" || layer == "udp") && in[4] == "" && in[7] == "":
-			if layer == "tcp" {
-				in[4], in[5], in[6] = last(f[5]), last(f[6]), last(f[7])
-			} else {
-				in[7], in[8] = last(f[8]), last(f[9])
-			}
-		case layer == "ip":
-			in[0], in[1] = last(f[1]), last(f[2])
-			return in
-		case layer == "ipv6":
-			in[2], in[3] = last(f[3]), last(f[4])
-			return in
-		}
-	}
-	return in
 }

@@ -212,6 +212,11 @@ func (c *cluster) addNode(number int, o clusterOptions) {
 	}
 	n.address = [2]string{fmt.Sprintf("%s.%d", net4, 10+number), fmt.Sprintf("%s:%d", net6, 10+number)}
 	c.plugIn(n.ns("node"), fmt.Sprintf("n%d", number), bridge, o.wireMTU, n.address[v4]+"/24", n.address[v6]+"/64")
+	if !o.offloads {
+		// The kernel then cuts and sums up everything before the wire, as for a card that
+		// can neither, and tshark sees what a card would send.
+		n.run("node", "ethtool", "-K", "eth0", "tx", "off")
+	}
 	if o.routed {
 		mustIP(c.t, n.ns("node"), fmt.Sprintf("route add %s.0/24 via %s.254", other4, net4))
 		mustIP(c.t, n.ns("node"), fmt.Sprintf("route add %s:/64 via %s:254", other6, net6))
