@@ -35,27 +35,30 @@ func (f *Forwarder) balance(snap *Snapshot, fip *FloatingIP, q *question, d *dec
 		d.refuse(DropFloatingIPPort, t)
 		return false
 	}
-	if q.live != nil && d.adoptMember(svc, q, t) {
+	if q.live != nil && d.adoptMember(snap, svc, q, t) {
 		return true
 	}
-	return f.chooseMember(fip, svc, q, d, t)
+	return f.chooseMember(snap, fip, svc, q, d, t)
 }
 
 // chooseMember picks the member of a new connection: the one session affinity
 // remembers, else the one the ECMP hash points at.
-func (f *Forwarder) chooseMember(fip *FloatingIP, svc *Service, q *question, d *decision, t *Trace) bool {
+func (f *Forwarder) chooseMember(snap *Snapshot, fip *FloatingIP, svc *Service, q *question, d *decision, t *Trace) bool {
 	var m nexthop.Member
 	found, sticky := false, false
 	if svc.Affinity != 0 {
 		if id, ok := f.affinity.Get(&q.key.Src, svc.ID, q.now); ok {
 			m, found = svc.Group.Find(id)
-			found = found && m.State == nexthop.Ready
+			found = found && m.State == nexthop.Ready && (!q.tunnel || m.Interface != 0)
 			sticky = found
 		}
 	}
 	hash := nexthop.HashTuple(svc.Hash, &q.key.Src, &q.key.Dst, q.key.SrcPort, q.key.DstPort, q.key.Proto)
 	if !found {
 		index, ok := svc.Group.Select(hash)
+		if ok && q.tunnel && svc.Group.Member(index).Interface == 0 { // nothing goes on from here
+			index, ok = svc.Group.SelectLocal(hash)
+		}
 		if !ok {
 			t.noMember(fip, svc)
 			d.refuse(DropFloatingIPNoMember, t)
@@ -64,8 +67,19 @@ func (f *Forwarder) chooseMember(fip *FloatingIP, svc *Service, q *question, d *
 		m = svc.Group.Member(index)
 	}
 	d.remember = svc.Affinity != 0
+	d.bind(snap, fip, &m, q)
+	t.member(fip, svc, &m, hash, sticky)
+	return true
+}
+
+// bind makes m the connection's member. Behind a tunnel the other node maps the port.
+func (d *decision) bind(snap *Snapshot, fip *FloatingIP, m *nexthop.Member, q *question) {
 	d.member = m.ID
 	d.nextHop[flowtable.Forward] = m.NextHop
+	if snap.NextHops.At(m.NextHop).Kind == nexthop.Tunnel {
+		d.remote, d.remotePort = m.Address, m.Port
+		return
+	}
 	if m.Address != ([16]byte{}) { // else the members of a route, which take any destination
 		d.reply.Src = m.Address
 	}
@@ -77,8 +91,6 @@ func (f *Forwarder) chooseMember(fip *FloatingIP, svc *Service, q *question, d *
 		// would refuse the packet as martian, so the service address stands in.
 		d.reply.Dst = fip.Address
 	}
-	t.member(fip, svc, &m, hash, sticky)
-	return true
 }
 
 // keepMember keeps a live session on its member. The binding stands while the
@@ -87,7 +99,7 @@ func (f *Forwarder) chooseMember(fip *FloatingIP, svc *Service, q *question, d *
 // conntrack); any other protocol is decided anew at once.
 func (f *Forwarder) keepMember(snap *Snapshot, q *question, d *decision, t *Trace) bool {
 	if d.service != nil {
-		if m, ok := d.service.Group.Find(q.live.Member()); ok && d.keep(&m, q, t) {
+		if m, ok := d.service.Group.Find(q.live.Member()); ok && d.keep(snap, &m, q, t) {
 			return true
 		}
 	}
@@ -96,10 +108,10 @@ func (f *Forwarder) keepMember(snap *Snapshot, q *question, d *decision, t *Trac
 
 // adoptMember binds a live session, opened while its address was that of one
 // workload alone, to that workload now that it is one of several.
-func (d *decision) adoptMember(svc *Service, q *question, t *Trace) bool {
+func (d *decision) adoptMember(snap *Snapshot, svc *Service, q *question, t *Trace) bool {
 	for i := range svc.Group.Len() {
 		m := svc.Group.Member(i)
-		if m.NextHop == nexthop.ID(q.live.Decision().NextHop(flowtable.Forward)) && d.keep(&m, q, t) {
+		if m.NextHop == nexthop.ID(q.live.Decision().NextHop(flowtable.Forward)) && d.keep(snap, &m, q, t) {
 			return true
 		}
 	}
@@ -108,10 +120,17 @@ func (d *decision) adoptMember(svc *Service, q *question, t *Trace) bool {
 
 // keep stays with a member, if the live session's binding is still what the
 // member stands for.
-func (d *decision) keep(m *nexthop.Member, q *question, t *Trace) bool {
+func (d *decision) keep(snap *Snapshot, m *nexthop.Member, q *question, t *Trace) bool {
 	reply := q.live.Key(flowtable.Reply)
-	routed := m.Address == [16]byte{}
-	if !routed && m.Address != reply.Src || m.Port != 0 && m.Port != reply.SrcPort {
+	address, port := m.Address, m.Port
+	if snap.NextHops.At(m.NextHop).Kind == nexthop.Tunnel {
+		d.remote, d.remotePort = address, port
+		address, port = q.key.Dst, q.key.DstPort
+	} else if q.tunnel && m.Interface == 0 {
+		return false
+	}
+	routed := address == [16]byte{}
+	if !routed && address != reply.Src || port != 0 && port != reply.SrcPort {
 		return false
 	}
 	d.member, d.reply = m.ID, reply
@@ -136,6 +155,9 @@ func (f *Forwarder) keepOrphan(snap *Snapshot, q *question, d *decision, t *Trac
 	was := nexthop.ID(q.live.Decision().NextHop(flowtable.Forward))
 	there := hop.Kind == nexthop.Interface && (was.IsDiscard() || was == route.NextHop) // not another that has its address now
 	translated := reply.Src != q.key.Dst
+	if !q.tunnel && snap.leads(was) { // the other node knows whether its workload is there
+		there, translated, route = true, true, nexthop.Route{NextHop: was, Network: route.Network}
+	}
 	switch {
 	case !outlivesMember(q.key.Proto), !there && !translated && ok:
 		d.verdict = verdictRebind // others take over, at once
@@ -149,6 +171,12 @@ func (f *Forwarder) keepOrphan(snap *Snapshot, q *question, d *decision, t *Trac
 	d.nextHop[flowtable.Forward] = route.NextHop
 	t.kept(d.member, reply.Src)
 	return true
+}
+
+// leads reports whether a next hop is a tunnel to another node.
+func (s *Snapshot) leads(id nexthop.ID) bool {
+	hop := s.NextHops.At(id)
+	return hop.Kind == nexthop.Tunnel && int(hop.Index) < len(s.tunnels) && s.tunnels[hop.Index].reason != DropTunnelGone
 }
 
 // service returns the mapping for a protocol and port, nil if there is none.
