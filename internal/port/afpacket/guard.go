@@ -133,11 +133,14 @@ func isEtherType(etherType uint16) []expr.Any {
 
 func matchField(f field) []expr.Any {
 	value := func(v uint16) []byte { return binary.BigEndian.AppendUint16(nil, v)[2-f.size:] }
-	return []expr.Any{
+	match := []expr.Any{
 		&expr.Payload{DestRegister: register, Base: expr.PayloadBaseNetworkHeader, Offset: f.at, Len: uint32(f.size)},
 		&expr.Bitwise{SourceRegister: register, DestRegister: register, Len: uint32(f.size), Mask: value(f.mask), Xor: value(0)},
-		&expr.Range{Op: expr.CmpOpEq, Register: register, FromData: value(f.low), ToData: value(f.high)},
 	}
+	if f.low == f.high { // what `nft list` shows is easier to read
+		return append(match, &expr.Cmp{Op: expr.CmpOpEq, Register: register, Data: value(f.low)})
+	}
+	return append(match, &expr.Range{Op: expr.CmpOpEq, Register: register, FromData: value(f.low), ToData: value(f.high)})
 }
 
 // close gives the kernel its frames back.
