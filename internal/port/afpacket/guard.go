@@ -96,10 +96,12 @@ func ownTable(socket *mdnetlink.Conn, name string) error {
 	switch {
 	case err == nil:
 		return nil
-	case errors.Is(err, os.ErrExist), errors.Is(err, os.ErrPermission) && os.Geteuid() == 0:
+	case errors.Is(err, os.ErrExist), errors.Is(err, os.ErrPermission):
+		// EPERM says that the table is another socket's: the capability has been shown
+		// by SO_RCVBUFFORCE.
 		return fmt.Errorf("nftables table netdev %s is there: %w", name, ErrBusy)
 	}
-	return fmt.Errorf("nftables table netdev %s: %w (needs CAP_NET_ADMIN, nf_tables in the kernel, and Linux 5.12 for a table with an owner)", name, err)
+	return fmt.Errorf("nftables table netdev %s: %w (needs nf_tables in the kernel, and Linux 5.12 for a table with an owner)", name, err)
 }
 
 // guardRules returns what takeOurs says, in nftables' words: keep the exceptions,

@@ -213,13 +213,17 @@ func TestDownUpGone(t *testing.T) {
 func TestNothingIsAllocated(t *testing.T) {
 	needRoot(t)
 	node, far := fabric(t)
-	a := open(t, afpacket.Spec{Device: "up0", Netns: node}).Queues()[0]
+	d := open(t, afpacket.Spec{Device: "up0", Netns: node})
+	a := d.Queues()[0]
 	b := open(t, afpacket.Spec{Device: "far0", Netns: far}).Queues()[0]
 	out, in := make([]*port.Frame, port.BatchSize), buffers(port.BatchSize)
 	for i := range out {
 		out[i] = datagram(100)
 	}
 	out[9] = datagram(2000) // refused
+	if d.TunnelGSO() == nil {
+		out[20] = tunnelFrame(false, false, false, []byte{0, 1, 1, 0x40}, 20000)
+	}
 	if n := testing.AllocsPerRun(100, func() {
 		a.Write(out)
 		for got := 0; got < len(out)-1; {
