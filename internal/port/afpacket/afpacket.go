@@ -9,15 +9,27 @@
 //
 // # What arrives of a tunnel superpacket
 //
-// A UDP tunnel's superpacket (VXLAN, Geneve, MPLS over UDP; from a tunnel device
-// behind a veth, or written by another node's forwarder) arrives whole, as one
-// frame, but the vnet header of a packet socket has no word for the tunnel. Offload
-// is that of the inner packet: GSOType GSOTCPv4, GSOTCPv6 or GSOUDPL4 without a
-// tunnel bit, GSOSize of the inner segments, Flags NeedsCsum, and CsumStart at the
-// inner TCP or UDP header. OuterL4 and InnerL3 are 0; HdrLen is the sender's
-// linear length and says nothing. So a receiver tells a tunnel superpacket from an ordinary one by
-// CsumStart, which lies behind the outer UDP header, and must not send such a frame
-// on without its tunnel bit: the outer headers of its segments would be wrong.
+// A UDP tunnel's superpacket (VXLAN, MPLS over UDP; from the kernel's tunnel device
+// behind a veth, or written by another node's forwarder) arrives whole, as one frame,
+// but the vnet header of a packet socket has no word for the tunnel. Offload is that
+// of the inner packet:
+//
+//   - GSOType is GSOTCPv4, GSOTCPv6 or GSOUDPL4, of the inner family, with no tunnel
+//     bit; GSOSize is the inner payload of each segment.
+//   - Flags has NeedsCsum; CsumStart is the inner TCP or UDP header, from the first
+//     byte of the outer Ethernet header.
+//   - OuterL4 and InnerL3 are 0. HdrLen is the sender's linear length: no use.
+//   - The outer UDP checksum is 0, or only the folded sum of the outer pseudo-header:
+//     it proves nothing and must not be verified. Lengths in the outer IP and UDP
+//     headers are those of the whole superpacket.
+//
+// So a receiver tells it from an ordinary superpacket by CsumStart, which lies behind
+// the outer UDP header. Taking the outer headers off and CsumStart down by their length
+// makes it an ordinary one. It must not be sent on encapsulated without its tunnel bit:
+// the outer headers of its segments would be wrong.
+//
+// A tunnel frame that is no superpacket may also have NeedsCsum at the inner header
+// (the outer checksum, if any, is complete then), or at the outer UDP header.
 package afpacket
 
 import (
@@ -213,9 +225,11 @@ func (d *Device) Queues() []port.Queue { return d.queues }
 // what is missing.
 func (d *Device) TunnelGSO() error { return d.noTunnel }
 
-// Link returns the uplink as it is now, or port.ErrGone: deleted, moved to another
-// namespace, or closed. A sleeping worker is not woken when its device is deleted,
-// so whoever supervises devices asks here from time to time.
+// Link returns the uplink as it is now, or port.ErrGone: deleted, renamed, moved to
+// another namespace, or closed. A renamed device counts as gone because its guard
+// went with the name (seen on Linux 6.18). A sleeping worker is not woken when its
+// device goes, so whoever supervises devices asks here from time to time, and closes
+// one that is gone: its guard would take hold of the next device of that name.
 func (d *Device) Link() (Link, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -231,6 +245,9 @@ func (d *Device) Link() (Link, error) {
 		return Link{}, fmt.Errorf("uplink %s: look: %w", d.name, err)
 	}
 	a := found.Attrs()
+	if a.Name != d.name {
+		return Link{}, fmt.Errorf("uplink %s: renamed to %s: %w", d.name, a.Name, port.ErrGone)
+	}
 	const up = unix.IFF_UP | unix.IFF_RUNNING
 	return Link{Name: a.Name, Index: a.Index, MAC: a.HardwareAddr, MTU: a.MTU, Up: a.RawFlags&up == up}, nil
 }

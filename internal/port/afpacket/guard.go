@@ -96,10 +96,12 @@ func ownTable(socket *mdnetlink.Conn, name string) error {
 	switch {
 	case err == nil:
 		return nil
-	case errors.Is(err, os.ErrExist), errors.Is(err, os.ErrPermission) && os.Geteuid() == 0:
+	case errors.Is(err, os.ErrExist), errors.Is(err, os.ErrPermission):
+		// EPERM says that the table is another socket's: the capability has been shown
+		// by SO_RCVBUFFORCE.
 		return fmt.Errorf("nftables table netdev %s is there: %w", name, ErrBusy)
 	}
-	return fmt.Errorf("nftables table netdev %s: %w (needs CAP_NET_ADMIN, nf_tables in the kernel, and Linux 5.12 for a table with an owner)", name, err)
+	return fmt.Errorf("nftables table netdev %s: %w (needs nf_tables in the kernel, and Linux 5.12 for a table with an owner)", name, err)
 }
 
 // guardRules returns what takeOurs says, in nftables' words: keep the exceptions,
@@ -133,11 +135,14 @@ func isEtherType(etherType uint16) []expr.Any {
 
 func matchField(f field) []expr.Any {
 	value := func(v uint16) []byte { return binary.BigEndian.AppendUint16(nil, v)[2-f.size:] }
-	return []expr.Any{
+	match := []expr.Any{
 		&expr.Payload{DestRegister: register, Base: expr.PayloadBaseNetworkHeader, Offset: f.at, Len: uint32(f.size)},
 		&expr.Bitwise{SourceRegister: register, DestRegister: register, Len: uint32(f.size), Mask: value(f.mask), Xor: value(0)},
-		&expr.Range{Op: expr.CmpOpEq, Register: register, FromData: value(f.low), ToData: value(f.high)},
 	}
+	if f.low == f.high { // what `nft list` shows is easier to read
+		return append(match, &expr.Cmp{Op: expr.CmpOpEq, Register: register, Data: value(f.low)})
+	}
+	return append(match, &expr.Range{Op: expr.CmpOpEq, Register: register, FromData: value(f.low), ToData: value(f.high)})
 }
 
 // close gives the kernel its frames back.

@@ -174,6 +174,15 @@ func TestDownUpGone(t *testing.T) {
 	if _, err := command(t, far, "ping", "-c", "1", "-W", "1", nodeV4); err == nil {
 		t.Error("the guard did not outlive the device's being down")
 	}
+	mustRun(t, node, "ip", "link", "set", "up0", "down")
+	mustRun(t, node, "ip", "link", "set", "up0", "name", "up7")
+	if _, err := d.Link(); !errors.Is(err, port.ErrGone) {
+		t.Errorf("Link of a renamed device: %v", err)
+	}
+	mustRun(t, node, "ip", "link", "set", "up7", "name", "up0", "up")
+	if _, err := d.Link(); err != nil {
+		t.Errorf("Link of a device that has its name back: %v", err)
+	}
 	mustRun(t, node, "ip", "link", "del", "up0")
 	eventually(t, "Read to say that the device is gone", func() bool {
 		_, err := d.Queues()[1].Read(frames)
@@ -193,7 +202,7 @@ func TestDownUpGone(t *testing.T) {
 	if err := d.Close(); err != nil {
 		t.Error(err)
 	}
-	// Not before: Linux 6.16 and later put the guard on a new device of that name.
+	// Not before: the kernel may put the guard on a new device of that name.
 	awaitAnswer(t, far)
 	again := open(t, afpacket.Spec{Device: "up0", Netns: node})
 	if l, err := again.Link(); err != nil || !l.Up {
@@ -204,13 +213,17 @@ func TestDownUpGone(t *testing.T) {
 func TestNothingIsAllocated(t *testing.T) {
 	needRoot(t)
 	node, far := fabric(t)
-	a := open(t, afpacket.Spec{Device: "up0", Netns: node}).Queues()[0]
+	d := open(t, afpacket.Spec{Device: "up0", Netns: node})
+	a := d.Queues()[0]
 	b := open(t, afpacket.Spec{Device: "far0", Netns: far}).Queues()[0]
 	out, in := make([]*port.Frame, port.BatchSize), buffers(port.BatchSize)
 	for i := range out {
 		out[i] = datagram(100)
 	}
 	out[9] = datagram(2000) // refused
+	if d.TunnelGSO() == nil {
+		out[20] = tunnelFrame(false, false, false, []byte{0, 1, 1, 0x40}, 20000)
+	}
 	if n := testing.AllocsPerRun(100, func() {
 		a.Write(out)
 		for got := 0; got < len(out)-1; {

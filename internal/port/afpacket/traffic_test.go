@@ -45,8 +45,8 @@ func workload(t testing.TB, addresses ...string) (ns string, d *tap.Device) {
 	return ns, d
 }
 
-// neighbours tells both ends where the other is: the kernel answers ARP and ND for
-// its own addresses alone.
+// neighbour tells one end where others are: a kernel answers ARP and ND for its own
+// addresses alone.
 func neighbour(t testing.TB, ns, device, mac string, addresses ...string) {
 	t.Helper()
 	for _, a := range addresses {

@@ -107,7 +107,7 @@ func redirect(from, to int) (link.Link, error) {
 		},
 	})
 	if err != nil {
-		return nil, fmt.Errorf("load BPF program: %w (needs CAP_BPF and CAP_NET_ADMIN)", err)
+		return nil, fmt.Errorf("load BPF program: %w (needs CAP_BPF or CAP_SYS_ADMIN)", err)
 	}
 	defer program.Close() // the link keeps it
 	attached, err := link.AttachTCX(link.TCXOptions{Interface: from, Program: program, Attach: ebpf.AttachTCXIngress})

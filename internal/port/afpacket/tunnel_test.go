@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 
@@ -316,6 +317,63 @@ func TestTunnelSuperpacketFromUplinkToUplink(t *testing.T) {
 			}
 		}
 	}
+}
+
+// Frames of one batch leave in their order, whichever way each goes.
+func TestOrderWithinABatch(t *testing.T) {
+	needRoot(t)
+	node, far := fabric(t)
+	a := open(t, afpacket.Spec{Device: "up0", Netns: node})
+	needTunnelGSO(t, a)
+	b := open(t, afpacket.Spec{Device: "far0", Netns: far})
+	out := make([]*port.Frame, 40)
+	for i := range out {
+		if out[i] = datagram(100 + i); i%3 == 1 {
+			out[i] = tunnelFrame(false, false, false, []byte{0, 1, 1, 0x40}, 2000+i)
+		}
+	}
+	for range 50 {
+		a.Queues()[0].Write(out)
+		for i, f := range readSome(t, b.Queues()[0], len(out)) {
+			if out[i].Lost != port.Sent || f.Len() != out[i].Len() {
+				t.Fatalf("frame %d, lost %d, has %d bytes; want %d", i, out[i].Lost, f.Len(), out[i].Len())
+			}
+		}
+	}
+}
+
+// Several workers may write through one queue, each its own frames.
+func TestSeveralWrite(t *testing.T) {
+	needRoot(t, "nft")
+	node, far := fabric(t)
+	a := open(t, afpacket.Spec{Device: "up0", Netns: node})
+	open(t, afpacket.Spec{Device: "far0", Netns: far})
+	const writers, batches = 4, 50
+	var sent atomic.Int64
+	var done sync.WaitGroup
+	for range writers {
+		done.Go(func() {
+			out := make([]*port.Frame, 16)
+			for i := range out {
+				if out[i] = datagram(100); i%4 == 3 && a.TunnelGSO() == nil {
+					out[i] = tunnelFrame(false, false, false, []byte{0, 1, 1, 0x40}, 2000)
+				}
+			}
+			for range batches {
+				a.Queues()[0].Write(out)
+				for _, f := range out {
+					if f.Lost == port.Sent {
+						sent.Add(1)
+					}
+				}
+			}
+		})
+	}
+	done.Wait()
+	if n := sent.Load(); n != writers*batches*16 {
+		t.Errorf("%d of %d frames sent", n, writers*batches*16)
+	}
+	eventually(t, "all that was sent to arrive", func() bool { return counted(t, far, "vrouter-far0") == int(sent.Load()) })
 }
 
 // tunnelFrame returns a tunnel superpacket of 1,000-byte segments.
