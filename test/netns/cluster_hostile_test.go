@@ -129,7 +129,7 @@ const evilPort = 6666
 func payload(ip *layers.IPv4) []gopacket.SerializableLayer {
 	udp := &layers.UDP{SrcPort: 4000, DstPort: evilPort}
 	_ = udp.SetNetworkLayerForChecksum(ip) // an IP header is a network layer
-	return []gopacket.SerializableLayer{ip, udp, gopacket.Payload("is anybody there?")}
+	return []gopacket.SerializableLayer{ip, udp, gopacket.Payload("is anybody in there? ...")}
 }
 
 // attacker sends made-up frames to a node's uplink.

@@ -189,6 +189,7 @@ func TestClusterKernelVXLAN(t *testing.T) {
 	remote := [2]string{"192.0.2.50", "2001:db8:10::50"}
 	c.ip("kernel", "address add "+remote[v4]+"/24 dev eth0")
 	c.ip("kernel", "address add "+remote[v6]+"/64 dev eth0 nodad")
+	c.serve("kernel")
 	for _, underlay := range []family{v4, v6} {
 		t.Run("underlay "+underlay.String(), func(t *testing.T) {
 			k.remote = remote[underlay]
@@ -203,7 +204,6 @@ func TestClusterKernelVXLAN(t *testing.T) {
 			for f := range service {
 				c.ip("kernel", "neigh replace "+p.address[f]+" lladdr 00:00:5e:00:01:00 dev vx0 nud permanent")
 			}
-			c.serve("kernel")
 			for f := range service {
 				p.run(p.name, "ping", "-c", "2", "-i", "0.05", "-W", "3", k.address[f])
 				c.run("kernel", "ping", "-c", "2", "-i", "0.05", "-W", "3", p.address[f])

@@ -183,7 +183,7 @@ func TestClusterSpread(t *testing.T) {
 	client.in(client.name, func() error {
 		for i := range flows {
 			// 32,768 source ports to each of two service ports.
-			if err := sendOne(1024+i/2, countPort+i%2); err != nil {
+			if err := sendOne(16384+i/2, countPort+i%2); err != nil {
 				return err
 			}
 			if sent++; sent%256 == 0 { // no faster than the members' kernels take them

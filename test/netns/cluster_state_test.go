@@ -27,7 +27,7 @@ type plan struct {
 	// members of the service by pod; nil: the first pod of each node. The value
 	// is the member's state, for example READY.
 	members  map[*pod]string
-	detached bool // the nodes have no uplink
+	detached bool // the nodes have no uplink, and so no tunnels
 	// gone are pods that the control plane has taken away: no route leads there.
 	gone map[*pod]bool
 	// strangers are hosts that speak VXLAN and are no vRouters.
@@ -69,7 +69,7 @@ func (n *node) desired() string {
 		doc("VirtualMachineInterface", pod.name, "%s  tap: {netns: @NS@-%s, mtu: %d}", spec, pod.name, cmp.Or(p.podMTU, 1500))
 	}
 	for _, other := range n.c.nodes {
-		if other == n {
+		if other == n || p.detached {
 			continue
 		}
 		for f := range service {
@@ -133,7 +133,7 @@ func (n *node) service(f family) string {
 		if n.c.plan.members == nil {
 			state, ok = "READY", pod == pod.node.pods[0]
 		}
-		if !ok || n.c.plan.gone[pod] {
+		if !ok || n.c.plan.gone[pod] || n.c.plan.detached && pod.node != n {
 			continue
 		}
 		fmt.Fprintf(&b, "    - {virtualMachineInterface: %s, state: %s, address: %q", pod.name, state, pod.address[f])
