@@ -55,8 +55,9 @@ type Compiler struct {
 	entrances map[string]int // how many arrivals a network has
 
 	policies policies
-	now      snapshot // what the next Snapshot is made from
-	dirty    dirty    // of the transaction at hand
+	hops     []nexthop.NextHop // by id from nexthop.FirstID on
+	now      snapshot          // what the next Snapshot is made from
+	dirty    dirty             // of the transaction at hand
 
 	affinityID      uint32 // the last id given to a service
 	underlayChanged bool   // since the last Compile
@@ -130,6 +131,8 @@ func New(c Config) *Compiler {
 	}
 	n.now.interfaces = make([]forwarder.Interface, uplinkPort+1)
 	n.now.specs = make([]*ports.Spec, uplinkPort+1)
+	n.hops = forwarder.FixedNextHops(uplinkPort)
+	n.setHop(hopReceive, nexthop.NextHop{Kind: nexthop.Receive})
 	n.vrfSlots.byName[state.FabricNetwork] = int(forwarder.FabricVRF)
 	return n
 }
@@ -161,10 +164,12 @@ func (c *Compiler) Compile(st *state.State, affected []state.Key) (*Result, erro
 			return nil, err
 		}
 	}
-	if c.dirty.hops {
-		if err := c.nextHops(); err != nil {
+	if c.dirty.hops || c.now.hops.Len() == 0 {
+		table, err := nexthop.NewTable(c.hops)
+		if err != nil {
 			return nil, fmt.Errorf("next hops: %w", err)
 		}
+		c.now.hops = table
 	}
 	return &Result{
 		Snapshot: &forwarder.Snapshot{
@@ -198,26 +203,11 @@ func of(keys []state.Key, kind string) func(func(string) bool) {
 	}
 }
 
-// nextHops builds the table of next hops: 12 bytes for each port, VRF, service
-// address and tunnel.
-func (c *Compiler) nextHops() error {
-	hops := append(forwarder.FixedNextHops(uplinkPort), make([]nexthop.NextHop, int(hopTurns-hopReceive)+2*max(len(c.now.floating), len(c.now.tunnels)))...)
-	at := func(id nexthop.ID) *nexthop.NextHop { return &hops[id-nexthop.FirstID] }
-	*at(hopReceive) = nexthop.NextHop{Kind: nexthop.Receive}
-	for i := range c.now.vrfs {
-		*at(hopVRF + nexthop.ID(i)) = nexthop.NextHop{Kind: nexthop.VRF, VRF: uint16(i)}
-	}
-	for i, f := range c.now.floating {
-		if f != nil {
-			*at(hopService(i)) = nexthop.NextHop{Kind: nexthop.FloatingIP, Index: uint32(i)}
-		}
-	}
-	for i := range c.now.tunnels {
-		if c.now.tunnels[i].Used {
-			*at(hopTunnel(i)) = nexthop.NextHop{Kind: nexthop.Tunnel, Index: uint32(i)}
-		}
-	}
-	table, err := nexthop.NewTable(hops)
-	c.now.hops = table
-	return err
+// setHop changes the list of next hops: 12 bytes for each port, VRF, service
+// address and tunnel, of which every snapshot with a change has a copy.
+func (c *Compiler) setHop(id nexthop.ID, hop nexthop.NextHop) {
+	at := int(id - nexthop.FirstID)
+	c.hops = grow(c.hops, at)
+	c.dirty.hops = c.dirty.hops || c.hops[at] != hop
+	c.hops[at] = hop
 }

@@ -39,7 +39,8 @@ func tunnelAt(id nexthop.ID) (slot int, ok bool) {
 
 // slots gives out small numbers that stay with a name for its life. A number
 // that comes back is used again as late as possible, so that what still
-// remembers it (an idle session) does not take its next owner for the old one.
+// remembers it (an idle session) does not take its next owner for the old one, and
+// yet so soon that lists by number stay of the order of what is in them.
 type slots[K comparable] struct {
 	what       string
 	first, max int // numbers from first to max-1
@@ -48,6 +49,9 @@ type slots[K comparable] struct {
 	next       int
 	highest    int // the highest ever given out, and one
 }
+
+// minSlots is how many numbers are used before any comes back.
+const minSlots = 4096
 
 func newSlots[K comparable](what string, first, limit int) slots[K] {
 	return slots[K]{what: what, first: first, max: limit, byName: map[K]int{}, used: map[int]struct{}{}, next: first}
@@ -58,9 +62,10 @@ func (s *slots[K]) get(name K) (int, error) {
 	if n, ok := s.byName[name]; ok {
 		return n, nil
 	}
-	for range s.max - s.first {
+	limit := min(s.max, s.first+max(minSlots, 2*len(s.used)+1))
+	for range limit - s.first {
 		n := s.next
-		if s.next++; s.next == s.max {
+		if s.next++; s.next >= limit {
 			s.next = s.first
 		}
 		if _, ok := s.used[n]; !ok {

@@ -111,7 +111,7 @@ func (c *Compiler) ensureNetwork(name string) error {
 	c.networks[name] = n
 	c.now.vrfs = grow(c.now.vrfs, slot)
 	c.now.vrfs[slot].Name = name
-	c.dirty.hops = true
+	c.setHop(hopVRF+nexthop.ID(slot), nexthop.NextHop{Kind: nexthop.VRF, VRF: uint16(slot)})
 	c.dirty.joins = true
 	return nil
 }

@@ -85,15 +85,15 @@ func (c *Compiler) setService(name string, f *forwarder.FloatingIP) (nexthop.ID,
 	}
 	f.ID = uint32(slot) + 1
 	c.now.floating = grow(c.now.floating, slot)
-	c.dirty.hops = c.dirty.hops || c.now.floating[slot] == nil
 	c.now.floating[slot] = f
+	c.setHop(hopService(slot), nexthop.NextHop{Kind: nexthop.FloatingIP, Index: uint32(slot)})
 	return hopService(slot), nil
 }
 
 func (c *Compiler) dropService(name string) {
 	if slot, ok := c.serviceSlots.byName[name]; ok {
 		c.now.floating[slot] = nil
-		c.dirty.hops = true
+		c.setHop(hopService(slot), nexthop.NextHop{})
 		c.serviceSlots.release(name)
 	}
 }

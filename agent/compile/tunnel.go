@@ -66,11 +66,16 @@ func (c *Compiler) lead(k state.Key, ends []state.Endpoint, grouped bool) error 
 // changeTunnel changes the list of tunnels, which the last snapshot shares.
 func (c *Compiler) changeTunnel(slot int, t forwarder.Tunnel) {
 	if !c.dirty.tunnels {
-		c.dirty.tunnels, c.dirty.hops = true, true
-		c.now.tunnels = slices.Clone(c.now.tunnels)
+		c.dirty.tunnels = true
+		c.now.tunnels = append(make([]forwarder.Tunnel, 0, len(c.now.tunnels)*9/8+16), c.now.tunnels...)
 	}
 	c.now.tunnels = grow(c.now.tunnels, slot)
 	c.now.tunnels[slot] = t
+	hop := nexthop.NextHop{}
+	if t.Used {
+		hop = nexthop.NextHop{Kind: nexthop.Tunnel, Index: uint32(slot)}
+	}
+	c.setHop(hopTunnel(slot), hop)
 }
 
 // dropIdleTunnels takes back the places of tunnels that nothing leads through any

@@ -18,6 +18,9 @@ func TAP(rings *tap.Rings) Driver {
 		Name: "tap",
 		Open: func(s Spec) (port.Device, error) {
 			dev, err := openTAP(s)
+			if errors.Is(err, errNoUplink) {
+				return nil, err
+			}
 			if err != nil {
 				watcher.AddMissing(s.Tap.Name, s.Tap.Netns, !s.Existing)
 				return nil, err
@@ -45,6 +48,9 @@ func TAP(rings *tap.Rings) Driver {
 }
 
 func openTAP(s Spec) (*tap.Device, error) {
+	if s.Uplink != nil {
+		return nil, errNoUplink
+	}
 	if s.Existing {
 		return tap.Attach(s.Tap.Name, s.Tap.Netns, s.Tap.Queues)
 	}
@@ -74,5 +80,7 @@ func Memory(name string, open func(Spec) (port.Device, error)) Driver {
 		return dev, err
 	}}
 }
+
+var errNoUplink = errors.New("there is no driver for an uplink here; the daemon runs without other nodes")
 
 var errNoDevice = errors.New("no device was given for it")
