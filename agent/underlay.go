@@ -50,12 +50,28 @@ func (a *Agent) PeerDown(peer netip.Addr, down bool) {
 
 // republish compiles what is known of the other nodes into the state in force.
 func (a *Agent) republish() {
-	r, err := a.compiler.SetUnderlay(a.around.compiled())
+	u := a.around.compiled()
+	u.Exits = a.exits()
+	r, err := a.compiler.SetUnderlay(u)
 	if err != nil {
 		a.log.Error("the ways to the other nodes cannot be programmed", "error", err)
 		return
 	}
 	a.program(r)
+}
+
+// exits are the routes out of the uplink whose gateway is resolved.
+func (a *Agent) exits() []compile.Exit {
+	var list []compile.Exit
+	for _, x := range a.around.view.Exits {
+		if x.MAC == ([6]byte{}) {
+			continue
+		}
+		if slot, ok := a.options.Forwarder.Neighbor(x.MAC); ok {
+			list = append(list, compile.Exit{Prefix: x.Prefix, NextHop: forwarder.NeighborNextHop(slot)})
+		}
+	}
+	return list
 }
 
 // compiled writes the surroundings as the compiler takes them.
