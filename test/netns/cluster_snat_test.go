@@ -160,9 +160,13 @@ func TestClusterSNAT(t *testing.T) {
 func (c *cluster) beyond(n *node) {
 	c.t.Helper()
 	mtu := fmt.Sprint(beyondMTU)
+	for _, role := range []string{"outside", "server"} { // nobody forwards by a link whose own address is on trial
+		c.run(role, "sysctl", "-qw", "net.ipv6.conf.default.accept_dad=0")
+	}
 	c.ip("outside", "link add beyond mtu "+mtu+" type veth peer name beyond mtu "+mtu+" netns "+c.ns("server"))
 	c.run("outside", "sysctl", "-qw", "net.ipv4.ip_forward=1", "net.ipv6.conf.all.forwarding=1")
 	for _, role := range []string{"outside", "server"} {
+		c.run(role, "ethtool", "-K", "beyond", "tx", "off")
 		c.ip(role, "link set beyond up")
 	}
 	for f, bits := range [2]string{"/24", "/64"} {
