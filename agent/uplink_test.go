@@ -186,6 +186,10 @@ func TestNodeKeepsTalking(t *testing.T) {
 	if got := received(a, "uplink") - before; got == 0 {
 		t.Error("no packet came by the uplink: the kernel still has it")
 	}
+	eventually(t, "the ways to node-b", func() bool {
+		peers := a.Status().GetPeers()
+		return len(peers) == 2 && peers[0].GetState() == pb.PeerStatus_UP && peers[1].GetState() == pb.PeerStatus_UP
+	})
 	stop()
 	p.bothWays("after")
 }

@@ -1348,7 +1348,7 @@ type PortStatus struct {
 	Reason string `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"`
 	// virtual_network that it stands in.
 	VirtualNetwork string `protobuf:"bytes,4,opt,name=virtual_network,json=virtualNetwork,proto3" json:"virtual_network,omitempty"`
-	// driver: tap, memory or pcap.
+	// driver: tap, packet (the uplink), memory or pcap.
 	Driver string `protobuf:"bytes,5,opt,name=driver,proto3" json:"driver,omitempty"`
 	// device name in the kernel.
 	Device string `protobuf:"bytes,6,opt,name=device,proto3" json:"device,omitempty"`
