@@ -38,30 +38,53 @@ func (f *Forwarder) balance(snap *Snapshot, fip *FloatingIP, q *question, d *dec
 	if q.live != nil && d.adoptMember(svc, q, t) {
 		return true
 	}
-	return f.chooseMember(fip, svc, q, d, t)
+	if len(svc.Sources) > 0 && !contains(svc.Sources, &q.key.Src) {
+		d.drop(DropFloatingIPSource, t) // loadBalancerSourceRanges of Kubernetes: dropped, not refused
+		return false
+	}
+	group := svc.candidates(snap.port(q.in))
+	if group.Usable() == 0 && svc.Group.Usable() > 0 {
+		t.noMember(fip, svc)
+		d.drop(DropFloatingIPNoLocalMember, t) // others have members: a refusal would be wrong
+		return false
+	}
+	return f.chooseMember(fip, svc, group, q, d, t)
 }
 
-// chooseMember picks the member of a new connection: the one session affinity
-// remembers, else the one the ECMP hash points at.
-func (f *Forwarder) chooseMember(fip *FloatingIP, svc *Service, q *question, d *decision, t *Trace) bool {
+// candidates returns the members that a new flow from an interface may go to.
+// Traffic policies speak of flows from outside and of those of this node; what
+// another node sent here has its member already.
+func (svc *Service) candidates(in *Interface) *nexthop.Group {
+	switch {
+	case svc.ExternalLocal && in.Kind == Uplink:
+		return svc.Local
+	case svc.InternalLocal && (in.Kind == Workload || in.Kind == Host):
+		return svc.Local
+	}
+	return svc.Group
+}
+
+// chooseMember picks the member of a new connection from a group: the one session
+// affinity remembers, else the one the ECMP hash points at.
+func (f *Forwarder) chooseMember(fip *FloatingIP, svc *Service, group *nexthop.Group, q *question, d *decision, t *Trace) bool {
 	var m nexthop.Member
 	found, sticky := false, false
 	if svc.Affinity != 0 {
 		if id, ok := f.affinity.Get(&q.key.Src, svc.ID, q.now); ok {
-			m, found = svc.Group.Find(id)
+			m, found = group.Find(id)
 			found = found && m.State == nexthop.Ready
 			sticky = found
 		}
 	}
 	hash := nexthop.HashTuple(svc.Hash, &q.key.Src, &q.key.Dst, q.key.SrcPort, q.key.DstPort, q.key.Proto)
 	if !found {
-		index, ok := svc.Group.Select(hash)
+		index, ok := group.Select(hash)
 		if !ok {
 			t.noMember(fip, svc)
 			d.refuse(DropFloatingIPNoMember, t)
 			return false
 		}
-		m = svc.Group.Member(index)
+		m = group.Member(index)
 	}
 	d.remember = svc.Affinity != 0
 	d.member = m.ID

@@ -111,10 +111,19 @@ type FloatingIP struct {
 
 // Service is one (protocol, port) of a floating IP and the members behind it.
 type Service struct {
-	ID       uint32 // stable; the key of session affinity
-	Group    *nexthop.Group
-	Hash     nexthop.HashFields
-	Affinity uint32 // ClientIP affinity timeout in ticks; 0 = none
+	ID    uint32 // stable; the key of session affinity
+	Group *nexthop.Group
+	// Local are the members on this node, for new flows from outside where
+	// ExternalLocal holds and from this node's own where InternalLocal does (the
+	// traffic policy Local of Kubernetes); nil where neither holds.
+	Local                        *nexthop.Group
+	ExternalLocal, InternalLocal bool
+	// DirectReturn lets the member's node answer a client outside by itself.
+	DirectReturn bool
+	Hash         nexthop.HashFields
+	Affinity     uint32 // ClientIP affinity timeout in ticks; 0 = none
+	// Sources are where new flows may come from; empty: from everywhere.
+	Sources []AddressRange
 }
 
 // Snapshot is the state of the forwarder at one epoch. It is built by the

@@ -21,6 +21,7 @@ type floatingIP struct {
 	whole    *forwarder.Service
 	mappings map[forwarder.PortKey]*forwarder.Service
 	openers  []string // the interfaces that open flows with it
+	local    int      // members on this node that take new flows
 }
 
 // placeName names the slot of a place.
@@ -41,6 +42,7 @@ func (c *Compiler) compileFloatingIPs(affected []state.Key) error {
 			c.serve(old, nil)
 			c.use(k, nil)
 			delete(c.fips, name)
+			delete(c.checked, name)
 			c.dirty.vhost = true
 			continue
 		}
@@ -51,6 +53,9 @@ func (c *Compiler) compileFloatingIPs(affected []state.Key) error {
 		c.serve(old, f)
 		c.use(k, f.openers)
 		c.fips[name] = f
+		if delete(c.checked, name); fip.GetHealthCheck() != nil {
+			c.checked[name] = fip.GetHealthCheck()
+		}
 		places[f.place] = struct{}{}
 		c.dirty.vhost = c.dirty.vhost || !f.reachedAs(old)
 	}
@@ -90,12 +95,30 @@ func (c *Compiler) floatingIP(name string, fip *pb.FloatingIP) (*floatingIP, err
 	f.ingress = fip.GetDirection() != pb.FloatingIP_EGRESS
 	f.egress = fip.GetDirection() == pb.FloatingIP_EGRESS || fip.GetDirection() == pb.FloatingIP_BOTH
 	members := c.members(name, fip, f.place.Address)
+	for _, m := range members {
+		if m.Interface != 0 && m.State == nexthop.Ready {
+			f.local++
+		}
+	}
 	if f.egress {
 		for _, m := range state.Members(fip) {
 			f.openers = append(f.openers, m.GetVirtualMachineInterface())
 		}
 	}
-	template := forwarder.Service{Hash: hashFields(fip.GetHashFields()), Affinity: affinityTicks(fip.GetSessionAffinity())}
+	template := forwarder.Service{
+		Hash: hashFields(fip.GetHashFields()), Affinity: affinityTicks(fip.GetSessionAffinity()),
+		ExternalLocal: fip.GetExternalTrafficPolicy() == pb.FloatingIP_LOCAL,
+		InternalLocal: fip.GetInternalTrafficPolicy() == pb.FloatingIP_LOCAL,
+		DirectReturn:  fip.GetDirectServerReturn(),
+	}
+	for _, s := range fip.GetSourceRanges() {
+		if p, err := netip.ParsePrefix(s); err == nil && p.Addr().Is4() == f.place.Address.Is4() {
+			template.Sources = append(template.Sources, addressRange(p))
+		}
+	}
+	if len(fip.GetSourceRanges()) > 0 && len(template.Sources) == 0 {
+		template.Sources = []forwarder.AddressRange{nobody} // the ranges are of the other family
+	}
 	old := c.fips[name]
 	build := func(key forwarder.PortKey, members []nexthop.Member) (*forwarder.Service, error) {
 		svc := template
@@ -108,6 +131,13 @@ func (c *Compiler) floatingIP(name string, fip *pb.FloatingIP) (*floatingIP, err
 				return nil, err
 			}
 			svc.Group = g
+		}
+		if svc.ExternalLocal || svc.InternalLocal {
+			g, err := nexthop.NewGroup(localMembers(members))
+			if err != nil {
+				return nil, err
+			}
+			svc.Local = g
 		}
 		if before != nil && (before.Affinity != 0) == (svc.Affinity != 0) {
 			svc.ID = before.ID
@@ -131,6 +161,14 @@ func (c *Compiler) floatingIP(name string, fip *pb.FloatingIP) (*floatingIP, err
 		}
 	}
 	return f, nil
+}
+
+// nobody is a range that holds no address a packet can have: the unspecified one.
+var nobody = forwarder.AddressRange{Bits: 128}
+
+// localMembers returns the members that are on this node.
+func localMembers(members []nexthop.Member) []nexthop.Member {
+	return slices.DeleteFunc(slices.Clone(members), func(m nexthop.Member) bool { return m.Interface == 0 })
 }
 
 // at returns the service of a mapping; the zero key is the service of an address

@@ -12,6 +12,7 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"slices"
 	"strconv"
 	"sync"
 	"time"
@@ -23,6 +24,7 @@ import (
 type Service struct {
 	// Addresses are where it is answered: the node's own of the service's family.
 	Addresses       []netip.Addr
+	Netns           string // where the addresses are; "" is the daemon's own
 	Port            uint16 // 1 to 65535
 	Namespace, Name string // of the service, for the answer
 	// Local is how many members on this node take new flows.
@@ -31,8 +33,7 @@ type Service struct {
 
 // Server holds the listeners. Its methods may be called from any goroutine.
 type Server struct {
-	netns string
-	log   *slog.Logger
+	log *slog.Logger
 	// healthy reports whether the node forwards; where it does not, every answer
 	// is that of a node without members (KEP-3836).
 	healthy func() bool
@@ -59,11 +60,10 @@ const (
 	maxHeader      = 4 << 10
 )
 
-// New returns a server without services. netns is the namespace where the node's
-// addresses are, "" for the daemon's own.
-func New(netns string, healthy func() bool, log *slog.Logger) *Server {
+// New returns a server without services.
+func New(healthy func() bool, log *slog.Logger) *Server {
 	return &Server{
-		netns: netns, log: log, healthy: healthy, retry: make(chan struct{}, 1),
+		log: log, healthy: healthy, retry: make(chan struct{}, 1),
 		listeners: map[netip.AddrPort]*listener{},
 	}
 }
@@ -125,7 +125,7 @@ func (s *Server) open() {
 		if l.server != nil {
 			continue
 		}
-		socket, err := s.listen(at)
+		socket, err := listen(l.service.Netns, at)
 		if err != nil {
 			if l.err == nil || l.err.Error() != err.Error() {
 				s.log.Warn("health check is not answered; trying again", "address", at, "error", err)
@@ -147,16 +147,18 @@ func (s *Server) open() {
 	}
 }
 
-// listen opens the socket of an address in the node's namespace.
-func (s *Server) listen(at netip.AddrPort) (l net.Listener, err error) {
+// listen opens the socket of an address in a namespace.
+func listen(space string, at netip.AddrPort) (l net.Listener, err error) {
 	open := func() error {
 		l, err = net.Listen("tcp", at.String())
 		return err
 	}
-	if s.netns == "" {
-		return l, open()
+	if space == "" {
+		err = open()
+	} else {
+		err = netns.Do(space, open)
 	}
-	return l, netns.Do(s.netns, open)
+	return l, err
 }
 
 func (l *listener) close() {
@@ -196,7 +198,7 @@ func (s *Server) handler(l *listener) http.Handler {
 	})
 }
 
-// Problems returns the listeners that are not open, and why.
+// Problems returns the listeners that are not open, and why, in order.
 func (s *Server) Problems() []string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -206,5 +208,6 @@ func (s *Server) Problems() []string {
 			list = append(list, fmt.Sprintf("health check at %s: %v", at, l.err))
 		}
 	}
+	slices.Sort(list)
 	return list
 }

@@ -27,7 +27,7 @@ func run(t *testing.T) (*healthcheck.Server, *atomic.Bool) {
 	t.Helper()
 	healthy := new(atomic.Bool)
 	healthy.Store(true)
-	s := healthcheck.New("", healthy.Load, slog.New(slog.DiscardHandler))
+	s := healthcheck.New(healthy.Load, slog.New(slog.DiscardHandler))
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error)
 	go func() { done <- s.Run(ctx) }()

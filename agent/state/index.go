@@ -88,6 +88,9 @@ func claims(r *pb.Resource) []claim {
 		} else {
 			take(claimService, "parent", x.FloatingIp.GetParent(), "spec.parent")
 		}
+		if h := x.FloatingIp.GetHealthCheck(); h != nil {
+			take(claimUse, "health check", itoa(int(h.GetPort())), "spec.healthCheck.port")
+		}
 	case *pb.Resource_Route:
 		take(claimRoute, x.Route.GetVrf(), x.Route.GetPrefix(), "spec.prefix")
 		take(claimUse, "vrf", x.Route.GetVrf(), "spec.vrf")
