@@ -122,7 +122,7 @@ func (w *Worker) answer(p *packet, length int) {
 	f.End = f.Start + length
 	f.Offload = port.Offload{}
 	p.fate = fateDone
-	if reason := w.enqueue(p.in, f); reason != DropUnknown {
+	if reason := w.sendBack(p, f); reason != DropUnknown {
 		w.drop(p, reason)
 	}
 }

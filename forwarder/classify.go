@@ -18,6 +18,10 @@ func (w *Worker) classify(in *Interface, p *packet) {
 		w.drop(p, DropInterfaceDown)
 		return
 	}
+	if in.Kind >= Uplink && (p.l.EtherType == header.EtherTypeARP || isDiscovery(&p.l)) {
+		w.drop(p, DropUplinkLink)
+		return
+	}
 	eth := header.Ethernet(b)
 	if in.AntiSpoof && eth.Source() != in.MAC {
 		w.drop(p, DropSourceMACSpoof)
@@ -27,7 +31,7 @@ func (w *Worker) classify(in *Interface, p *packet) {
 		w.arp(in, p)
 		return
 	}
-	if p.l.Proto == header.ProtoICMPv6 && isNeighbourDiscovery(p.l.ICMPType) && p.l.IsICMP() && p.l.IsFirst() {
+	if isDiscovery(&p.l) {
 		w.neighbour(in, p)
 		return
 	}
@@ -61,7 +65,7 @@ func (w *Worker) assign(in *Interface, p *packet) {
 		case p.l.ICMPError:
 			p.fate = fateICMPError
 			return
-		case !isEcho(&p.l):
+		case !isEcho(&p.l) && in.Kind != Uplink: // the node itself takes others
 			w.drop(p, DropICMPType) // only echo has a session: a deviation from RFC 5508 REQ-1, see docs/design
 			return
 		}
@@ -80,6 +84,11 @@ func isEcho(l *header.Layout) bool {
 		return l.ICMPType == header.ICMPv6EchoRequest || l.ICMPType == header.ICMPv6EchoReply
 	}
 	return l.ICMPType == header.ICMPv4EchoRequest || l.ICMPType == header.ICMPv4EchoReply
+}
+
+// isDiscovery reports whether a packet is one of neighbour discovery.
+func isDiscovery(l *header.Layout) bool {
+	return l.Proto == header.ProtoICMPv6 && isNeighbourDiscovery(l.ICMPType) && l.IsICMP() && l.IsFirst()
 }
 
 // isNeighbourDiscovery reports whether an ICMPv6 type is one of RFC 4861 §4.

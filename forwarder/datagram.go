@@ -38,19 +38,21 @@ const (
 const buckets = 2 * maxDatagrams
 
 // fragmentKey is what the fragments of a datagram have in common. Without
-// pointers; 40 bytes.
+// pointers; 44 bytes.
 type fragmentKey struct {
 	src, dst [16]byte
 	id       uint32
 	in       uint16 // ingress port
+	vrf      uint16 // and the VRF that it enters there
 	proto    uint8  // 0 for IPv6
-	_        uint8
+	tunnel   bool   // it was in a tunnel
+	_        [2]uint8
 }
 
 // extent is the place of one fragment's data in its datagram, in bytes.
 type extent struct{ start, length uint16 }
 
-// datagram is what is known of an incomplete datagram. Without pointers; 328
+// datagram is what is known of an incomplete datagram. Without pointers; 332
 // bytes.
 type datagram struct {
 	key     fragmentKey

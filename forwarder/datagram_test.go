@@ -10,11 +10,11 @@ import (
 )
 
 func TestDatagramSizes(t *testing.T) {
-	if n := unsafe.Sizeof(fragmentKey{}); n != 40 {
-		t.Errorf("fragmentKey has %d bytes, documented are 40", n)
+	if n := unsafe.Sizeof(fragmentKey{}); n != 44 {
+		t.Errorf("fragmentKey has %d bytes, documented are 44", n)
 	}
-	if n := unsafe.Sizeof(datagram{}); n != 328 {
-		t.Errorf("datagram has %d bytes, documented are 328", n)
+	if n := unsafe.Sizeof(datagram{}); n != 332 {
+		t.Errorf("datagram has %d bytes, documented are 332", n)
 	}
 	if n := unsafe.Sizeof(chunk{}); n != 8 {
 		t.Errorf("chunk has %d bytes, documented are 8", n)

@@ -27,6 +27,13 @@ type question struct {
 	key  flowtable.Key
 	live *flowtable.Session // the session that has this key already; nil for a new one
 	now  uint32
+
+	// Of a connection that came in by the uplink (arrival.go).
+	outside bool       // of a live one: it did
+	tunnel  bool       // out of a tunnel
+	peer    uint32     // then the node that it comes from, nowhere if that is forgotten
+	target  nexthop.ID // and the interface that its label stands for, 0 if the VRF's routes say where it goes
+	back    nexthop.ID // of a live one: where its answers have gone so far
 }
 
 // decision is the answer.
@@ -43,7 +50,11 @@ type decision struct {
 	remember bool          // the member is to be noted for session affinity
 	srcNet   uint32        // networks as the policy saw them
 	dstNet   uint32
-	orphan   bool // the floating IP cannot be reached any more; only the workload keeps the session alive
+	// remote is where another node will take the packet, if it maps the port there;
+	// zero where nothing is mapped behind a tunnel.
+	remote     [16]byte
+	remotePort uint16
+	orphan     bool // the floating IP cannot be reached any more; only the workload keeps the session alive
 }
 
 // maxVRFHops bounds a chain of VRF next hops.
@@ -57,18 +68,32 @@ const maxVRFHops = 4
 // For a live session the binding and the member stay while they are valid.
 func (f *Forwarder) decide(snap *Snapshot, q *question, d *decision, t *Trace) {
 	*d = decision{reply: q.key.Reverse()}
-	in := snap.port(q.in)
+	in := snap.ingress(q.in, q.key.VRF, q.tunnel)
 	if !in.sends(q.key.VRF, &q.key.Src) {
 		d.end(DropSourceInterfaceGone, t)
 		return
 	}
 	d.srcNet = in.Network
 	d.nextHop[flowtable.Reply] = InterfaceNextHop(q.in)
+	if in.Kind >= Uplink && !d.answers(snap, in, q, t) {
+		return
+	}
 
-	// Route, then next hop, then the member where a floating IP stands there.
-	route, hop, reason := f.route(snap, in, q, d, t)
+	// Route, then next hop, then the member where a floating IP stands there. A label
+	// that names an interface takes the place of the route.
+	var route nexthop.Route
+	var hop nexthop.NextHop
+	var reason DropReason
+	labelled := q.tunnel && q.target != 0
+	if !labelled {
+		route, hop, reason = f.route(snap, in, q, d, t)
+	}
 	ok := false
 	switch {
+	case q.tunnel && snap.isNested(&q.key):
+		d.drop(DropTunnelNested, t)
+	case labelled:
+		ok = f.deliver(snap, q, d, t)
 	case q.bound() && !d.keepsSource(q):
 		d.verdict = verdictRebind
 	case q.bound() && hop.Kind != nexthop.FloatingIP:
@@ -83,9 +108,9 @@ func (f *Forwarder) decide(snap *Snapshot, q *question, d *decision, t *Trace) {
 	}
 
 	// The way out, which gives the reply its VRF.
-	out := snap.port(portOf(d.nextHop[flowtable.Forward]))
-	if out.Kind == Absent {
-		d.drop(DropOutputGone, t)
+	out, reason := snap.way(d.nextHop[flowtable.Forward], q)
+	if reason != DropUnknown {
+		d.lose(reason, q, t)
 		return
 	}
 	d.reply.VRF = out.VRF
@@ -103,7 +128,46 @@ func (f *Forwarder) decide(snap *Snapshot, q *question, d *decision, t *Trace) {
 		return
 	}
 	d.verdict = verdictForward
+	t.tunnel(snap, d)
 	t.forward()
+}
+
+// way returns the interface that a next hop leads out of, for a tunnel the one that
+// its answers come in at, or says why it leads nowhere.
+func (s *Snapshot) way(id nexthop.ID, q *question) (*Interface, DropReason) {
+	out := &absent
+	switch hop := s.NextHops.At(id); hop.Kind {
+	case nexthop.Interface:
+		out = s.port(hop.Port)
+	case nexthop.Neighbor:
+		out = s.port(s.Uplink)
+	case nexthop.Tunnel:
+		switch {
+		case int(hop.Index) >= len(s.tunnels) || int(q.key.VRF) >= len(s.VRFs):
+			return out, DropTunnelGone
+		case s.tunnels[hop.Index].reason == DropTunnelGone || s.tunnels[hop.Index].reason == DropPeerDown:
+			return out, s.tunnels[hop.Index].reason
+		}
+		out = &s.VRFs[q.key.VRF].Overlay
+		if out.Kind == Absent {
+			return out, DropTunnelReturn // what is sent there could not be answered
+		}
+		return out, DropUnknown
+	}
+	if out.Kind == Absent {
+		return out, DropOutputGone
+	}
+	return out, DropUnknown
+}
+
+// lose ends a decision that has no way out. A connection to a member of which the
+// protocol lets others take over is decided anew.
+func (d *decision) lose(reason DropReason, q *question, t *Trace) {
+	if q.bound() && reason != DropOutputGone && !outlivesMember(q.key.Proto) {
+		d.verdict = verdictRebind
+		return
+	}
+	d.drop(reason, t)
 }
 
 // replyFault says why a connection cannot have the answers that its reply key
@@ -146,6 +210,12 @@ func (f *Forwarder) resolve(snap *Snapshot, route nexthop.Route, hop nexthop.Nex
 	switch hop.Kind {
 	case nexthop.Interface:
 		return true
+	case nexthop.Tunnel, nexthop.Neighbor:
+		if !q.tunnel {
+			return true
+		}
+		d.drop(DropTunnelTransit, t) // so that nothing goes round
+		return false
 	case nexthop.FloatingIP:
 		return f.balance(snap, snap.FloatingIPs[hop.Index], q, d, t)
 	case nexthop.Receive:
@@ -247,7 +317,9 @@ func (f *Forwarder) permit(snap *Snapshot, q *question, d *decision, in, out *In
 		Src: q.key.Src, Dst: q.key.Dst,
 		Proto: q.key.Proto, SrcPort: q.key.SrcPort, DstPort: q.key.DstPort,
 	}
-	if v, known := snap.network(&pq, d.orphan); known {
+	if in.Kind == Overlay {
+		d.rule = uint32(policy.RuleSourceNode)
+	} else if v, known := snap.network(&pq, d.orphan); known {
 		t.network(&pq, v)
 		d.rule, d.log = uint32(v.Rule), v.Log
 		if !v.Pass {
@@ -258,9 +330,15 @@ func (f *Forwarder) permit(snap *Snapshot, q *question, d *decision, in, out *In
 		d.rule = q.live.Rule() // the service is deleted, and its rule perhaps with it
 	}
 	pq.Dst, pq.DstPort = d.reply.Src, d.reply.SrcPort
+	if d.remotePort != 0 {
+		pq.DstPort = d.remotePort
+	}
+	if d.remote != [16]byte{} {
+		pq.Dst = d.remote
+	}
 	src := snap.identity(in, &q.key.Src)
 	dst := snap.identity(out, &pq.Dst)
-	sv := snap.Policy.Security(&pq, src, dst)
+	sv := securityOf(snap.Policy, &pq, src, dst, in, out)
 	t.security(&pq, sv)
 	d.log = d.log || sv.Log
 	if sv.Rule >= policy.FirstRule || !sv.Pass {
@@ -277,6 +355,19 @@ func (f *Forwarder) permit(snap *Snapshot, q *question, d *decision, in, out *In
 	return false
 }
 
+// securityOf asks SecurityPolicy about the ends that are here: of a connection from
+// another node the receiver, of one to another node the sender. The other end is
+// the other node's to judge.
+func securityOf(set *policy.Set, pq *policy.Query, src, dst uint32, in, out *Interface) policy.Verdict {
+	switch {
+	case in.Kind == Overlay:
+		return set.Ingress(pq, src, dst)
+	case out.Kind == Overlay:
+		return set.Egress(pq, src, dst)
+	}
+	return set.Security(pq, src, dst)
+}
+
 // network asks NetworkPolicy. For an orphan the route does not tell the network
 // that was dialled: a policy that is withdrawn takes the route along. Then the
 // floating IPs at that address tell; known is false where there is none, because
@@ -285,8 +376,8 @@ func (s *Snapshot) network(pq *policy.Query, orphan bool) (v policy.Verdict, kno
 	if !orphan {
 		return s.Policy.Network(pq), true
 	}
-	for _, network := range s.dialled[pq.Dst] {
-		pq.DstNetwork = network
+	for _, place := range s.dialled[pq.Dst] {
+		pq.DstNetwork = s.FloatingIPs[place].Network
 		v, known = s.Policy.Network(pq), true
 		if v.Pass {
 			break
@@ -297,7 +388,7 @@ func (s *Snapshot) network(pq *policy.Query, orphan bool) (v policy.Verdict, kno
 
 // identity is what SecurityPolicy knows an address behind an interface as.
 func (s *Snapshot) identity(itf *Interface, addr *[16]byte) uint32 {
-	if itf.Kind != Host {
+	if itf.Kind != Host && itf.Kind != Uplink {
 		return itf.Identity
 	}
 	if _, ok := s.NodeAddresses[*addr]; ok {

@@ -98,6 +98,33 @@ const (
 	DropNoGatewayService
 	DropSourceInterfaceGone
 
+	// Other nodes: tunnels, their neighbours, the uplink.
+	DropTunnelFragment
+	DropTunnelOwnSource
+	DropTunnelUnknownPeer
+	DropTunnelShort
+	DropTunnelChecksum
+	DropTunnelGRE
+	DropTunnelLabelStack
+	DropTunnelLabel
+	DropTunnelVNIFlag
+	DropTunnelVNI
+	DropTunnelPayload
+	DropTunnelGroup
+	DropTunnelECN
+	DropTunnelNested
+	DropTunnelSource
+	DropTunnelDestination
+	DropTunnelTransit
+	DropTunnelReturn
+	DropTunnelGone
+	DropPeerDown
+	DropNeighborUnresolved
+	DropNeighborTable
+	DropUplinkLink
+	DropUplinkSource
+	DropUplinkDestination
+
 	// Whether it may.
 	DropNetworkPolicy
 	DropSecurityEgress

@@ -401,6 +401,133 @@ var dropDescriptions = [NumDropReasons]DropDescription{
 		"Normal for moments after a workload is removed; the sender gives up by itself.",
 	},
 
+	// Other nodes: tunnels, their neighbours, the uplink.
+	DropTunnelFragment: {
+		"TUNNEL_FRAGMENT",
+		"A tunnel packet came in fragments, which nobody may make of one (RFC 7348 §4.3, RFC 7510 §3).",
+		"Give the links between the nodes one MTU, and set that as the peers' MTU.",
+	},
+	DropTunnelOwnSource: {
+		"TUNNEL_OWN_SOURCE",
+		"A tunnel packet claims to come from this node itself.",
+		"Somebody on the underlay forges it, or two nodes have one address: look for who sends it.",
+	},
+	DropTunnelUnknownPeer: {
+		"TUNNEL_UNKNOWN_PEER",
+		"A tunnel packet comes from an address that is no node of this overlay.",
+		"If the sender should be a node, the control plane has not told this one: compare the peers in `vrctl status` of both; otherwise let the underlay filter it.",
+	},
+	DropTunnelShort: {
+		"TUNNEL_SHORT",
+		"A tunnel packet ends inside its label, GRE or VXLAN header, or inside the Ethernet header behind it.",
+		"Look at the program on the sending node; no vRouter sends these.",
+	},
+	DropTunnelChecksum: {
+		"TUNNEL_CHECKSUM",
+		"A tunnel packet's UDP checksum is wrong, or it has none over IPv6, where it must have one (RFC 8200 §8.1, RFC 7510 §3.1).",
+		"The underlay damages packets, or the sender leaves the checksum out: capture on both nodes and compare.",
+	},
+	DropTunnelGRE: {
+		"TUNNEL_GRE",
+		"A GRE packet has a checksum, a key, a sequence number, routing or another version, or carries something else than MPLS.",
+		"Configure the sender for plain MPLS in GRE (RFC 4023), or for another encapsulation.",
+	},
+	DropTunnelLabelStack: {
+		"TUNNEL_LABEL_STACK",
+		"A tunnel packet has more than one MPLS label.",
+		"Configure the sender not to put a transport label below the tunnel.",
+	},
+	DropTunnelLabel: {
+		"TUNNEL_LABEL",
+		"A tunnel packet has an MPLS label that this node has not given out, or no longer.",
+		"A few after an interface was removed are normal; if they go on, the sender's routes are old: compare them with `vrctl get vmi` here.",
+	},
+	DropTunnelVNIFlag: {
+		"TUNNEL_VNI_FLAG",
+		"A VXLAN packet has no I flag, so its VNI means nothing (RFC 7348 §5).",
+		"Look at the sender: VXLAN-GPE and other dialects are not spoken here.",
+	},
+	DropTunnelVNI: {
+		"TUNNEL_VNI",
+		"A VXLAN packet has a network identifier that this node does not have.",
+		"Compare the virtual network's VNI on both nodes; a few after a network was removed are normal.",
+	},
+	DropTunnelPayload: {
+		"TUNNEL_PAYLOAD",
+		"What a tunnel carries is neither IPv4 nor IPv6.",
+		"Harmless when slow and steady; otherwise capture the uplink to see which protocol it is.",
+	},
+	DropTunnelGroup: {
+		"TUNNEL_GROUP",
+		"A VXLAN packet carries a frame to a multicast or broadcast MAC address, which is not flooded here: who is where is known from the control plane.",
+		"Nothing, if it is ARP or discovery by a sender of another kind; let it use a control plane (EVPN) instead of flooding.",
+	},
+	DropTunnelECN: {
+		"TUNNEL_ECN",
+		"The underlay marked congestion on a packet whose ends do not know ECN, so that dropping it is the only way to tell them (RFC 6040 §4.2).",
+		"The links between the nodes are congested; the sender should not have marked the tunnel ECN-capable.",
+	},
+	DropTunnelNested: {
+		"TUNNEL_NESTED",
+		"A tunnel carries a tunnel packet to this node's own address.",
+		"Somebody routes the underlay through the overlay, or tries to get past the check of peers: look at who sends it.",
+	},
+	DropTunnelSource: {
+		"TUNNEL_SOURCE",
+		"A packet that came through a tunnel claims to come from an address that is on this node.",
+		"A workload has just moved here and the other node does not know yet, or somebody forges it: compare the routes of both nodes.",
+	},
+	DropTunnelDestination: {
+		"TUNNEL_DESTINATION",
+		"A packet that came through a tunnel is for an address that the interface with its label neither has nor serves.",
+		"The sender's routes are wrong or old, or a floating IP is not bound to that interface here: compare `vrctl get fip` of both nodes.",
+	},
+	DropTunnelTransit: {
+		"TUNNEL_TRANSIT",
+		"A packet that came through a tunnel would have to go on to another node or out to a gateway.",
+		"The sender's routes are wrong or old: traffic goes straight to the node that has the address.",
+	},
+	DropTunnelReturn: {
+		"TUNNEL_RETURN",
+		"There is no way back to where a connection from another node came from: no route, and its node has none for the rest.",
+		"Let the control plane give the peer a return tunnel, or the network a route to the source.",
+	},
+	DropTunnelGone: {
+		"TUNNEL_GONE",
+		"The tunnel that the route or the connection leads to is not there any more, or cannot be: it has no encapsulation or lacks the uplink.",
+		"Expected for a moment after a workload left another node; otherwise compare the tunnels of the route with `vrctl status`.",
+	},
+	DropPeerDown: {
+		"PEER_DOWN",
+		"The node behind the tunnel is down.",
+		"Look at that node; what it served goes to other members by itself where there are any.",
+	},
+	DropNeighborUnresolved: {
+		"NEIGHBOR_UNRESOLVED",
+		"The MAC address of the next hop on the uplink is not known.",
+		"`ip neighbour` on the node shows it; if it stays, the gateway or the node does not answer ARP or neighbour discovery.",
+	},
+	DropNeighborTable: {
+		"NEIGHBOR_TABLE",
+		"More hosts and gateways on the uplink's link have opened connections than can be told apart.",
+		"The link should be routed, with few gateways; if it is, somebody forges source MAC addresses there.",
+	},
+	DropUplinkLink: {
+		"UPLINK_LINK",
+		"ARP or neighbour discovery on the uplink, which the node's kernel answers, or in a tunnel, where nobody does.",
+		"Nothing: the kernel has its own copy; in a tunnel, let the sender answer for remote addresses itself.",
+	},
+	DropUplinkSource: {
+		"UPLINK_SOURCE",
+		"A packet from outside claims to come from an address that is on this node.",
+		"Somebody on the underlay forges it, or has the same address: look for who sends it.",
+	},
+	DropUplinkDestination: {
+		"UPLINK_DESTINATION",
+		"A packet from outside is neither for this node nor for a floating IP.",
+		"Whoever routes it here is wrong, or a floating IP has gone: look at the routes of the gateway.",
+	},
+
 	// Whether it may.
 	DropNetworkPolicy: {
 		"NETWORK_POLICY",

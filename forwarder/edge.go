@@ -36,7 +36,7 @@ func (r *sourceRange) contains(hi, lo uint64) bool {
 	return (hi^r.address[0])&r.mask[0]|(lo^r.address[1])&r.mask[1] == 0
 }
 
-// makeEdges makes the edge of every interface.
+// makeEdges makes the edge of every interface, those of the VRFs' overlays included.
 func (s *Snapshot) makeEdges() {
 	s.edges = make([]edge, len(s.Interfaces))
 	total := 0
@@ -47,6 +47,12 @@ func (s *Snapshot) makeEdges() {
 	for i := range s.Interfaces {
 		if s.Interfaces[i].Kind != Absent {
 			s.edges[i] = s.newEdge(&s.Interfaces[i])
+		}
+	}
+	s.overlays = make([]edge, len(s.VRFs))
+	for i := range s.VRFs {
+		if s.VRFs[i].Overlay.Kind != Absent {
+			s.overlays[i] = s.newEdge(&s.VRFs[i].Overlay)
 		}
 	}
 }
@@ -61,6 +67,9 @@ func (s *Snapshot) newEdge(itf *Interface) edge {
 		in:  [2]uint64{binary.LittleEndian.Uint64(in[:]), binary.LittleEndian.Uint64(in[8:])},
 		out: [2]uint64{binary.LittleEndian.Uint64(out[:]), binary.LittleEndian.Uint64(out[8:])},
 		mtu: itf.MTU, sources: int32(len(s.sources)), present: true, guarded: itf.AntiSpoof,
+	}
+	if itf.Kind >= Uplink {
+		e.mtu = 0 // nothing leaves by it without a neighbor's address: exit says where to
 	}
 	for i := range itf.Sources {
 		if r := &itf.Sources[i]; r.isIPv4() {

@@ -15,6 +15,7 @@ type Stage uint8
 // The stages, in the order in which a packet passes them.
 const (
 	StageSource   Stage = iota // the sender's address on its interface
+	StageArrival               // out of a tunnel, with a label that names an interface
 	StageSession               // a live session has this key
 	StageRoute                 // longest prefix match and its next hop
 	StageNoRoute               // nothing matched
@@ -26,6 +27,7 @@ const (
 	StageKept                  // the live session keeps its member
 	StageNetwork               // network policy
 	StageSecurity              // security policy
+	StageTunnel                // to another node, which goes on from there
 	StageForward               // out of an interface
 	StageEnd                   // dropped or refused
 )
@@ -47,6 +49,13 @@ type Step struct {
 	Verdict  policy.Verdict
 	Query    policy.Query
 	Reason   DropReason
+	// StageTunnel, and StageArrival for the peer: the way to the other node, and for a
+	// member there the address and port at which it will deliver, zero for those that
+	// the packet travels with.
+	Tunnel     Tunnel
+	Peer       Peer
+	Remote     [16]byte
+	RemotePort uint16
 }
 
 // Trace records the steps of one decision. A nil Trace records nothing, which is
@@ -101,6 +110,31 @@ func (t *Trace) member(fip *FloatingIP, svc *Service, m *nexthop.Member, hash ui
 	}
 }
 
+func (t *Trace) arrived(snap *Snapshot, q *question) {
+	if t != nil {
+		t.add(Step{Stage: StageArrival, Address: q.key.Dst, NextHop: snap.NextHops.At(q.target), Peer: snap.peerOf(q.peer)})
+	}
+}
+
+func (t *Trace) tunnel(snap *Snapshot, d *decision) {
+	if t == nil {
+		return
+	}
+	hop := snap.NextHops.At(d.nextHop[flowtable.Forward])
+	if hop.Kind == nexthop.Tunnel && int(hop.Index) < len(snap.Tunnels) {
+		to := snap.Tunnels[hop.Index]
+		t.add(Step{Stage: StageTunnel, NextHop: hop, Tunnel: to, Peer: snap.peerOf(to.Peer), Remote: d.remote, RemotePort: d.remotePort})
+	}
+}
+
+// peerOf returns a node, the zero value for one that the snapshot does not have.
+func (s *Snapshot) peerOf(place uint32) Peer {
+	if int(place) < len(s.Peers) {
+		return s.Peers[place]
+	}
+	return Peer{}
+}
+
 func (t *Trace) kept(member uint32, address [16]byte) {
 	if t != nil {
 		t.add(Step{Stage: StageKept, Member: nexthop.Member{ID: member, Address: address}})
@@ -141,6 +175,8 @@ type Explanation struct {
 	Floating  uint32        // FloatingIP.ID, 0 = none
 	Rewritten flowtable.Key // the packet's tuple on its way out
 	Output    uint16        // port, 0 = none
+	Tunnel    Tunnel        // by which it leaves the node; Used is false where it stays here
+	Peer      Peer          // and to where
 	Session   flowtable.Ref // the live session, 0 = none
 }
 
@@ -149,12 +185,30 @@ var verdictNames = [...]string{
 }
 
 // Explain says what the forwarder would do with a packet of key that comes in on
-// a port, by running the production slow path without installing anything and
-// consulting the live sessions. The key's VRF is set from the port.
+// a port, not in a tunnel, by running the production slow path without installing
+// anything and consulting the live sessions. The key's VRF is set from the port.
 func (f *Forwarder) Explain(in uint16, key flowtable.Key) Explanation {
 	snap := f.snapshot.Load()
-	itf := snap.port(in)
-	key.VRF = itf.VRF
+	key.VRF = snap.port(in).VRF
+	return f.explain(snap, key, question{in: in})
+}
+
+// ExplainTunnel is Explain for a packet that comes in through a tunnel. peer is the
+// sender's place in Snapshot.Peers, to is what the label stands for (an entry of
+// Snapshot.Labels), or for VXLAN the next hop of kind VRF that the VNI does.
+func (f *Forwarder) ExplainTunnel(peer uint32, to nexthop.NextHop, key flowtable.Key) Explanation {
+	snap := f.snapshot.Load()
+	q := question{in: snap.Uplink, tunnel: true, peer: peer}
+	key.VRF = to.VRF
+	if to.Kind == nexthop.Interface {
+		key.VRF, q.target = snap.port(to.Port).VRF, InterfaceNextHop(to.Port)
+	}
+	return f.explain(snap, key, q)
+}
+
+// explain answers for a packet of key, of which q says where it comes in.
+func (f *Forwarder) explain(snap *Snapshot, key flowtable.Key, q question) Explanation {
+	itf := snap.ingress(q.in, key.VRF, q.tunnel)
 	t := &Trace{}
 	if reason := itf.addresses(&key); itf.Kind != Absent && reason != DropUnknown {
 		t.add(Step{Stage: StageSource, Address: key.Src, Reason: reason})
@@ -166,11 +220,14 @@ func (f *Forwarder) Explain(in uint16, key flowtable.Key) Explanation {
 	defer reader.Close()
 	reader.Online()
 	defer reader.Offline()
-	q := question{in: in, key: key, now: f.Now()}
+	q.key, q.now = key, f.Now()
 	ref := f.flows.Lookup(&key, f.flows.Hash(&key))
 	if ref != 0 {
-		q.live = f.flows.Session(ref)
-		q.in, q.key = q.live.Port(), q.live.Key(flowtable.Forward)
+		asked := q
+		q = snap.again(f.flows.Session(ref), q.now)
+		if q.outside && asked.tunnel && ref.Direction() == flowtable.Forward {
+			q.tunnel, q.peer, q.target = true, asked.peer, asked.target
+		}
 		t.add(Step{Stage: StageSession})
 	}
 	var d decision
@@ -186,7 +243,7 @@ func (f *Forwarder) Explain(in uint16, key flowtable.Key) Explanation {
 	if ref == 0 && d.verdict == verdictForward && !f.distinguish(&q, &d) {
 		d.drop(DropNATPorts, t)
 	}
-	return f.explanation(t, &q, &d, key, ref)
+	return snap.explanation(t, &q, &d, key, ref)
 }
 
 // distinguish gives a new session the source port that insert would give it, and
@@ -219,7 +276,7 @@ func (in *Interface) addresses(key *flowtable.Key) DropReason {
 }
 
 // explanation turns a decision into an answer about the direction asked for.
-func (f *Forwarder) explanation(t *Trace, q *question, d *decision, key flowtable.Key, ref flowtable.Ref) Explanation {
+func (s *Snapshot) explanation(t *Trace, q *question, d *decision, key flowtable.Key, ref flowtable.Ref) Explanation {
 	e := Explanation{
 		Verdict: verdictNames[d.verdict], Reason: d.reason, Steps: t.Steps, Rule: d.rule,
 		Member: d.member, Floating: d.fip, Rewritten: key, Session: ref,
@@ -233,7 +290,16 @@ func (f *Forwarder) explanation(t *Trace, q *question, d *decision, key flowtabl
 		dir = ref.Direction()
 		reply = q.live.Key(flowtable.Reply)
 	}
-	e.Output = portOf(d.nextHop[dir])
+	switch hop := s.NextHops.At(d.nextHop[dir]); hop.Kind {
+	case nexthop.Tunnel:
+		e.Output = s.Uplink
+		if int(hop.Index) < len(s.Tunnels) {
+			e.Tunnel = s.Tunnels[hop.Index]
+			e.Peer = s.peerOf(e.Tunnel.Peer)
+		}
+	default:
+		e.Output = hop.Port
+	}
 	if dir == flowtable.Forward {
 		e.Rewritten = reply.Reverse()
 	} else {

@@ -53,7 +53,9 @@ type Forwarder struct {
 	start    int64
 	charged  [MaxPorts]atomic.Int32 // sessions by the port that opened them
 	ager     *flowtable.Ager
-	onPanic  func(worker int, value any, stack []byte)
+	// neighbors are the hosts on the uplink's link that sessions answer to.
+	neighbors neighborTable
+	onPanic   func(worker int, value any, stack []byte)
 
 	mu      sync.Mutex // serialises Publish, Attach, Detach and Run
 	devices [MaxPorts]port.Device
@@ -229,7 +231,7 @@ func (f *Forwarder) age(ctx context.Context) {
 // the session need not wait for its timeout.
 func (f *Forwarder) abandoned(s *flowtable.Session) bool {
 	key := s.Key(flowtable.Forward)
-	return !f.snapshot.Load().port(s.Port()).sends(key.VRF, &key.Src)
+	return !f.snapshot.Load().opener(s.Port(), key.VRF).sends(key.VRF, &key.Src)
 }
 
 // Step lets every worker serve all its queues once, in order, in the caller's

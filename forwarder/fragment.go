@@ -53,7 +53,7 @@ func (w *Worker) fragment(p *packet) bool {
 
 // datagramKey returns the key of the datagram that p is a part of.
 func datagramKey(p *packet) fragmentKey {
-	k := fragmentKey{src: p.l.Src, dst: p.l.Dst, id: p.l.FragID, in: p.in}
+	k := fragmentKey{src: p.l.Src, dst: p.l.Dst, id: p.l.FragID, in: p.in, vrf: p.vrf, tunnel: p.tunnel}
 	if p.l.Version == 4 {
 		k.proto = p.l.Proto // RFC 791 §3.2: part of the key, RFC 8200 §4.5: not part of it
 	}
@@ -126,10 +126,10 @@ func (w *Worker) releaseOne(head *packet, d *datagram) {
 	w.counters[d.key.in].Load().held.Add(^uint64(0))
 	f.Time = head.frame.Time
 	p := &t.released
-	*p = packet{frame: f, in: d.key.in, len: uint32(f.Len())}
+	*p = packet{frame: f, in: d.key.in, len: uint32(f.Len()), arrival: head.arrival}
 	header.Parse(f.Bytes(), &p.l) // the same bytes were accepted when they came
 	p.l.Proto, p.l.SrcPort, p.l.DstPort = d.proto, d.srcPort, d.dstPort
-	w.assign(w.snap.port(p.in), p)
+	w.assign(w.ingress(p), p)
 	w.processOne(p)
 	w.lend(f) // only now: a flush inside processOne must not hand it out again
 	p.frame = nil

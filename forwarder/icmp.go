@@ -8,7 +8,8 @@ import (
 // What the router says itself: echo replies from its own addresses, refusals,
 // and ICMP errors. All of it goes back out of the port that the packet came in
 // on, to the MAC address it came from, whatever the routes say: whoever sent a
-// packet hears what became of it.
+// packet hears what became of it. To other nodes it goes as answers of a session
+// would (sendBack).
 
 // replyTTL is the TTL and hop limit of what the router makes itself (RFC 1700).
 const replyTTL = 64
@@ -135,7 +136,7 @@ func (w *Worker) reset(p *packet) {
 		fields.Ack, fields.Flags = segment.Seq()+segmentSpace(&p.l), header.TCPRst|header.TCPAck
 	}
 	header.PutTCP(body, &p.l.Dst, &p.l.Src, fields)
-	w.generate(p.in, p.in, f)
+	w.generateFor(p, f)
 }
 
 // segmentSpace is SEG.LEN of RFC 9293 §3.4: the sequence numbers that a segment

@@ -107,7 +107,7 @@ func (w *Worker) sendError(p *packet, src *[16]byte, kind errorKind, mtu uint32)
 	fields := errorTypes[kind][family]
 	fields.Rest = mtu
 	header.PutICMP(body, src, &p.l.Src, fields)
-	w.generate(p.in, p.in, f)
+	w.generateFor(p, f)
 }
 
 // asOnTheWire makes p the packet that its sender's device would have put on a

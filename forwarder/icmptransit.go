@@ -29,6 +29,12 @@ func (w *Worker) icmpErrorTransit(in *Interface, p *packet) {
 	}
 	ref := w.flows.Lookup(&key, w.flows.Hash(&key))
 	if ref == 0 {
+		if in.Kind == Uplink {
+			if node, _ := w.forNode(p); node {
+				w.handOver(p) // about something that the node itself sent
+				return
+			}
+		}
 		w.drop(p, DropICMPErrorNoSession) // RFC 5508 REQ-4, REQ-5
 		return
 	}
@@ -104,7 +110,7 @@ func (w *Worker) wayBack(s *flowtable.Session, dir flowtable.Direction) (nexthop
 		}
 		return nh, DropUnknown
 	}
-	q := question{in: s.Port(), key: s.Key(flowtable.Forward), live: s, now: w.now}
+	q := w.askAgain(s, nil)
 	d := &w.decision
 	w.fwd.decide(w.snap, &q, d, nil)
 	switch d.verdict {

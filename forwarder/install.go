@@ -11,11 +11,21 @@ func (w *Worker) open(in *Interface, p *packet) flowtable.Ref {
 	if ref := w.flows.Lookup(&p.key, p.hash); ref != 0 {
 		return ref // an earlier packet of the batch, or another worker, opened it
 	}
+	if in.Kind == Uplink {
+		switch node, reason := w.forNode(p); {
+		case node:
+			w.handOver(p)
+			return 0
+		case reason != DropUnknown:
+			w.drop(p, reason)
+			return 0
+		}
+	}
 	if reason := in.mayOpen(p); reason != DropUnknown {
 		w.drop(p, reason)
 		return 0
 	}
-	q := question{in: p.in, key: p.key, now: w.now}
+	q := w.ask(p)
 	d := &w.decision
 	w.fwd.decide(w.snap, &q, d, nil)
 	switch d.verdict {
@@ -39,7 +49,7 @@ func (w *Worker) reject(in *Interface, p *packet, reason DropReason) {
 	switch reason {
 	case DropNoRoute:
 		w.icmpError(in, p, reason, noRoute, 0) // RFC 1812 §5.2.7.1, RFC 4443 §3.1
-	case DropOutputGone, DropMemberGone:
+	case DropOutputGone, DropMemberGone, DropTunnelGone, DropPeerDown, DropNeighborUnresolved:
 		w.icmpError(in, p, reason, hostUnreachable, 0) // RFC 1812 §5.2.7.1, RFC 4443 §3.1
 	case DropFlowTableFull, DropFlowQuota, DropNATPorts:
 		w.icmpError(in, p, reason, adminProhibited, 0) // RFC 5508 REQ-8
@@ -83,6 +93,14 @@ func (in *Interface) serves(proto uint8, targetPort uint16) bool {
 
 // install makes a decision a session, both directions of it.
 func (w *Worker) install(in *Interface, p *packet, q *question, d *decision) flowtable.Ref {
+	if in.Kind == Uplink {
+		hop, reason := w.fwd.neighborHop(p.mac)
+		if reason != DropUnknown {
+			w.drop(p, reason)
+			return 0
+		}
+		d.nextHop[flowtable.Reply] = hop
+	}
 	if !w.fwd.charge(p.in, in.Quota) {
 		w.reject(in, p, DropFlowQuota)
 		return 0
@@ -172,7 +190,11 @@ func (w *Worker) renew(in *Interface, p *packet) *flowtable.Session {
 	if newer(s.Decision().Epoch(), w.snap.Epoch) {
 		return s // another worker has seen a later commit than this batch
 	}
-	q := question{in: s.Port(), key: s.Key(flowtable.Forward), live: s, now: w.now}
+	first := p
+	if p.ref.Direction() == flowtable.Reply {
+		first = nil
+	}
+	q := w.askAgain(s, first)
 	d := &w.decision
 	w.fwd.decide(w.snap, &q, d, nil)
 	switch d.verdict {

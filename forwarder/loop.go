@@ -171,9 +171,12 @@ func (w *Worker) guarded(in uint16, n int) {
 				w.drop(p, DropWorkerPanic)
 			}
 		}
-		if p := &w.fragments.released; p.frame != nil && p.fate != fateDone {
-			w.drop(p, DropWorkerPanic)
-			w.lend(p.frame)
+		for _, p := range [...]*packet{&w.fragments.released, &w.bundled} {
+			if p.frame != nil && p.fate != fateDone {
+				w.drop(p, DropWorkerPanic)
+				w.lend(p.frame)
+				p.frame = nil
+			}
 		}
 		w.flush()
 		w.reader.Quiesce()

@@ -35,60 +35,73 @@ func (f *Forwarder) balance(snap *Snapshot, fip *FloatingIP, q *question, d *dec
 		d.refuse(DropFloatingIPPort, t)
 		return false
 	}
-	if q.live != nil && d.adoptMember(svc, q, t) {
+	if q.live != nil && d.adoptMember(snap, svc, q, t) {
 		return true
 	}
 	if len(svc.Sources) > 0 && !contains(svc.Sources, &q.key.Src) {
 		d.drop(DropFloatingIPSource, t) // loadBalancerSourceRanges of Kubernetes: dropped, not refused
 		return false
 	}
-	group := svc.candidates(snap.port(q.in))
-	if group.Usable() == 0 && svc.Group.Usable() > 0 {
-		t.noMember(fip, svc)
-		d.drop(DropFloatingIPNoLocalMember, t) // others have members: a refusal would be wrong
-		return false
-	}
-	return f.chooseMember(fip, svc, group, q, d, t)
+	return f.chooseMember(snap, fip, svc, q, d, t)
 }
 
-// candidates returns the members that a new flow from an interface may go to.
-// Traffic policies speak of flows from outside and of those of this node; what
-// another node sent here has its member already.
-func (svc *Service) candidates(in *Interface) *nexthop.Group {
-	switch {
-	case svc.ExternalLocal && in.Kind == Uplink:
-		return svc.Local
-	case svc.InternalLocal && (in.Kind == Workload || in.Kind == Host):
-		return svc.Local
-	}
-	return svc.Group
-}
-
-// chooseMember picks the member of a new connection from a group: the one session
-// affinity remembers, else the one the ECMP hash points at.
-func (f *Forwarder) chooseMember(fip *FloatingIP, svc *Service, group *nexthop.Group, q *question, d *decision, t *Trace) bool {
+// chooseMember picks the member of a new connection: the one session affinity
+// remembers, else the one the ECMP hash points at. It must be on this node where
+// another node has sent the connection here, and where the traffic policy says so.
+func (f *Forwarder) chooseMember(snap *Snapshot, fip *FloatingIP, svc *Service, q *question, d *decision, t *Trace) bool {
+	policy := svc.isLocal(snap.port(q.in).Kind, q.tunnel)
+	here := q.tunnel || policy
 	var m nexthop.Member
 	found, sticky := false, false
 	if svc.Affinity != 0 {
 		if id, ok := f.affinity.Get(&q.key.Src, svc.ID, q.now); ok {
-			m, found = group.Find(id)
-			found = found && m.State == nexthop.Ready
+			m, found = svc.Group.Find(id)
+			found = found && m.State == nexthop.Ready && (!here || m.Interface != 0)
 			sticky = found
 		}
 	}
 	hash := nexthop.HashTuple(svc.Hash, &q.key.Src, &q.key.Dst, q.key.SrcPort, q.key.DstPort, q.key.Proto)
 	if !found {
-		index, ok := group.Select(hash)
-		if !ok {
+		index, ok := svc.Group.Select(hash)
+		if ok && here && svc.Group.Member(index).Interface == 0 {
+			index, ok = svc.Group.SelectLocal(hash)
+		}
+		switch {
+		case ok:
+			m = svc.Group.Member(index)
+		case policy && svc.Group.Usable() > 0: // others have members: a refusal would be wrong
+			t.noMember(fip, svc)
+			d.drop(DropFloatingIPNoLocalMember, t)
+			return false
+		default:
 			t.noMember(fip, svc)
 			d.refuse(DropFloatingIPNoMember, t)
 			return false
 		}
-		m = group.Member(index)
 	}
 	d.remember = svc.Affinity != 0
+	d.bind(snap, fip, &m, q)
+	t.member(fip, svc, &m, hash, sticky)
+	return true
+}
+
+// isLocal reports whether the traffic policy keeps a new connection on this node that
+// comes in at an interface of some kind. What another node has sent here is past it.
+func (svc *Service) isLocal(kind InterfaceKind, tunnel bool) bool {
+	if kind == Uplink {
+		return svc.ExternalLocal && !tunnel
+	}
+	return svc.InternalLocal
+}
+
+// bind makes m the connection's member. Behind a tunnel the other node maps the port.
+func (d *decision) bind(snap *Snapshot, fip *FloatingIP, m *nexthop.Member, q *question) {
 	d.member = m.ID
 	d.nextHop[flowtable.Forward] = m.NextHop
+	if snap.NextHops.At(m.NextHop).Kind == nexthop.Tunnel {
+		d.remote, d.remotePort = m.Address, m.Port
+		return
+	}
 	if m.Address != ([16]byte{}) { // else the members of a route, which take any destination
 		d.reply.Src = m.Address
 	}
@@ -100,8 +113,6 @@ func (f *Forwarder) chooseMember(fip *FloatingIP, svc *Service, group *nexthop.G
 		// would refuse the packet as martian, so the service address stands in.
 		d.reply.Dst = fip.Address
 	}
-	t.member(fip, svc, &m, hash, sticky)
-	return true
 }
 
 // keepMember keeps a live session on its member. The binding stands while the
@@ -110,7 +121,7 @@ func (f *Forwarder) chooseMember(fip *FloatingIP, svc *Service, group *nexthop.G
 // conntrack); any other protocol is decided anew at once.
 func (f *Forwarder) keepMember(snap *Snapshot, q *question, d *decision, t *Trace) bool {
 	if d.service != nil {
-		if m, ok := d.service.Group.Find(q.live.Member()); ok && d.keep(&m, q, t) {
+		if m, ok := d.service.Group.Find(q.live.Member()); ok && d.keep(snap, &m, q, t) {
 			return true
 		}
 	}
@@ -119,10 +130,10 @@ func (f *Forwarder) keepMember(snap *Snapshot, q *question, d *decision, t *Trac
 
 // adoptMember binds a live session, opened while its address was that of one
 // workload alone, to that workload now that it is one of several.
-func (d *decision) adoptMember(svc *Service, q *question, t *Trace) bool {
+func (d *decision) adoptMember(snap *Snapshot, svc *Service, q *question, t *Trace) bool {
 	for i := range svc.Group.Len() {
 		m := svc.Group.Member(i)
-		if m.NextHop == nexthop.ID(q.live.Decision().NextHop(flowtable.Forward)) && d.keep(&m, q, t) {
+		if m.NextHop == nexthop.ID(q.live.Decision().NextHop(flowtable.Forward)) && d.keep(snap, &m, q, t) {
 			return true
 		}
 	}
@@ -131,10 +142,17 @@ func (d *decision) adoptMember(svc *Service, q *question, t *Trace) bool {
 
 // keep stays with a member, if the live session's binding is still what the
 // member stands for.
-func (d *decision) keep(m *nexthop.Member, q *question, t *Trace) bool {
+func (d *decision) keep(snap *Snapshot, m *nexthop.Member, q *question, t *Trace) bool {
 	reply := q.live.Key(flowtable.Reply)
-	routed := m.Address == [16]byte{}
-	if !routed && m.Address != reply.Src || m.Port != 0 && m.Port != reply.SrcPort {
+	address, port := m.Address, m.Port
+	if snap.NextHops.At(m.NextHop).Kind == nexthop.Tunnel {
+		d.remote, d.remotePort = address, port
+		address, port = q.key.Dst, q.key.DstPort
+	} else if q.tunnel && m.Interface == 0 {
+		return false
+	}
+	routed := address == [16]byte{}
+	if !routed && address != reply.Src || port != 0 && port != reply.SrcPort {
 		return false
 	}
 	d.member, d.reply = m.ID, reply
@@ -159,6 +177,9 @@ func (f *Forwarder) keepOrphan(snap *Snapshot, q *question, d *decision, t *Trac
 	was := nexthop.ID(q.live.Decision().NextHop(flowtable.Forward))
 	there := hop.Kind == nexthop.Interface && (was.IsDiscard() || was == route.NextHop) // not another that has its address now
 	translated := reply.Src != q.key.Dst
+	if !q.tunnel && snap.leads(was) { // the other node knows whether its workload is there
+		there, translated, route = true, true, nexthop.Route{NextHop: was, Network: route.Network}
+	}
 	switch {
 	case !outlivesMember(q.key.Proto), !there && !translated && ok:
 		d.verdict = verdictRebind // others take over, at once
@@ -172,6 +193,12 @@ func (f *Forwarder) keepOrphan(snap *Snapshot, q *question, d *decision, t *Trac
 	d.nextHop[flowtable.Forward] = route.NextHop
 	t.kept(d.member, reply.Src)
 	return true
+}
+
+// leads reports whether a next hop is a tunnel to another node.
+func (s *Snapshot) leads(id nexthop.ID) bool {
+	hop := s.NextHops.At(id)
+	return hop.Kind == nexthop.Tunnel && int(hop.Index) < len(s.tunnels) && s.tunnels[hop.Index].reason != DropTunnelGone
 }
 
 // service returns the mapping for a protocol and port, nil if there is none.

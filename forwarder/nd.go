@@ -132,7 +132,7 @@ func putAdvertisement(b []byte, mac [6]byte, f *header.NDFields) {
 // each.
 func (w *Worker) announce(snap *Snapshot, portIndex uint16) {
 	in := snap.port(portIndex)
-	if in.Kind == Absent {
+	if in.Kind == Absent || in.Kind == Uplink { // who is on the uplink's link is not ours to say
 		return
 	}
 	if gateway := in.Gateway4; !header.IsUnspecified(gateway) {

@@ -10,19 +10,18 @@ import (
 // order matters: errors quote the packet as it came (RFC 1812 §4.3.2.3), so
 // what can fail is checked before the first byte changes.
 func (w *Worker) send(in *Interface, p *packet, s *flowtable.Session, dir flowtable.Direction, nh nexthop.ID) {
-	outPort := portOf(nh)
-	out := w.snap.port(outPort)
-	if out.Kind == Absent || w.tx[outPort] == nil {
-		w.reject(in, p, DropOutputGone)
+	var x exit
+	if reason := w.exit(nh, &x); reason != DropUnknown {
+		w.reject(in, p, reason)
 		return
 	}
 	if p.l.TTL <= 1 {
 		w.icmpError(in, p, DropTTL, timeExceeded, 0) // RFC 1812 §5.3.1, RFC 8200 §3
 		return
 	}
-	large := segmentLength(p) > int(out.MTU)
+	large := segmentLength(p) > x.mtu
 	if large && (p.l.Version == 6 || p.l.DontFragment) {
-		w.icmpError(in, p, DropMTU, packetTooBig, uint32(out.MTU)) // RFC 1191 §4, RFC 8201
+		w.icmpError(in, p, DropMTU, packetTooBig, uint32(x.mtu)) // RFC 1191 §4, RFC 8201
 		return
 	}
 	to := s.Key(1 - dir).Reverse()
@@ -30,57 +29,62 @@ func (w *Worker) send(in *Interface, p *packet, s *flowtable.Session, dir flowta
 		w.drop(p, reason)
 		return
 	}
+	if p.l.Proto == header.ProtoTCP && p.l.TCPFlags&header.TCPSyn != 0 && p.l.IsFirst() {
+		w.clamp(p, s, dir, &x)
+	}
+	if x.tunnel != nil {
+		x.flow = flowHash(&to)
+	}
 	s.Count(dir, uint64(p.len), 1)
 	s.Seen(w.now)
-	w.emit(p, outPort, out, large)
+	w.emit(p, &x, large)
 }
 
 // output forwards an ICMP error, which belongs to no session of its own and
 // about which no error is ever sent (RFC 1812 §4.3.2.7).
 func (w *Worker) output(p *packet, nh nexthop.ID) {
-	outPort := portOf(nh)
-	out := w.snap.port(outPort)
+	var x exit
+	reason := w.exit(nh, &x)
 	switch {
-	case out.Kind == Absent || w.tx[outPort] == nil:
-		w.drop(p, DropOutputGone)
+	case reason != DropUnknown:
+		w.drop(p, reason)
 	case p.l.TTL <= 1:
 		w.drop(p, DropTTL)
-	case int(p.l.End-p.l.L3) > int(out.MTU):
+	case int(p.l.End-p.l.L3) > x.mtu:
 		w.drop(p, DropMTU)
 	default:
-		w.emit(p, outPort, out, false)
+		x.flow = flowHash(&flowtable.Key{Src: p.l.Src, Dst: p.l.Dst, Proto: p.l.Proto})
+		w.emit(p, &x, false)
 	}
 }
 
-// emit writes the TTL and the L2 header and appends the packet to the output
-// port's batch, in the shape that the port takes: a superpacket whole where the
-// port can segment, partial checksums completed where it can not.
-func (w *Worker) emit(p *packet, outPort uint16, out *Interface, large bool) {
+// emit sends a packet on to the next hop.
+func (w *Worker) emit(p *packet, x *exit, large bool) {
+	decrementTTL(p.bytes(), &p.l)
+	w.put(p, x, large)
+}
+
+// put writes the L2 header and appends the packet to the batch of its way out, in
+// the shape that the device takes: a superpacket whole where the device can segment,
+// partial checksums completed where it can not.
+func (w *Worker) put(p *packet, x *exit, large bool) {
 	f := p.frame
 	f.End = f.Start + int(p.l.End) // Ethernet padding does not travel
-	b := f.Bytes()
-	decrementTTL(b, &p.l)
-	eth := header.Ethernet(b)
-	eth.SetDestination(out.MAC)
-	eth.SetSource(RouterMAC)
-
-	features := w.tx[outPort].features
+	x.address(f)
+	p.fate = fateDone
 	switch {
-	case p.superpacket() && !features.Accepts(f.Offload):
-		w.segment(p, outPort, features)
-		p.fate = fateDone
+	case p.superpacket() && !x.takes(f):
+		w.segment(p, x)
 		return
 	case large:
-		w.split(p, outPort, int(out.MTU))
-		p.fate = fateDone
+		w.split(p, x)
 		return
-	case !features.Accepts(f.Offload): // a partial checksum
+	case !x.takes(f): // a partial checksum
 		completeChecksum(f, &p.l)
 	}
-	if reason := w.enqueue(outPort, f); reason != DropUnknown {
+	if reason := w.leave(f, x); reason != DropUnknown {
 		w.drop(p, reason)
 	}
-	p.fate = fateDone
 }
 
 // decrementTTL lowers the TTL or hop limit by one and repairs the IPv4 header

@@ -4,6 +4,7 @@ import (
 	"github.com/vrouter-go/vrouter/flowtable"
 	"github.com/vrouter-go/vrouter/internal/header"
 	"github.com/vrouter-go/vrouter/internal/port"
+	"github.com/vrouter-go/vrouter/nexthop"
 )
 
 // packet is a frame and what the worker knows about it. A worker keeps one
@@ -13,6 +14,7 @@ type packet struct {
 	len   uint32 // bytes as received, Ethernet header included
 	in    uint16 // ingress port index
 	fate  fate
+	arrival
 
 	// Of a recognised packet (quick.go): where its transport header and payload
 	// begin and its datagram ends, counted from the frame's first byte.
@@ -30,6 +32,18 @@ type packet struct {
 	l header.Layout
 }
 
+// arrival is where a packet stands that has come in, and where it came from. The
+// interface is Snapshot.ingress. 20 bytes.
+type arrival struct {
+	vrf    uint16  // the VRF that it is in
+	tunnel bool    // it was in a tunnel
+	mac    [6]byte // from the uplink, not in a tunnel: who on the link sent it
+	// In a tunnel: the node that sent it, as place in Snapshot.Peers, and the
+	// interface that its label stands for, 0 where the VRF's routes are to be asked.
+	peer   uint32
+	target nexthop.ID
+}
+
 // fate is what classify decided about a packet.
 type fate uint8
 
@@ -38,6 +52,7 @@ const (
 	fatePending               // not classified yet
 	fateSession               // look the key up and forward
 	fateICMPError             // translate by the session it quotes
+	fateBundle                // a superpacket of tunnel packets, to be cut before they are unwrapped
 )
 
 // bytes returns the frame's bytes.

@@ -9,6 +9,7 @@ import (
 // process carries one batch of n frames, w.rx[:n], received on port in, from
 // the read to the flush. This is the data path, top to bottom:
 //
+//	out of the uplink's tunnels      arrive
 //	a known session's packet?        recognise, and else
 //	parse, validate, anti-spoof      classify
 //	ask for the flow table's lines   Prefetch, so that a batch's cache misses overlap
@@ -37,9 +38,13 @@ func (w *Worker) process(in uint16, n int) {
 			if w.carry(p) {
 				continue
 			}
-			w.classify(itf, p)
+			w.classify(w.ingress(p), p)
 		}
-		w.forward(itf, p)
+		if p.fate == fateBundle {
+			w.unbundle(itf, p)
+			continue
+		}
+		w.forward(w.ingress(p), p)
 		if p.l.IsFragment && p.l.FragOffset == 0 {
 			w.releaseFragments(p)
 		}
@@ -51,9 +56,10 @@ func (w *Worker) process(in uint16, n int) {
 // receive binds the frames of a batch to their packets and counts them.
 func (w *Worker) receive(in uint16, packets []packet) {
 	var bytes uint64
+	at := arrival{vrf: w.snap.port(in).VRF}
 	for i := range packets {
 		p := &packets[i]
-		p.frame, p.in, p.ref, p.fate = w.rx[i], in, 0, fatePending
+		p.frame, p.in, p.ref, p.fate, p.arrival = w.rx[i], in, 0, fatePending, at
 		p.len = uint32(p.frame.Len())
 		bytes += uint64(p.len)
 	}
@@ -70,10 +76,16 @@ func (w *Worker) identify(in uint16, packets []packet) (tcp bool) {
 	itf, edge := w.snap.port(in), w.snap.edge(in)
 	for i := range packets {
 		p := &packets[i]
-		if p.quick = w.recognise(edge, itf.VRF, p); p.quick {
+		stands, plain := itf, edge
+		if itf.Kind == Uplink {
+			if stands, plain = w.arrive(itf, p); stands == nil {
+				continue
+			}
+		}
+		if p.quick = w.recognise(plain, p.vrf, p); p.quick {
 			p.fate = fateSession
 		} else {
-			w.classify(itf, p)
+			w.classify(stands, p)
 		}
 		if p.fate == fateSession {
 			p.hash = w.flows.Hash(&p.key)
@@ -98,7 +110,7 @@ func (w *Worker) processOne(p *packet) {
 		p.hash = w.flows.Hash(&p.key)
 		p.ref = w.flows.Lookup(&p.key, p.hash)
 	}
-	w.forward(w.snap.port(p.in), p)
+	w.forward(w.ingress(p), p)
 }
 
 // forward moves one classified packet to its output.
@@ -126,6 +138,18 @@ func (w *Worker) forward(in *Interface, p *packet) {
 	if nh < NumDropReasonIDs {
 		w.drop(p, DropReason(nh))
 		return
+	}
+	if in.Kind >= Uplink {
+		if reason := w.belongs(p, s, dir, nexthop.ID(s.Decision().NextHop(flowtable.Forward))); reason != DropUnknown {
+			w.drop(p, reason)
+			return
+		}
+		if dir == flowtable.Forward && p.target != 0 && nexthop.ID(nh) != p.target {
+			if s = w.rebind(in, p); s == nil { // the other node has moved the flow to another interface here
+				return
+			}
+			nh = s.Decision().NextHop(dir)
+		}
 	}
 	if p.l.Proto == header.ProtoTCP && !w.track(in, p, s, dir) {
 		return
@@ -171,6 +195,14 @@ func (s *Snapshot) port(index uint16) *Interface {
 func (s *Snapshot) edge(index uint16) *edge {
 	if int(index) < len(s.edges) {
 		return &s.edges[index]
+	}
+	return &noEdge
+}
+
+// overlayEdge returns the edge of a VRF's overlay interface.
+func (s *Snapshot) overlayEdge(vrf uint16) *edge {
+	if int(vrf) < len(s.overlays) {
+		return &s.overlays[vrf]
 	}
 	return &noEdge
 }

@@ -4,8 +4,10 @@ import (
 	"encoding/binary"
 	"math/bits"
 
+	"github.com/vrouter-go/vrouter/flowtable"
 	"github.com/vrouter-go/vrouter/internal/header"
 	"github.com/vrouter-go/vrouter/internal/port"
+	"github.com/vrouter-go/vrouter/nexthop"
 )
 
 // The quick path: TCP and UDP packets of known sessions, which is nearly all
@@ -121,6 +123,9 @@ func (w *Worker) carry(p *packet) bool {
 	decision, dir := s.Decision(), p.ref.Direction()
 	nh := decision.NextHop(dir)
 	if p.ref == 0 || !s.Live() || decision.Epoch() != w.snap.Epoch || nh < NumDropReasonIDs {
+		return false
+	}
+	if p.in == w.snap.Uplink && !w.follows(p, s, dir, nexthop.ID(decision.NextHop(flowtable.Forward))) {
 		return false
 	}
 	outPort := nh - NumDropReasonIDs

@@ -3,6 +3,7 @@ package forwarder
 import (
 	"net"
 	"net/netip"
+	"slices"
 	"testing"
 
 	"github.com/google/gopacket"
@@ -26,6 +27,8 @@ type rig struct {
 	sink  []*port.Frame
 }
 
+const portFeatures = port.FeatureCsum | port.FeatureTSO4 | port.FeatureTSO6 | port.FeatureUSO | port.FeatureTunnelGSO
+
 // ringDepth is how many frames a wire holds.
 const ringDepth = 256
 
@@ -37,6 +40,13 @@ type state struct {
 	policies   []policy.NetworkPolicy
 	security   []policy.SecurityPolicy
 	nodes      map[[16]byte]struct{}
+	// Of a node among several (pair_test.go).
+	uplink   uint16
+	tunnels  []Tunnel
+	peers    []Peer
+	labels   []nexthop.ID
+	vnis     map[uint32]uint16
+	overlays []Interface // by VRF
 }
 
 // Networks and VRFs of the standard state. Network ids are VRF + 1.
@@ -50,6 +60,9 @@ const (
 
 const gatewayID = FirstFreeNextHop // Receive
 const fipID = FirstFreeNextHop + 1 // the first floating IP; the n'th has fipID+n
+const maxFIPs = 16
+const vrfID = fipID + maxFIPs // the next hop that looks up in VRF n is vrfID+n
+const tunnelID = vrfID + 8    // the n'th tunnel has tunnelID+n
 
 func addr(s string) [16]byte { return netip.MustParseAddr(s).As16() }
 
@@ -60,8 +73,11 @@ func mac(last byte) [6]byte { return [6]byte{2, 0, 0, 0, 0, last} }
 func newRig(t testing.TB) *rig { return newRigWorkers(t, 1) }
 
 // newRigWorkers is newRig with several workers.
-func newRigWorkers(t testing.TB, workers int) *rig {
-	r := &rig{t: t, ports: map[uint16]*memory.Device{}, state: standardState(), sink: []*port.Frame{port.NewFrame()}}
+func newRigWorkers(t testing.TB, workers int) *rig { return newRigOf(t, workers, standardState()) }
+
+// newRigOf is newRigWorkers with a state of its own.
+func newRigOf(t testing.TB, workers int, s *state) *rig {
+	r := &rig{t: t, ports: map[uint16]*memory.Device{}, state: s, sink: []*port.Frame{port.NewFrame()}}
 	f, err := New(Config{Workers: workers, Sessions: 16384, Seed: [2]uint64{1, 2}, Clock: func() int64 { return r.nanos }})
 	if err != nil {
 		t.Fatal(err)
@@ -79,7 +95,7 @@ func newRigWorkers(t testing.TB, workers int) *rig {
 	r.publish()
 	for i := range r.state.interfaces {
 		if r.state.interfaces[i].Kind != Absent {
-			r.attach(uint16(i), port.FeatureCsum|port.FeatureTSO4|port.FeatureTSO6|port.FeatureUSO)
+			r.attach(uint16(i), portFeatures)
 		}
 	}
 	r.run()
@@ -143,6 +159,7 @@ func (s *state) fip(name, address string, six bool) {
 		}
 		members = append(members, nexthop.Member{
 			ID: firstMem + uint32(i), Weight: 1, NextHop: InterfaceNextHop(web1Port + uint16(i)), Address: a, Port: 8080,
+			Interface: web1Port + uint16(i),
 		})
 	}
 	group, err := nexthop.NewGroup(members)
@@ -187,9 +204,15 @@ func (s *state) members(t testing.TB, change func([]nexthop.Member) []nexthop.Me
 // publish compiles the state into a snapshot.
 func (r *rig) publish() {
 	s := r.state
-	hops := append(FixedNextHops(0), nexthop.NextHop{Kind: nexthop.Receive})
-	for i := range s.floating {
+	hops := append(FixedNextHops(s.uplink), nexthop.NextHop{Kind: nexthop.Receive})
+	for i := range maxFIPs {
 		hops = append(hops, nexthop.NextHop{Kind: nexthop.FloatingIP, Index: uint32(i)})
+	}
+	for vrf := range uint16(tunnelID - vrfID) {
+		hops = append(hops, nexthop.NextHop{Kind: nexthop.VRF, VRF: vrf})
+	}
+	for i := range s.tunnels {
+		hops = append(hops, nexthop.NextHop{Kind: nexthop.Tunnel, Index: uint32(i)})
 	}
 	table, err := nexthop.NewTable(hops)
 	if err != nil {
@@ -198,6 +221,7 @@ func (r *rig) publish() {
 	snap := &Snapshot{
 		Interfaces: append([]Interface(nil), s.interfaces...), NextHops: table,
 		FloatingIPs: append([]*FloatingIP(nil), s.floating...), NodeAddresses: s.nodes,
+		Uplink: s.uplink, Tunnels: slices.Clone(s.tunnels), Peers: slices.Clone(s.peers), Labels: slices.Clone(s.labels), VNIs: s.vnis,
 	}
 	for _, routes := range s.vrfs {
 		snap.VRFs = append(snap.VRFs, VRF{FIB: nexthop.NewFIB(func(yield func(netip.Prefix, nexthop.Route) bool) {
@@ -207,6 +231,9 @@ func (r *rig) publish() {
 				}
 			}
 		})})
+	}
+	for vrf := range s.overlays {
+		snap.VRFs[vrf].Overlay = s.overlays[vrf]
 	}
 	if snap.Policy, err = snap.Policy.WithNetworks(s.policies); err != nil {
 		r.t.Fatal(err)

@@ -18,14 +18,13 @@ func segmentLength(p *packet) int {
 }
 
 // segment cuts a superpacket that validOffload accepted into the segments that it
-// stands for and sends them to port out, in order, with partial checksums where
-// the port completes them. Segments beyond the MTU are fragmented. p's own frame
-// is not sent.
-func (w *Worker) segment(p *packet, out uint16, features port.Features) {
+// stands for and sends them out, in order, with partial checksums where the device
+// completes them. Segments beyond the MTU are fragmented. p's own frame is not sent.
+func (w *Worker) segment(p *packet, x *exit) {
 	payload, size := int(p.l.End-p.l.Payload), int(p.frame.Offload.GSOSize)
 	n := (payload + size - 1) / size
-	large := segmentLength(p) > int(w.snap.port(out).MTU)
-	partial := features&port.FeatureCsum != 0 && !large
+	large := segmentLength(p) > x.mtu
+	partial := x.device.features&port.FeatureCsum != 0 && !large
 	c := w.counters[p.in].Load()
 	c.generated.Add(uint64(n - 1))
 	for i := range n {
@@ -36,18 +35,18 @@ func (w *Worker) segment(p *packet, out uint16, features port.Features) {
 		}
 		cutSegment(f, p, i, partial)
 		if large {
-			w.splitSegment(p, f, out)
+			w.splitSegment(p, f, x)
 		} else {
-			w.sendPiece(p.in, out, f)
+			w.sendPiece(p.in, x, f)
 		}
 	}
 }
 
 // sendPiece sends a frame that came from spareFrame and is a part of a packet
 // that came in on port in.
-func (w *Worker) sendPiece(in, out uint16, f *port.Frame) {
+func (w *Worker) sendPiece(in uint16, x *exit, f *port.Frame) {
 	w.lend(f)
-	if reason := w.enqueue(out, f); reason != DropUnknown {
+	if reason := w.leave(f, x); reason != DropUnknown {
 		w.counters[in].Load().drops[reason].Add(1)
 	}
 }

@@ -113,10 +113,8 @@ type FloatingIP struct {
 type Service struct {
 	ID    uint32 // stable; the key of session affinity
 	Group *nexthop.Group
-	// Local are the members on this node, for new flows from outside where
-	// ExternalLocal holds and from this node's own where InternalLocal does (the
-	// traffic policy Local of Kubernetes); nil where neither holds.
-	Local                        *nexthop.Group
+	// ExternalLocal and InternalLocal keep new flows from outside, and those of this
+	// node, to members on this node (the traffic policy Local of Kubernetes).
 	ExternalLocal, InternalLocal bool
 	// DirectReturn lets the member's node answer a client outside by itself.
 	DirectReturn bool
@@ -153,35 +151,45 @@ type Snapshot struct {
 	// VNIs is the VRF that a VXLAN network identifier stands for.
 	VNIs map[uint32]uint16
 
-	// dialled are the networks of the floating IPs at an address; set by Publish,
-	// and shared with the snapshot before where nothing else is dialled.
+	// dialled are the floating IPs at an address, as places in FloatingIPs; set by
+	// Publish, and shared with the snapshot before where nothing else is dialled.
 	dialled map[[16]byte][]uint32
 	// edges are the interfaces as known sessions see them, by port index, and
-	// sources the ranges that they refer to; set by Publish (edge.go).
-	edges   []edge
-	sources []sourceRange
+	// sources the ranges that they refer to; set by Publish (edge.go). overlays are
+	// the edges of the VRFs' Overlay interfaces.
+	edges    []edge
+	overlays []edge
+	sources  []sourceRange
+	// tunnels are the outer headers of Tunnels, and nodes the places of Peers by
+	// address; set by Publish (tunnel.go).
+	tunnels []tunnel
+	nodes   map[[16]byte]uint32
+	// host is the index of vhost0, 0 where there is none; set by Publish.
+	host uint16
 }
 
 // index builds what the packet path looks up besides what the control path gave.
 // before is the snapshot that s follows.
 func (s *Snapshot) index(before *Snapshot) {
 	s.makeEdges()
+	s.makeTunnels(before)
+	s.host = uint16(max(0, slices.IndexFunc(s.Interfaces, func(itf Interface) bool { return itf.Kind == Host })))
 	if before.dialled != nil && slices.EqualFunc(s.FloatingIPs, before.FloatingIPs, dialledAlike) {
 		s.dialled = before.dialled
 		return
 	}
 	s.dialled = make(map[[16]byte][]uint32, len(s.FloatingIPs))
-	networks := make([]uint32, len(s.FloatingIPs)) // one allocation for all but the shared addresses
+	places := make([]uint32, len(s.FloatingIPs)) // one allocation for all but the shared addresses
 	for i, fip := range s.FloatingIPs {
 		if fip == nil {
 			continue
 		}
 		if had, ok := s.dialled[fip.Address]; ok {
-			s.dialled[fip.Address] = append(had, fip.Network)
+			s.dialled[fip.Address] = append(had, uint32(i))
 			continue
 		}
-		networks[i] = fip.Network
-		s.dialled[fip.Address] = networks[i : i+1 : i+1]
+		places[i] = uint32(i)
+		s.dialled[fip.Address] = places[i : i+1 : i+1]
 	}
 }
 

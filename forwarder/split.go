@@ -9,13 +9,13 @@ import (
 // longest header and eight bytes of data.
 const smallestMTU = header.IPv4MaximumLength + 8
 
-// split sends an IPv4 packet that may be fragmented to port out in fragments of
-// at most mtu bytes, in order (RFC 791 §3.2, RFC 4787 REQ-13). The packet may be a
+// split sends an IPv4 packet that may be fragmented out in fragments of at most the
+// MTU, in order (RFC 791 §3.2, RFC 4787 REQ-13). The packet may be a
 // fragment itself, or a superpacket whose segments are longer than the MTU. p's
 // own frame is not sent.
-func (w *Worker) split(p *packet, out uint16, mtu int) {
+func (w *Worker) split(p *packet, x *exit) {
 	if p.superpacket() {
-		w.segment(p, out, 0)
+		w.segment(p, x)
 		return
 	}
 	completeChecksum(p.frame, &p.l) // no device sees all fragments
@@ -29,17 +29,17 @@ func (w *Worker) split(p *packet, out uint16, mtu int) {
 			w.drop(p, DropNoBuffer)
 			return
 		}
-		at = cutFragment(f, p, at, max(mtu, smallestMTU))
-		w.sendPiece(p.in, out, f)
+		at = cutFragment(f, p, at, max(x.mtu, smallestMTU))
+		w.sendPiece(p.in, x, f)
 	}
 }
 
 // splitSegment fragments segment f of the superpacket p, which came from
 // spareFrame, and gives its frame back.
-func (w *Worker) splitSegment(p *packet, f *port.Frame, out uint16) {
+func (w *Worker) splitSegment(p *packet, f *port.Frame, x *exit) {
 	piece := packet{frame: f, in: p.in, l: p.l}
 	piece.l.End = int32(f.Len())
-	w.split(&piece, out, int(w.snap.port(out).MTU))
+	w.split(&piece, x)
 	w.giveBack(f)
 }
 

@@ -22,6 +22,7 @@ type Worker struct {
 	packets [port.BatchSize]packet
 	hashes  [port.BatchSize]uint64
 	hints   [port.BatchSize]flowtable.Ref
+	bundled packet // the part of a bundle that unbundle has in hand
 	snap    *Snapshot
 	now     uint32 // ticks of 100 ms since the forwarder's start
 	nanos   int64  // the clock's reading for this batch
@@ -42,6 +43,7 @@ type Worker struct {
 	fragments fragmentTable
 	coalescer coalescer
 	decision  decision // scratch of the slow path
+	lastOuter lastOuter
 	policyLog policyLog
 
 	patience patience
@@ -123,6 +125,17 @@ func (w *Worker) generate(in, out uint16, f *port.Frame) {
 	c.generated.Add(1)
 	w.lend(f)
 	if reason := w.enqueue(out, f); reason != DropUnknown {
+		c.drops[reason].Add(1)
+	}
+}
+
+// generateFor is generate for an answer to a packet, which goes back where that
+// came from.
+func (w *Worker) generateFor(p *packet, f *port.Frame) {
+	c := w.counters[p.in].Load()
+	c.generated.Add(1)
+	w.lend(f)
+	if reason := w.sendBack(p, f); reason != DropUnknown {
 		c.drops[reason].Add(1)
 	}
 }

@@ -61,6 +61,7 @@ type Group struct {
 	members []Member // by ID
 	runners []runner // the members that take new flows; by team in a wide group
 	teams   []runner // of a wide group, else nil
+	local   []uint32 // places of the members on this node, in whatever state
 	equal   bool     // all runners have the same weight
 }
 
@@ -80,6 +81,11 @@ func NewGroup(members []Member) (*Group, error) {
 			return nil, memberError(m.ID, "has weight 0; use 1 to 65535, or state draining to take no new flows")
 		case m.State >= numStates:
 			return nil, memberError(m.ID, "has an unknown state; use ready, serving or draining")
+		}
+	}
+	for i, m := range g.members {
+		if m.Interface != 0 {
+			g.local = append(g.local, uint32(i))
 		}
 	}
 	g.runners = runnersOf(g.members)
@@ -159,4 +165,37 @@ func (g *Group) Select(hash uint64) (index int, ok bool) {
 		lo += firstOfWeighted(g.runners[lo:hi], hash)
 	}
 	return int(g.runners[lo].index), true
+}
+
+// SelectLocal is Select among the members on this node: those whose Interface is
+// not 0. It takes as long as there are of these.
+func (g *Group) SelectLocal(hash uint64) (index int, ok bool) {
+	for _, state := range [...]State{Ready, Serving} {
+		var bestTime, bestWeight uint64
+		for _, i := range g.local {
+			m := &g.members[i]
+			if m.State != state {
+				continue
+			}
+			t, weight := negLog2(draw(hash, memberSeed(m.ID))), uint64(m.Weight)
+			if !ok || t*bestWeight < bestTime*weight {
+				bestTime, bestWeight, index, ok = t, weight, int(i), true
+			}
+		}
+		if ok {
+			return index, true
+		}
+	}
+	return 0, false
+}
+
+// Through returns the member on this node that is reached by a next hop, in
+// whatever state it is: who sent a flow to it has chosen it.
+func (g *Group) Through(hop ID) (Member, bool) {
+	for _, i := range g.local {
+		if g.members[i].NextHop == hop {
+			return g.members[i], true
+		}
+	}
+	return Member{}, false
 }

@@ -309,3 +309,44 @@ func BenchmarkNewGroup(b *testing.B) {
 		})
 	}
 }
+
+// A flow that may only go to members on this node goes where it goes when there are
+// no others.
+func TestSelectLocalIsSelectWithoutTheOthers(t *testing.T) {
+	r := rand.New(rand.NewPCG(3, 4))
+	for range 200 {
+		var all, here []Member
+		for i := range 1 + r.IntN(300) {
+			m := Member{ID: uint32(i + 1), Weight: uint16(1 + r.IntN(5)), State: State(r.IntN(int(numStates))), NextHop: FirstID + ID(i)}
+			if r.IntN(3) == 0 {
+				m.Interface = uint16(i + 1)
+				here = append(here, m)
+			}
+			all = append(all, m)
+		}
+		g, local := mustGroup(t, all), mustGroup(t, here)
+		for i := range 50 {
+			index, ok := g.SelectLocal(flowHash(i))
+			if !ok {
+				if local.Usable() != 0 {
+					t.Fatal("nobody, and there are members")
+				}
+				continue
+			}
+			if m := g.Member(index); m.Interface == 0 || m.State == Draining {
+				t.Fatalf("chose %+v", m)
+			}
+			if len(here) > narrow {
+				continue // Select draws for teams there
+			}
+			if want, _ := local.Select(flowHash(i)); g.Member(index) != local.Member(want) {
+				t.Fatalf("chose %+v, alone they choose %+v", g.Member(index), local.Member(want))
+			}
+		}
+		for _, m := range all {
+			if got, ok := g.Through(m.NextHop); ok != (m.Interface != 0) || ok && got != m {
+				t.Fatalf("through %d: %+v", m.NextHop, got)
+			}
+		}
+	}
+}

@@ -132,13 +132,6 @@ func (c *Compiler) floatingIP(name string, fip *pb.FloatingIP) (*floatingIP, err
 			}
 			svc.Group = g
 		}
-		if svc.ExternalLocal || svc.InternalLocal {
-			g, err := nexthop.NewGroup(localMembers(members))
-			if err != nil {
-				return nil, err
-			}
-			svc.Local = g
-		}
 		if before != nil && (before.Affinity != 0) == (svc.Affinity != 0) {
 			svc.ID = before.ID
 		} else { // affinities of before must not come back
@@ -165,11 +158,6 @@ func (c *Compiler) floatingIP(name string, fip *pb.FloatingIP) (*floatingIP, err
 
 // nobody is a range that holds no address a packet can have: the unspecified one.
 var nobody = forwarder.AddressRange{Bits: 128}
-
-// localMembers returns the members that are on this node.
-func localMembers(members []nexthop.Member) []nexthop.Member {
-	return slices.DeleteFunc(slices.Clone(members), func(m nexthop.Member) bool { return m.Interface == 0 })
-}
 
 // at returns the service of a mapping; the zero key is the service of an address
 // without mappings.

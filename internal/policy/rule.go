@@ -16,6 +16,7 @@ const (
 	RuleDefaultIngress        // deny: a policy selects the destination for ingress and no rule allows this
 	RuleNode                  // pass: between a pod and its own node, probes included
 	RuleSelf                  // pass: a pod cannot block itself
+	RuleSourceNode            // pass: came through a tunnel, and the node that sent it has asked the network policy
 
 	numReasons
 
@@ -30,7 +31,7 @@ func (r RuleID) String() string {
 	}
 	return [numReasons]string{
 		"none", "same-network", "implicit-deny", "no-security-policy",
-		"default-deny-egress", "default-deny-ingress", "own-node", "self",
+		"default-deny-egress", "default-deny-ingress", "own-node", "self", "judged-by-source-node",
 	}[r]
 }
 

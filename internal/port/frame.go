@@ -1,5 +1,5 @@
 // Package port is the edge of the forwarder: Ethernet frames in and out of a
-// device. Drivers live in the folders below (tap, memory, pcap); the forwarder
+// device. Drivers live in the folders below (tap, afpacket, memory, pcap); the forwarder
 // sees only Device and Queue, in batches.
 package port
 
@@ -24,6 +24,16 @@ const (
 	GSOUDPL4 uint8 = 5
 	GSOECN   uint8 = 0x80 // bit beside the type: the TCP segments carry CWR/ECE
 
+	// One of these beside the type makes a tunnel superpacket: each segment is to be
+	// a whole UDP datagram with tunnel header, inner headers and one inner segment
+	// (VIRTIO_NET_HDR_GSO_UDP_TUNNEL_IPV4 and _IPV6). It names the outer family;
+	// type, GSOSize, CsumStart and CsumOffset are about the inner packet, OuterL4
+	// and InnerL3 say where the headers are. An outer UDP checksum of zero stays
+	// zero; any other value must be the folded sum of the outer pseudo-header, and
+	// every segment gets a complete one.
+	GSOTunnelIPv4 uint8 = 0x20
+	GSOTunnelIPv6 uint8 = 0x40
+
 	// NeedsCsum says the L4 checksum field holds only the folded pseudo-header
 	// sum; the sum from CsumStart to the end belongs at CsumStart+CsumOffset.
 	NeedsCsum uint8 = 1
@@ -31,10 +41,10 @@ const (
 	DataValid uint8 = 2
 )
 
-// Offload is what travels beside a frame: the fields of struct virtio_net_hdr
-// (<linux/virtio_net.h>), in host byte order, offsets counted from the first
-// byte of the Ethernet header. The zero value is a plain frame with a complete
-// checksum.
+// Offload is what travels beside a frame: the fields of struct virtio_net_hdr and
+// of its longer form for tunnels (<linux/virtio_net.h>), in host byte order,
+// offsets counted from the first byte of the Ethernet header. The zero value is a
+// plain frame with a complete checksum.
 type Offload struct {
 	Flags      uint8
 	GSOType    uint8
@@ -42,6 +52,8 @@ type Offload struct {
 	GSOSize    uint16 // payload bytes of each segment
 	CsumStart  uint16
 	CsumOffset uint16
+	OuterL4    uint16 // the outer UDP header; tunnel superpackets only
+	InnerL3    uint16 // the inner IP header; tunnel superpackets only
 }
 
 // Lost says why a queue did not send a frame. Zero means it was sent.
@@ -101,10 +113,11 @@ type Features uint8
 
 // What a device can accept.
 const (
-	FeatureCsum Features = 1 << iota // frames with NeedsCsum
-	FeatureTSO4                      // GSOTCPv4
-	FeatureTSO6                      // GSOTCPv6
-	FeatureUSO                       // GSOUDPL4, both families
+	FeatureCsum      Features = 1 << iota // frames with NeedsCsum
+	FeatureTSO4                           // GSOTCPv4
+	FeatureTSO6                           // GSOTCPv6
+	FeatureUSO                            // GSOUDPL4, both families
+	FeatureTunnelGSO                      // GSOTunnelIPv4 and IPv6 with an inner type that is a feature too
 )
 
 // Queue is one receive and transmit queue of a device. Read belongs to one

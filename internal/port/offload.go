@@ -1,7 +1,11 @@
 package port
 
-// gsoTypeMask leaves the GSO type without GSOECN.
-const gsoTypeMask = 0x7f
+const (
+	// gsoTunnelMask leaves the family of a tunnel superpacket's outer header.
+	gsoTunnelMask = GSOTunnelIPv4 | GSOTunnelIPv6
+	// gsoTypeMask leaves the GSO type without the bits that stand beside it.
+	gsoTypeMask = ^(GSOECN | gsoTunnelMask)
+)
 
 // Accepts reports whether a device with features f takes a frame with offload o
 // as it is. A superpacket always needs NeedsCsum: the checksum of each segment is
@@ -11,6 +15,9 @@ func (f Features) Accepts(o Offload) bool {
 	need := Features(0)
 	switch o.GSOType & gsoTypeMask {
 	case GSONone:
+		if o.GSOType&gsoTunnelMask != 0 {
+			return false
+		}
 	case GSOTCPv4:
 		need = FeatureTSO4
 	case GSOTCPv6:
@@ -21,6 +28,12 @@ func (f Features) Accepts(o Offload) bool {
 		return false
 	}
 	if need != 0 && (o.GSOSize == 0 || o.Flags&NeedsCsum == 0) {
+		return false
+	}
+	switch o.GSOType & gsoTunnelMask {
+	case GSOTunnelIPv4, GSOTunnelIPv6:
+		need |= FeatureTunnelGSO
+	case gsoTunnelMask: // a tunnel has one outer header
 		return false
 	}
 	if o.Flags&NeedsCsum != 0 {

@@ -1,0 +1,213 @@
+package forwarder
+
+import (
+	"github.com/vrouter-go/vrouter/flowtable"
+	"github.com/vrouter-go/vrouter/internal/header"
+	"github.com/vrouter-go/vrouter/internal/port"
+	"github.com/vrouter-go/vrouter/nexthop"
+)
+
+// Connections that come in by the uplink: what decide asks about them that it does
+// not ask about others, and where their answers go.
+
+// nowhere stands for the peer of a session that is not known any more.
+const nowhere = ^uint32(0)
+
+// ask returns the question about a packet's connection, as its first packet asks it.
+func (w *Worker) ask(p *packet) question {
+	return question{in: p.in, key: p.key, now: w.now, tunnel: p.tunnel, peer: p.peer, target: p.target}
+}
+
+// askAgain returns the question about a live session. What its first packet told and
+// its key does not, its latest decision tells; p, which may be nil, is a packet of
+// its forward direction.
+func (w *Worker) askAgain(s *flowtable.Session, p *packet) question {
+	q := w.snap.again(s, w.now)
+	switch {
+	case p == nil || !q.outside || q.in != p.in:
+	case p.tunnel:
+		q.tunnel, q.peer, q.target = true, p.peer, p.target
+	default: // the gateway may be another one by now
+		if hop, reason := w.fwd.neighborHop(p.mac); reason == DropUnknown {
+			q.tunnel, q.target, q.back = false, 0, hop
+		}
+	}
+	return q
+}
+
+// again returns the question about a live session.
+func (s *Snapshot) again(live *flowtable.Session, now uint32) question {
+	q := question{in: live.Port(), key: live.Key(flowtable.Forward), live: live, now: now}
+	if q.in == 0 || q.in != s.Uplink {
+		return q
+	}
+	d := live.Decision()
+	q.outside, q.back = true, nexthop.ID(d.NextHop(flowtable.Reply))
+	switch hop := s.NextHops.At(q.back); {
+	case hop.Kind == nexthop.Tunnel && int(hop.Index) < len(s.tunnels):
+		q.tunnel, q.peer = true, s.tunnels[hop.Index].peer
+	case hop.Kind != nexthop.Neighbor:
+		q.tunnel, q.peer = true, nowhere // FabricVRF or not: its answers have no way
+	}
+	if forward := nexthop.ID(d.NextHop(flowtable.Forward)); portOf(forward) != 0 {
+		q.target = forward
+	}
+	return q
+}
+
+// answers sets where the answers to a connection go that came in by the uplink. It
+// returns false when the decision is final.
+func (d *decision) answers(snap *Snapshot, in *Interface, q *question, t *Trace) bool {
+	hop, id := snap.follow(q.key.VRF, &q.key.Src)
+	if snap.isHere(hop, &q.key.Src) {
+		reason := DropUplinkSource
+		if q.tunnel {
+			reason = DropTunnelSource
+		}
+		d.end(reason, t)
+		return false
+	}
+	if in.Kind == Uplink {
+		d.nextHop[flowtable.Reply] = q.back // of a new session: install knows
+		return true
+	}
+	if d.nextHop[flowtable.Reply] = snap.returnHop(hop, id, q.peer); d.nextHop[flowtable.Reply].IsDiscard() {
+		d.end(DropTunnelReturn, t)
+		return false
+	}
+	return true
+}
+
+// follow returns the next hop of an address, behind any VRF next hops, a discard where
+// there is none.
+func (s *Snapshot) follow(vrf uint16, addr *[16]byte) (hop nexthop.NextHop, id nexthop.ID) {
+	for range maxVRFHops + 1 {
+		route, _, ok := s.lookup(vrf, addr)
+		if !ok {
+			break
+		}
+		if hop = s.NextHops.At(route.NextHop); hop.Kind != nexthop.VRF {
+			return hop, route.NextHop
+		}
+		vrf = hop.VRF
+	}
+	return nexthop.NextHop{}, 0
+}
+
+// isHere reports whether an address whose next hop is known is one of this node's: a
+// workload's, the router's, the node's own.
+func (s *Snapshot) isHere(hop nexthop.NextHop, addr *[16]byte) bool {
+	if _, node := s.NodeAddresses[*addr]; node || hop.Kind == nexthop.Receive {
+		return true
+	}
+	itf := s.port(hop.Port)
+	return hop.Kind == nexthop.Interface && itf.Kind == Workload && itf.owns(addr)
+}
+
+// returnHop returns where answers to another node's packet go, whose source has a next
+// hop: to the node that has the address, or back to the one that the packet came
+// from. 0 is nowhere.
+func (s *Snapshot) returnHop(hop nexthop.NextHop, id nexthop.ID, peer uint32) nexthop.ID {
+	switch hop.Kind {
+	case nexthop.Tunnel:
+		return id
+	case nexthop.FloatingIP: // several have the address, or a workload there calls from it
+		if svc := s.FloatingIPs[hop.Index].Whole; svc != nil {
+			for i := range svc.Group.Len() {
+				to := svc.Group.Member(i).NextHop
+				if h := s.NextHops.At(to); h.Kind == nexthop.Tunnel && int(h.Index) < len(s.tunnels) && s.tunnels[h.Index].peer == peer {
+					return to
+				}
+			}
+		}
+	}
+	if int(peer) < len(s.Peers) {
+		return s.Peers[peer].Return
+	}
+	return 0
+}
+
+// deliver binds a connection from another node to the interface that its label names:
+// as it is where the interface has the address, through the mapping of a floating IP
+// that the interface serves, or because a route leads there. It returns false when
+// the decision is final.
+func (f *Forwarder) deliver(snap *Snapshot, q *question, d *decision, t *Trace) bool {
+	itf := snap.port(portOf(q.target))
+	d.nextHop[flowtable.Forward], d.dstNet = q.target, itf.Network
+	t.arrived(snap, q)
+	if itf.has(&q.key.Dst) {
+		return true
+	}
+	for _, place := range snap.dialled[q.key.Dst] {
+		fip := snap.FloatingIPs[place]
+		svc := fip.service(q.key.Proto, q.key.DstPort)
+		if svc == nil {
+			continue
+		}
+		m, ok := svc.Group.Through(q.target)
+		if !ok {
+			continue
+		}
+		d.fip, d.service = fip.ID, svc
+		if q.bound() && m.ID == q.live.Member() && d.keep(snap, &m, q, t) {
+			return true
+		}
+		d.bind(snap, fip, &m, q)
+		t.member(fip, svc, &m, 0, false)
+		return true
+	}
+	if q.bound() {
+		return f.keepOrphan(snap, q, d, t)
+	}
+	if hop, _ := snap.follow(q.key.VRF, &q.key.Dst); itf.owns(&q.key.Dst) || hop == snap.NextHops.At(q.target) {
+		return true
+	}
+	d.drop(DropTunnelDestination, t)
+	return false
+}
+
+// has reports whether an address is one of the interface's own.
+func (in *Interface) has(addr *[16]byte) bool {
+	for i := range in.Sources {
+		if in.Sources[i].Bits == 128 && in.Sources[i].Address == *addr {
+			return true
+		}
+	}
+	return false
+}
+
+// isNested reports whether a connection is that of another node's tunnels to this
+// one.
+func (s *Snapshot) isNested(key *flowtable.Key) bool {
+	if key.Proto != header.ProtoGRE && (key.Proto != header.ProtoUDP || key.DstPort != header.PortMPLS && key.DstPort != header.PortVXLAN) {
+		return false
+	}
+	_, node := s.NodeAddresses[key.Dst]
+	return node
+}
+
+// sendBack sends a frame of the router's own, an IP packet or an ARP packet, to where
+// p came from, which it answers.
+func (w *Worker) sendBack(p *packet, f *port.Frame) DropReason {
+	if p.tunnel {
+		hop, id := w.snap.follow(p.vrf, &p.l.Src)
+		back := w.snap.returnHop(hop, id, p.peer)
+		if back.IsDiscard() {
+			return DropTunnelReturn
+		}
+		x := exit{}
+		if reason := w.exit(back, &x); reason != DropUnknown {
+			return reason
+		}
+		if f.Len()-header.EthernetLength > x.mtu {
+			return DropMTU
+		}
+		x.flow = flowHash(&flowtable.Key{Src: p.l.Dst, Dst: p.l.Src, Proto: p.l.Proto})
+		return w.leave(f, &x)
+	}
+	if in := w.snap.port(p.in); in.Kind == Uplink {
+		x := exit{mac: p.mac, from: in.MAC}
+		x.address(f)
+	}
+	return w.enqueue(p.in, f)
+}
