@@ -6,6 +6,7 @@ package compile
 
 import (
 	"fmt"
+	"net/netip"
 	"slices"
 
 	"github.com/vrouter-go/vrouter/agent/healthcheck"
@@ -28,7 +29,11 @@ type Compiler struct {
 	config Config
 	state  *state.State
 
-	vrfSlots, portSlots, serviceSlots slots
+	underlay *Underlay
+
+	vrfSlots, portSlots, serviceSlots slots[string]
+	tunnelSlots                       slots[state.Endpoint]
+	peerSlots                         slots[netip.Addr]
 
 	networks map[string]*network        // by name
 	routes   map[state.Key][]placement  // what each resource put into the networks
@@ -40,11 +45,24 @@ type Compiler struct {
 	used   map[string]map[state.Key]struct{}    // the same, by interface
 	served map[uint16]map[forwarder.PortKey]int // how many members answer at a port of an interface
 
-	policies policies
-	now      snapshot // what the next Snapshot is made from
-	dirty    dirty    // of the transaction at hand
+	tunnels map[state.Endpoint]*tunnel
+	leads   map[state.Key][]state.Endpoint // the tunnels that a resource leads through
+	groups  map[state.Key][]state.Endpoint // the same, of those that choose among several ways
+	peers   map[netip.Addr]*peer
+	listed  map[netip.Addr]string // names of those that the node's description lists
+	// peersFIB is the table of ip-fabric that peers were last compiled with.
+	peersFIB *nexthop.FIB
 
-	affinityID uint32 // the last id given to a service
+	arrivals  map[state.Key]arrival
+	entrances map[string]int // how many arrivals a network has
+
+	policies policies
+	hops     []nexthop.NextHop // by id from nexthop.FirstID on
+	now      snapshot          // what the next Snapshot is made from
+	dirty    dirty             // of the transaction at hand
+
+	affinityID      uint32 // the last id given to a service
+	underlayChanged bool   // since the last Compile
 }
 
 // snapshot is the state of the snapshot's lists, by index.
@@ -55,6 +73,12 @@ type snapshot struct {
 	floating   []*forwarder.FloatingIP
 	nodes      map[[16]byte]struct{}
 	hops       nexthop.Table
+	uplink     uint16
+	// Snapshots share these; a change makes a copy.
+	tunnels []forwarder.Tunnel
+	peers   []forwarder.Peer
+	labels  []nexthop.ID
+	vnis    map[uint32]uint16
 }
 
 // dirty is what a transaction has to look at again.
@@ -65,6 +89,13 @@ type dirty struct {
 	vhost    bool // the node's port or what it reaches
 	security bool
 	hops     bool // which next hops there are
+	tunnels  bool // the list of tunnels, of which there is a copy then
+	idle     []state.Endpoint
+	peers    bool // who the other nodes are and how they are reached
+	labels   bool // the list of labels, of which there is a copy then
+	vnis     bool // the same of VNIs
+	uplink   bool // the uplink, or the node's addresses
+	overlays map[string]struct{}
 }
 
 // Result is a compiled generation.
@@ -80,9 +111,18 @@ type Result struct {
 func New(c Config) *Compiler {
 	n := &Compiler{
 		config:       c,
-		vrfSlots:     newSlots("VRF", 1, MaxVRFs),
-		portSlots:    newSlots("port", firstVMIPort, forwarder.MaxPorts),
-		serviceSlots: newSlots("service address", 0, maxServices),
+		underlay:     &Underlay{},
+		vrfSlots:     newSlots[string]("VRF", 1, MaxVRFs),
+		portSlots:    newSlots[string]("port", firstVMIPort, forwarder.MaxPorts),
+		serviceSlots: newSlots[string]("service address", 0, maxServices),
+		tunnelSlots:  newSlots[state.Endpoint]("tunnel", 0, maxTunnels),
+		peerSlots:    newSlots[netip.Addr]("node", 0, maxPeers),
+		tunnels:      map[state.Endpoint]*tunnel{},
+		leads:        map[state.Key][]state.Endpoint{},
+		groups:       map[state.Key][]state.Endpoint{},
+		peers:        map[netip.Addr]*peer{},
+		arrivals:     map[state.Key]arrival{},
+		entrances:    map[string]int{},
 		networks:     map[string]*network{},
 		routes:       map[state.Key][]placement{},
 		vmis:         map[string]*vmi{},
@@ -93,8 +133,10 @@ func New(c Config) *Compiler {
 		served:       map[uint16]map[forwarder.PortKey]int{},
 		policies:     newPolicies(),
 	}
-	n.now.interfaces = make([]forwarder.Interface, vhostPort+1)
-	n.now.specs = make([]*ports.Spec, vhostPort+1)
+	n.now.interfaces = make([]forwarder.Interface, uplinkPort+1)
+	n.now.specs = make([]*ports.Spec, uplinkPort+1)
+	n.hops = forwarder.FixedNextHops(uplinkPort)
+	n.setHop(hopReceive, nexthop.NextHop{Kind: nexthop.Receive})
 	n.vrfSlots.byName[state.FabricNetwork] = int(forwarder.FabricVRF)
 	return n
 }
@@ -113,21 +155,25 @@ func (c *Compiler) All(st *state.State) (*Result, error) {
 // no use any more.
 func (c *Compiler) Compile(st *state.State, affected []state.Key) (*Result, error) {
 	c.state = st
-	c.dirty = dirty{prefixes: map[prefixAt]struct{}{}, vmis: map[string]struct{}{}}
+	c.dirty = dirty{prefixes: map[prefixAt]struct{}{}, vmis: map[string]struct{}{}, overlays: map[string]struct{}{}, peers: c.underlayChanged}
+	c.underlayChanged = false
 	steps := [...]func([]state.Key) error{
-		c.compileNetworks, c.compilePorts, c.compileFloatingIPs, c.compileInstanceIPs,
-		c.compileRoutes, c.compileFabric, c.compilePolicies,
-		c.compileInterfaces, c.finishNetworks, c.compileSecurity, c.compileVhost,
+		c.compileNetworks, c.compilePorts, c.compileNodes, c.compileFloatingIPs, c.compileInstanceIPs,
+		c.compileRoutes, c.dropIdleTunnels, c.compileFabric, c.compileUplink, c.compilePolicies,
+		c.compileInterfaces, c.compileArrivals, c.compileOverlays, c.finishNetworks, c.finishPeers,
+		c.compileSecurity, c.compileVhost,
 	}
 	for _, step := range steps {
 		if err := step(affected); err != nil {
 			return nil, err
 		}
 	}
-	if c.dirty.hops {
-		if err := c.nextHops(); err != nil {
+	if c.dirty.hops || c.now.hops.Len() == 0 {
+		table, err := nexthop.NewTable(c.hops)
+		if err != nil {
 			return nil, fmt.Errorf("next hops: %w", err)
 		}
+		c.now.hops = table
 	}
 	return &Result{
 		Snapshot: &forwarder.Snapshot{
@@ -138,6 +184,11 @@ func (c *Compiler) Compile(st *state.State, affected []state.Key) (*Result, erro
 			FloatingIPs:   slices.Clone(c.now.floating),
 			Policy:        c.policies.set,
 			NodeAddresses: c.now.nodes,
+			Uplink:        c.now.uplink,
+			Tunnels:       c.now.tunnels,
+			Peers:         c.now.peers,
+			Labels:        c.now.labels,
+			VNIs:          c.now.vnis,
 		},
 		Ports: slices.Clone(c.now.specs),
 		Names: c.policies.names, HealthChecks: c.healthChecks(),
@@ -155,21 +206,11 @@ func of(keys []state.Key, kind string) func(func(string) bool) {
 	}
 }
 
-// nextHops builds the table of next hops: 12 bytes for each port, VRF and service
-// address.
-func (c *Compiler) nextHops() error {
-	hops := append(forwarder.FixedNextHops(uplinkPort), make([]nexthop.NextHop, int(hopService-hopReceive)+len(c.now.floating))...)
-	at := func(id nexthop.ID) *nexthop.NextHop { return &hops[id-nexthop.FirstID] }
-	*at(hopReceive) = nexthop.NextHop{Kind: nexthop.Receive}
-	for i := range c.now.vrfs {
-		*at(hopVRF + nexthop.ID(i)) = nexthop.NextHop{Kind: nexthop.VRF, VRF: uint16(i)}
-	}
-	for i, f := range c.now.floating {
-		if f != nil {
-			*at(hopService + nexthop.ID(i)) = nexthop.NextHop{Kind: nexthop.FloatingIP, Index: uint32(i)}
-		}
-	}
-	table, err := nexthop.NewTable(hops)
-	c.now.hops = table
-	return err
+// setHop changes the list of next hops: 12 bytes for each port, VRF, service
+// address and tunnel, of which every snapshot with a change has a copy.
+func (c *Compiler) setHop(id nexthop.ID, hop nexthop.NextHop) {
+	at := int(id - nexthop.FirstID)
+	c.hops = grow(c.hops, at)
+	c.dirty.hops = c.dirty.hops || c.hops[at] != hop
+	c.hops[at] = hop
 }

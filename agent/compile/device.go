@@ -56,6 +56,11 @@ func (c *Compiler) vhostSpec(v *pb.Vhost) *ports.Spec {
 			own = append(own, p.Masked())
 		}
 	}
+	if state.BorrowsAddresses(c.state.Fabric()) {
+		for _, a := range c.underlay.Addresses {
+			s.Tap.Addresses = append(s.Tap.Addresses, host(a))
+		}
+	}
 	routes := c.reachable()
 	if len(v.GetRoutes()) > 0 {
 		routes = nil

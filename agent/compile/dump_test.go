@@ -2,6 +2,7 @@ package compile
 
 import (
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 	"strings"
@@ -24,7 +25,12 @@ func dump(r *Result) string {
 		for p, route := range v.FIB.All() {
 			fmt.Fprintf(&b, "  %s → %s, network %s\n", p, hopText(s, route.NextHop), networkText(s, route.Network))
 		}
+		if o := v.Overlay; o.Kind != forwarder.Absent {
+			fmt.Fprintf(&b, "  entered by %s kind %d vrf %s network %s mtu %d mac %x gateways %s %s\n", o.Name, o.Kind,
+				s.VRFs[o.VRF].Name, networkText(s, o.Network), o.MTU, o.MAC, text16(o.Gateway4), text16(o.Gateway6))
+		}
 	}
+	nodesText(&b, s)
 	for _, itf := range inOrder(s.Interfaces, func(i forwarder.Interface) string { return i.Name }) {
 		if itf.Kind == forwarder.Absent {
 			continue
@@ -52,7 +58,11 @@ func dump(r *Result) string {
 		if spec != nil {
 			copied := *spec
 			copied.Port = 0
-			fmt.Fprintf(&b, "device %+v\n", copied)
+			if copied.Uplink != nil {
+				fmt.Fprintf(&b, "device uplink %+v\n", *copied.Uplink)
+				continue
+			}
+			fmt.Fprintln(&b, "device", strings.Replace(fmt.Sprintf("%+v", copied), " Uplink:<nil>", "", 1))
 		}
 	}
 	var nodes []string
@@ -63,6 +73,47 @@ func dump(r *Result) string {
 	fmt.Fprintf(&b, "node %v\n", nodes)
 	policyText(&b, r)
 	return canonicalDevices(b.String())
+}
+
+// nodesText writes the other nodes, the tunnels to them, and what they may send by.
+func nodesText(b *strings.Builder, s *forwarder.Snapshot) {
+	if s.Uplink != 0 {
+		fmt.Fprintf(b, "fabric port %s\n", s.Interfaces[s.Uplink].Name)
+	}
+	for _, line := range sortedText(s.Peers, func(p forwarder.Peer) string {
+		if p.Name == "" {
+			return ""
+		}
+		return fmt.Sprintf("peer %s at %s from %s by %x resolved %v down %v mtu %d, return by %s\n", p.Name, text16(p.Address), text16(p.Local),
+			p.Neighbor, p.Resolved, p.Down, p.MTU, hopText(s, p.Return))
+	}) {
+		b.WriteString(line)
+	}
+	for i := range s.Tunnels {
+		if h := s.NextHops.At(hopTunnel(i)); s.Tunnels[i].Used != (h == nexthop.NextHop{Kind: nexthop.Tunnel, Index: uint32(i)}) {
+			fmt.Fprintf(b, "tunnel %d used %v has the next hop %+v\n", i, s.Tunnels[i].Used, h)
+		}
+	}
+	for _, line := range sortedText(s.Tunnels, func(t forwarder.Tunnel) string {
+		if !t.Used {
+			return ""
+		}
+		return "tunnel " + tunnelText(s, t) + "\n"
+	}) {
+		b.WriteString(line)
+	}
+	for label, hop := range s.Labels {
+		if hop != 0 {
+			fmt.Fprintf(b, "label %d → %s\n", label, hopText(s, hop))
+		}
+	}
+	for _, vni := range slices.Sorted(maps.Keys(s.VNIs)) {
+		fmt.Fprintf(b, "vni %d → vrf %s\n", vni, s.VRFs[s.VNIs[vni]].Name)
+	}
+}
+
+func tunnelText(s *forwarder.Snapshot, t forwarder.Tunnel) string {
+	return fmt.Sprintf("to %s at %s %s %d inside %x", s.Peers[t.Peer].Name, text16(s.Peers[t.Peer].Address), t.Encapsulation, t.Identifier, t.InnerMAC)
 }
 
 // canonicalDevices puts the device lines, which come by port index, in order.
@@ -91,7 +142,11 @@ func serviceText(r *Result, f *forwarder.FloatingIP) string {
 		t := fmt.Sprintf("  %d/%d of %s hash %d affinity %d:", key.Proto, key.Port, r.Names.FloatingIP(f, key), svc.Hash, svc.Affinity)
 		for i := range svc.Group.Len() {
 			m := svc.Group.Member(i)
-			t += fmt.Sprintf(" %s(id %d weight %d %s %s port %d)", s.Interfaces[m.Interface].Name, m.ID, m.Weight, m.State, text16(m.Address), m.Port)
+			where := s.Interfaces[m.Interface].Name
+			if m.Interface == 0 {
+				where = hopText(s, m.NextHop)
+			}
+			t += fmt.Sprintf(" %s(id %d weight %d %s %s port %d)", where, m.ID, m.Weight, m.State, text16(m.Address), m.Port)
 		}
 		return t + "\n"
 	}
@@ -136,6 +191,10 @@ func hopText(s *forwarder.Snapshot, id nexthop.ID) string {
 		return "vrf " + s.VRFs[h.VRF].Name
 	case nexthop.FloatingIP:
 		return "service " + s.FloatingIPs[h.Index].Name + " at " + text16(s.FloatingIPs[h.Index].Address)
+	case nexthop.Tunnel:
+		return "tunnel " + tunnelText(s, s.Tunnels[h.Index])
+	case nexthop.Neighbor:
+		return fmt.Sprintf("neighbor %d", h.Index)
 	default:
 		return h.Kind.String()
 	}

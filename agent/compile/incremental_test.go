@@ -2,12 +2,14 @@ package compile
 
 import (
 	"fmt"
+	"net/netip"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
 	"pgregory.net/rapid"
 
 	"github.com/vrouter-go/vrouter/agent/state"
+	"github.com/vrouter-go/vrouter/forwarder"
 	pb "github.com/vrouter-go/vrouter/proto/vrouter/v1"
 )
 
@@ -27,8 +29,14 @@ func TestIncrementalEqualsFull(t *testing.T) {
 		if _, err := c.All(st); err != nil {
 			t.Fatal(err)
 		}
-		accepted := 0
+		accepted, seen := 0, &Underlay{}
 		for range rapid.IntRange(1, 25).Draw(t, "transactions") {
+			if n := rapid.IntRange(0, len(underlays)).Draw(t, "underlay"); n > 0 {
+				seen = underlays[n-1]
+				if _, err := c.SetUnderlay(seen); err != nil {
+					t.Fatal(err)
+				}
+			}
 			before := st.Digest()
 			req := state.Request{Owner: "test"}
 			for range rapid.IntRange(1, 4).Draw(t, "upserts") {
@@ -61,7 +69,11 @@ func TestIncrementalEqualsFull(t *testing.T) {
 				tx.Commit()
 			}
 			accepted++
-			full, err := New(Config{DefaultQuota: 100}).All(st)
+			fresh := New(Config{DefaultQuota: 100})
+			if _, err := fresh.All(st); err != nil {
+				t.Fatal(err)
+			}
+			full, err := fresh.SetUnderlay(seen)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -72,9 +84,23 @@ func TestIncrementalEqualsFull(t *testing.T) {
 	})
 }
 
+// underlays are what a node may find out about its surroundings.
+var underlays = []*Underlay{
+	{},
+	{MAC: [6]byte{2, 0, 0, 0, 0, 1}, MTU: 9000, Addresses: []netip.Addr{netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("fd00:2::1")}},
+	{
+		MTU: 9000, Addresses: []netip.Addr{netip.MustParseAddr("192.0.2.7")},
+		Peers: map[netip.Addr]Path{netip.MustParseAddr("192.0.2.21"): {Down: true}, netip.MustParseAddr("192.0.2.22"): {Resolved: true, MAC: [6]byte{2, 0, 0, 0, 0, 22}}},
+		Exits: []Exit{{Prefix: netip.MustParsePrefix("0.0.0.0/0"), NextHop: forwarder.NeighborNextHop(1)}},
+	},
+}
+
 // world is a state in which most of what drawResource draws is valid.
 func world() []*pb.Resource {
 	var list []*pb.Resource
+	list = append(list, &pb.Resource{Name: "node", Spec: &pb.Resource_Fabric{Fabric: &pb.Fabric{
+		Vhost0: &pb.Vhost{Addresses: []string{"192.0.2.1/24"}}, Uplink: &pb.Uplink{Device: "eth0"},
+	}}})
 	for i := 1; i <= 3; i++ {
 		list = append(list, &pb.Resource{Name: fmt.Sprintf("n%d", i), Spec: &pb.Resource_VirtualNetwork{VirtualNetwork: &pb.VirtualNetwork{
 			Subnets: []*pb.Subnet{{Prefix: "10.1.0.0/24"}, {Prefix: "fd00::/64"}},
@@ -94,6 +120,13 @@ func world() []*pb.Resource {
 func drawResource(t *rapid.T) *pb.Resource {
 	n := func(limit int) int { return rapid.IntRange(1, limit).Draw(t, "n") }
 	pick := func(list ...string) string { return rapid.SampledFrom(list).Draw(t, "pick") }
+	label := func() uint32 { return rapid.SampledFrom([]uint32{0, 0, 17, 18, 19}).Draw(t, "label") }
+	tunnel := func() *pb.Tunnel {
+		return &pb.Tunnel{
+			Remote: pick("192.0.2.21", "192.0.2.22", "fd00:2::21"), Label: rapid.SampledFrom([]uint32{17, 18}).Draw(t, "out"),
+			Vni: rapid.SampledFrom([]uint32{0, 5}).Draw(t, "vni"), MacAddress: pick("", "02:00:00:00:00:99"),
+		}
+	}
 	networks := []string{"n1", "n2", "n3", state.FabricNetwork}
 	vmis := func() []string {
 		return rapid.SliceOfNDistinct(rapid.SampledFrom([]string{"v1", "v2", "v3", "v4", "v5"}), 0, 3, rapid.ID).Draw(t, "vmis")
@@ -103,20 +136,29 @@ func drawResource(t *rapid.T) *pb.Resource {
 		i := n(3)
 		return &pb.Resource{Name: fmt.Sprintf("n%d", i), Spec: &pb.Resource_VirtualNetwork{VirtualNetwork: &pb.VirtualNetwork{
 			Subnets: []*pb.Subnet{{Prefix: "10.1.0.0/24", Gateway: pick("", "10.1.0.1", "10.1.0.254")}, {Prefix: "fd00::/64", Gateway: "fd00::1"}},
-			Vrf:     pick("", "", fmt.Sprintf("vrf%d", i)),
+			Vrf:     pick("", "", fmt.Sprintf("vrf%d", i)), Label: label(), Vni: rapid.SampledFrom([]uint32{0, 0, 5, 6}).Draw(t, "vni"),
 		}}}
 	case 3, 4:
 		i := n(5)
 		return &pb.Resource{Name: fmt.Sprintf("v%d", i), Spec: &pb.Resource_VirtualMachineInterface{VirtualMachineInterface: &pb.VirtualMachineInterface{
 			VirtualNetwork: pick(networks[:3]...), Addresses: []string{fmt.Sprintf("10.1.0.%d", i+10+n(2)), fmt.Sprintf("fd00::%d", i+10)},
 			Labels: map[string]string{"app": pick("a", "b")}, Namespace: pick("", "ns"),
-			AllowedAddressPairs: []*pb.AllowedAddressPair{{Prefix: pick("10.1.0.99/32", "10.9.0.0/16")}},
+			AllowedAddressPairs: []*pb.AllowedAddressPair{{Prefix: pick("10.1.0.99/32", "10.9.0.0/16")}}, Label: label(),
 		}}}
 	case 5, 6:
 		f := &pb.FloatingIP{VirtualNetwork: pick(networks...), Address: pick("10.1.0.50", "10.96.0.1", "192.0.2.1"), VirtualMachineInterfaces: vmis()}
 		f.Direction = pb.FloatingIP_Direction(n(4) - 1)
 		if rapid.Bool().Draw(t, "mapped") {
 			f.FloatingIpPortMappings = &pb.FloatingIpPortMappings{PortMappings: []*pb.PortMapping{{SrcPort: uint32(n(3)), DstPort: 8080, Protocol: pb.Protocol_TCP}}}
+		}
+		if rapid.Bool().Draw(t, "with remote") {
+			for _, name := range f.GetVirtualMachineInterfaces() {
+				f.Members = append(f.Members, &pb.Member{VirtualMachineInterface: name})
+			}
+			f.VirtualMachineInterfaces = nil
+			for i := range n(2) {
+				f.Members = append(f.Members, &pb.Member{VirtualMachineInterface: fmt.Sprintf("far%d", i), Address: "10.1.1.1", Weight: uint32(n(2)), Tunnel: tunnel()})
+			}
 		}
 		if rapid.Bool().Draw(t, "by parent") {
 			f.Address, f.VirtualNetwork, f.Parent = "", "", pick("i1", "i2")
@@ -130,7 +172,13 @@ func drawResource(t *rapid.T) *pb.Resource {
 			}}}
 		case 2:
 			hop := &pb.NextHop{Target: &pb.NextHop_Discard{Discard: true}}
-			switch n(4) {
+			hops := []*pb.NextHop{hop}
+			switch n(6) {
+			case 5:
+				hop.Target = &pb.NextHop_Tunnel{Tunnel: tunnel()}
+			case 6:
+				hop.Target = &pb.NextHop_Tunnel{Tunnel: tunnel()}
+				hops = append(hops, &pb.NextHop{Weight: uint32(n(3)), Target: &pb.NextHop_Tunnel{Tunnel: tunnel()}}, &pb.NextHop{Target: &pb.NextHop_Interface{Interface: pick("v1", "v2")}})
 			case 1:
 				hop.Target = &pb.NextHop_Vrf{Vrf: pick(networks...)}
 			case 2:
@@ -139,10 +187,21 @@ func drawResource(t *rapid.T) *pb.Resource {
 				hop.Target = &pb.NextHop_Receive{Receive: true}
 			}
 			return &pb.Resource{Name: fmt.Sprintf("r%d", n(3)), Spec: &pb.Resource_Route{Route: &pb.Route{
-				Vrf: pick("n1", "n2", "vrf1", state.FabricNetwork), Prefix: pick("0.0.0.0/0", "10.1.0.12/32", "198.51.100.0/24"), NextHops: []*pb.NextHop{hop},
+				Vrf: pick("n1", "n2", "vrf1", state.FabricNetwork), Prefix: pick("0.0.0.0/0", "10.1.0.12/32", "198.51.100.0/24", "192.0.2.21/32"), NextHops: hops,
 			}}}
 		}
-		return &pb.Resource{Name: "node", Spec: &pb.Resource_Fabric{Fabric: &pb.Fabric{Vhost0: &pb.Vhost{Addresses: []string{pick("192.0.2.1/24", "192.0.2.2/24")}}}}}
+		f := &pb.Fabric{Vhost0: &pb.Vhost{Addresses: []string{pick("192.0.2.1/24", "192.0.2.2/24")}}}
+		if rapid.Bool().Draw(t, "borrows") {
+			f.Vhost0.Addresses = nil
+		}
+		if n(4) > 1 {
+			f.Uplink = &pb.Uplink{Device: "eth0"}
+			f.Peers = []*pb.Peer{{Name: pick("b", "c"), Addresses: []string{pick("192.0.2.21", "192.0.2.23")}}}
+			if rapid.Bool().Draw(t, "vxlan first") {
+				f.Encapsulations = []pb.Encapsulation_Value{pb.Encapsulation_VXLAN, pb.Encapsulation_MPLS_UDP}
+			}
+		}
+		return &pb.Resource{Name: "node", Spec: &pb.Resource_Fabric{Fabric: f}}
 	case 8:
 		attached := rapid.SliceOfNDistinct(rapid.SampledFrom(networks), 1, 4, rapid.ID).Draw(t, "attached")
 		return &pb.Resource{Name: fmt.Sprintf("p%d", n(2)), Spec: &pb.Resource_NetworkPolicy{NetworkPolicy: &pb.NetworkPolicy{

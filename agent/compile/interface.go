@@ -195,14 +195,14 @@ func (c *Compiler) compileFabric(affected []state.Key) error {
 		n := c.networks[state.FabricNetwork]
 		route := nexthop.Route{NextHop: forwarder.InterfaceNextHop(vhostPort), Network: n.id}
 		var list []placement
-		for _, a := range state.NodeAddresses(f) {
+		for _, a := range c.nodeAddresses() {
 			list = append(list, placement{n.name, host(a), contribution{class: classNode, route: route, leak: true}})
 		}
 		c.place(k, list)
 	}
 	if touched || c.now.nodes == nil {
 		c.now.nodes = map[[16]byte]struct{}{}
-		for _, a := range state.NodeAddresses(c.state.Fabric()) {
+		for _, a := range c.nodeAddresses() {
 			c.now.nodes[a.As16()] = struct{}{}
 		}
 		c.dirty.vhost = true
@@ -227,7 +227,7 @@ func (c *Compiler) compileVhost([]state.Key) error {
 		MTU: int32(mtu(v.GetMtu())), MAC: [6]byte(state.MAC(state.Vhost0, v.GetMacAddress())),
 		Name: state.Vhost0, Gateway4: dummyGateway4.As16(),
 	}
-	for _, a := range state.NodeAddresses(c.state.Fabric()) {
+	for _, a := range c.nodeAddresses() {
 		itf.Sources = append(itf.Sources, addressRange(host(a)))
 		if _, g := c.subnetOf(state.FabricNetwork, a); g.Is4() {
 			itf.Gateway4 = g.As16()

@@ -36,6 +36,7 @@ const (
 	classPair // several interfaces may allow themselves one address: the first name wins
 	classRoute
 	classSubnet // addresses that nobody has
+	classExit   // what the kernel would send out of the uplink
 )
 
 // contribution is what one resource says about a prefix.
@@ -110,7 +111,7 @@ func (c *Compiler) ensureNetwork(name string) error {
 	c.networks[name] = n
 	c.now.vrfs = grow(c.now.vrfs, slot)
 	c.now.vrfs[slot].Name = name
-	c.dirty.hops = true
+	c.setHop(hopVRF+nexthop.ID(slot), nexthop.NextHop{Kind: nexthop.VRF, VRF: uint16(slot)})
 	c.dirty.joins = true
 	return nil
 }

@@ -4,10 +4,12 @@ import (
 	"maps"
 	"net/netip"
 	"slices"
+	"strings"
 
 	"github.com/vrouter-go/vrouter/agent/state"
 	"github.com/vrouter-go/vrouter/forwarder"
 	"github.com/vrouter-go/vrouter/nexthop"
+	pb "github.com/vrouter-go/vrouter/proto/vrouter/v1"
 )
 
 // compilePlace compiles what stands at one address: usually one floating IP,
@@ -83,22 +85,21 @@ func (c *Compiler) setService(name string, f *forwarder.FloatingIP) (nexthop.ID,
 	}
 	f.ID = uint32(slot) + 1
 	c.now.floating = grow(c.now.floating, slot)
-	c.dirty.hops = c.dirty.hops || c.now.floating[slot] == nil
 	c.now.floating[slot] = f
-	return hopService + nexthop.ID(slot), nil
+	c.setHop(hopService(slot), nexthop.NextHop{Kind: nexthop.FloatingIP, Index: uint32(slot)})
+	return hopService(slot), nil
 }
 
 func (c *Compiler) dropService(name string) {
 	if slot, ok := c.serviceSlots.byName[name]; ok {
 		c.now.floating[slot] = nil
-		c.dirty.hops = true
+		c.setHop(hopService(slot), nexthop.NextHop{})
 		c.serviceSlots.release(name)
 	}
 }
 
 func (c *Compiler) isNodeAddress(a netip.Addr) bool {
-	f := c.state.Fabric()
-	return f.GetVhost0() != nil && slices.Contains(state.NodeAddresses(f), a)
+	return c.state.Fabric().GetVhost0() != nil && slices.Contains(c.nodeAddresses(), a)
 }
 
 // compileInstanceIPs routes shared addresses: to the one interface that has it,
@@ -117,7 +118,11 @@ func (c *Compiler) compileInstanceIPs(affected []state.Key) error {
 			continue
 		}
 		n := c.networks[ip.GetVirtualNetwork()]
-		hop, err := c.spread(slot, name, n, addr, owners)
+		ways := make([]way, len(owners))
+		for i, owner := range owners {
+			ways[i] = c.wayTo(owner)
+		}
+		hop, err := c.spread(slot, name, n, addr, ways)
 		if err != nil {
 			return err
 		}
@@ -128,21 +133,42 @@ func (c *Compiler) compileInstanceIPs(affected []state.Key) error {
 	return nil
 }
 
-// spread returns the next hop to one or several interfaces that all answer for
-// an address, or for all of a prefix that addr begins. With several it is a
-// service without translation.
-func (c *Compiler) spread(slot, name string, n *network, addr netip.Addr, vmis []string) (nexthop.ID, error) {
-	if len(vmis) == 1 {
+// way is one of the next hops that share an address or a prefix.
+type way struct {
+	name string // tells it apart from the others
+	hop  nexthop.ID
+	port uint16 // of the interface; 0 for a tunnel
+	// weight is the share, 0 for 1; down says that it takes no new flow.
+	weight uint32
+	down   bool
+}
+
+// wayTo is the way to an interface of this node.
+func (c *Compiler) wayTo(vmi string) way {
+	p := c.portOf(vmi)
+	return way{name: vmi, hop: forwarder.InterfaceNextHop(p), port: p}
+}
+
+// spread returns the next hop to one or several ways that all lead to an address,
+// or to all of a prefix that addr begins. With several it is a service without
+// translation.
+func (c *Compiler) spread(slot, name string, n *network, addr netip.Addr, ways []way) (nexthop.ID, error) {
+	if len(ways) == 1 {
 		c.dropService(slot)
-		return forwarder.InterfaceNextHop(c.portOf(vmis[0])), nil
+		return ways[0].hop, nil
 	}
-	members := make([]nexthop.Member, 0, len(vmis))
-	for _, vmi := range vmis {
-		p := c.portOf(vmi)
-		members = append(members, nexthop.Member{
-			ID: memberID(slot, vmi, 0), Weight: 1,
-			NextHop: forwarder.InterfaceNextHop(p), Interface: p, // no address: the destination stays
-		})
+	ways = slices.SortedFunc(slices.Values(ways), func(a, b way) int { return strings.Compare(a.name, b.name) })
+	ids := memberIDs{}
+	members := make([]nexthop.Member, 0, len(ways))
+	for _, w := range ways {
+		m := nexthop.Member{
+			ID: ids.next(slot, w.name), Weight: uint16(max(w.weight, 1)),
+			NextHop: w.hop, Interface: w.port, // no address: the destination stays
+		}
+		if w.down {
+			m.State = nexthop.Draining
+		}
+		members = append(members, m)
 	}
 	group, err := nexthop.NewGroup(members)
 	if err != nil {
@@ -174,6 +200,9 @@ func (c *Compiler) compileRoutes(affected []state.Key) error {
 		if err != nil || n == nil {
 			c.place(k, nil)
 			c.dropService(slot)
+			if err := c.lead(k, nil, false); err != nil {
+				return err
+			}
 			continue
 		}
 		route, leak := nexthop.Route{Network: n.id}, true
@@ -186,21 +215,57 @@ func (c *Compiler) compileRoutes(affected []state.Key) error {
 			route.NextHop = hopVRF + nexthop.ID(c.networks[c.state.NetworkOfVRF(first.GetVrf())].vrf)
 			leak = false // it would lead importers on to a network that no policy joins them with
 		default:
-			vmis := make([]string, len(r.GetNextHops()))
-			for i, hop := range r.GetNextHops() {
-				vmis[i] = hop.GetInterface()
+			ways, err := c.ways(k, r)
+			if err != nil {
+				return err
 			}
-			route.Network = c.networkOfPort(vmis[0])
-			if route.NextHop, err = c.spread(slot, name, n, prefix.Addr(), vmis); err != nil {
+			if i := slices.IndexFunc(r.GetNextHops(), func(h *pb.NextHop) bool { return h.GetInterface() != "" }); i >= 0 {
+				route.Network = c.networkOfPort(r.GetNextHops()[i].GetInterface())
+			}
+			if route.NextHop, err = c.spread(slot, name, n, prefix.Addr(), ways); err != nil {
 				return err
 			}
 		}
 		if len(r.GetNextHops()) == 1 {
 			c.dropService(slot)
+			if r.GetNextHops()[0].GetTunnel() == nil {
+				if err := c.lead(k, nil, false); err != nil {
+					return err
+				}
+			}
 		}
 		c.place(k, []placement{{n.name, prefix, contribution{class: classRoute, route: route, leak: leak}}})
 	}
 	return nil
+}
+
+// ways returns the interfaces and tunnels that a route leads to.
+func (c *Compiler) ways(k state.Key, r *pb.Route) ([]way, error) {
+	ways := make([]way, len(r.GetNextHops()))
+	var ends []state.Endpoint
+	for i, hop := range r.GetNextHops() {
+		if hop.GetTunnel() == nil {
+			ways[i] = c.wayTo(hop.GetInterface())
+		} else {
+			end, err := c.tunnelEnd(hop.GetTunnel())
+			if err != nil {
+				return nil, err
+			}
+			ends = append(ends, end)
+		}
+		ways[i].weight = hop.GetWeight()
+	}
+	if err := c.lead(k, ends, len(ways) > 1); err != nil {
+		return nil, err
+	}
+	for i, hop := range r.GetNextHops() {
+		if hop.GetTunnel() != nil {
+			end := ends[0]
+			ends = ends[1:]
+			ways[i].name, ways[i].hop, ways[i].down = end.String(), c.tunnelHop(end), c.underlay.Peers[end.Remote].Down
+		}
+	}
+	return ways, nil
 }
 
 // networkOfPort returns policy's number of the network that a port stands in.

@@ -2,6 +2,8 @@ package compile
 
 import (
 	"fmt"
+	"net/netip"
+	"slices"
 	"testing"
 
 	"github.com/vrouter-go/vrouter/agent/state"
@@ -87,6 +89,90 @@ func BenchmarkCommit(b *testing.B) {
 			})
 		}
 	}
+}
+
+// wide is a node among 1,000 with a route to each of 100,000 workloads there, each
+// with a label of its own.
+func wide() []*pb.Resource {
+	list := large(0, 1000)
+	f := &pb.Fabric{Vhost0: &pb.Vhost{Addresses: []string{"192.0.2.10/24"}}, Uplink: &pb.Uplink{Device: "eth0"}}
+	for i := range 1000 {
+		f.Peers = append(f.Peers, &pb.Peer{Name: fmt.Sprintf("node-%d", i), Addresses: []string{farNode(i)}})
+	}
+	list = append(list, &pb.Resource{Name: "node", Spec: &pb.Resource_Fabric{Fabric: f}})
+	list = slices.DeleteFunc(list, func(r *pb.Resource) bool { return r.GetFabric() != nil && r.GetFabric() != f })
+	for i := range 100_000 {
+		list = append(list, farRoute(fmt.Sprintf("r%d", i), i, uint32(1000+i)))
+	}
+	return list
+}
+
+func farNode(i int) string { return fmt.Sprintf("198.18.%d.%d", i%1000>>8, i%1000&0xff) }
+
+func farRoute(name string, i int, label uint32) *pb.Resource {
+	return &pb.Resource{Name: name, Spec: &pb.Resource_Route{Route: &pb.Route{
+		Vrf: "pods", Prefix: fmt.Sprintf("11.%d.%d.%d/32", i>>16&0xff, i>>8&0xff, i&0xff),
+		NextHops: []*pb.NextHop{{Target: &pb.NextHop_Tunnel{Tunnel: &pb.Tunnel{Remote: farNode(i), Label: label}}}},
+	}}}
+}
+
+// BenchmarkTunnels measures one transaction, validated and compiled, on a node with
+// 100,000 routes through tunnels, and what it costs to hear of the underlay.
+func BenchmarkTunnels(b *testing.B) {
+	st, c := state.New(), New(Config{})
+	tx, err := st.Begin(state.Request{Owner: "bench", Upserts: wide()})
+	if err != nil {
+		b.Fatal(err)
+	}
+	tx.Commit()
+	if _, err := c.All(st); err != nil {
+		b.Fatal(err)
+	}
+	for _, kind := range []struct {
+		name string
+		make func(i int) *pb.Resource
+	}{
+		{"same tunnel", func(i int) *pb.Resource { return farRoute("flap", 300_000+i%1000, 1000+uint32(i%1000)) }},
+		{"new tunnel", func(i int) *pb.Resource { return farRoute("flap", 200_000, 200_000+uint32(i)) }},
+		{"member", func(i int) *pb.Resource {
+			r := service(7, i)
+			f := r.GetFloatingIp()
+			for _, name := range f.GetVirtualMachineInterfaces()[:9] {
+				f.Members = append(f.Members, &pb.Member{VirtualMachineInterface: name})
+			}
+			f.VirtualMachineInterfaces = nil
+			f.Members = append(f.Members, &pb.Member{
+				VirtualMachineInterface: "far", Address: "11.0.0.1", Tunnel: &pb.Tunnel{Remote: farNode(i), Label: 1000 + uint32(i%1000)},
+			})
+			return r
+		}},
+		{"interface with label", func(i int) *pb.Resource {
+			r := large(0, 0)[4]
+			r.GetVirtualMachineInterface().Label = 1_000_000 + uint32(i%1000)
+			return r
+		}},
+	} {
+		b.Run(kind.name, func(b *testing.B) {
+			for i := 0; b.Loop(); i++ {
+				tx, err := st.Begin(state.Request{Owner: "bench", Upserts: []*pb.Resource{kind.make(i)}})
+				if err != nil {
+					b.Fatal(err)
+				}
+				if _, err := c.Compile(st, tx.Affected()); err != nil {
+					b.Fatal(err)
+				}
+				tx.Commit()
+			}
+		})
+	}
+	b.Run("underlay", func(b *testing.B) {
+		for i := 0; b.Loop(); i++ {
+			u := &Underlay{MTU: 1500, Peers: map[netip.Addr]Path{netip.MustParseAddr(farNode(i)): {Resolved: true, Down: i%2 == 0}}}
+			if _, err := c.SetUnderlay(u); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
 }
 
 // BenchmarkSnapshot measures a whole state of 1,000 services with ten members

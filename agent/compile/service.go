@@ -41,6 +41,9 @@ func (c *Compiler) compileFloatingIPs(affected []state.Key) error {
 		if fip == nil {
 			c.serve(old, nil)
 			c.use(k, nil)
+			if err := c.lead(k, nil, false); err != nil {
+				return err
+			}
 			delete(c.fips, name)
 			delete(c.checked, name)
 			c.dirty.vhost = true
@@ -94,7 +97,10 @@ func (c *Compiler) floatingIP(name string, fip *pb.FloatingIP) (*floatingIP, err
 	f := &floatingIP{place: c.state.PlaceOf(fip), network: fip.GetVirtualNetwork()}
 	f.ingress = fip.GetDirection() != pb.FloatingIP_EGRESS
 	f.egress = fip.GetDirection() == pb.FloatingIP_EGRESS || fip.GetDirection() == pb.FloatingIP_BOTH
-	members := c.members(name, fip, f.place.Address)
+	members, err := c.members(name, fip, f.place.Address)
+	if err != nil {
+		return nil, err
+	}
 	for _, m := range members {
 		if m.Interface != 0 && m.State == nexthop.Ready {
 			f.local++
@@ -102,7 +108,9 @@ func (c *Compiler) floatingIP(name string, fip *pb.FloatingIP) (*floatingIP, err
 	}
 	if f.egress {
 		for _, m := range state.Members(fip) {
-			f.openers = append(f.openers, m.GetVirtualMachineInterface())
+			if m.GetTunnel() == nil {
+				f.openers = append(f.openers, m.GetVirtualMachineInterface())
+			}
 		}
 	}
 	template := forwarder.Service{
@@ -140,7 +148,6 @@ func (c *Compiler) floatingIP(name string, fip *pb.FloatingIP) (*floatingIP, err
 		}
 		return &svc, nil
 	}
-	var err error
 	mappings := fip.GetFloatingIpPortMappings().GetPortMappings()
 	if len(mappings) == 0 {
 		f.whole, err = build(forwarder.PortKey{}, toGroup(members, nil))
@@ -179,37 +186,75 @@ type member struct {
 }
 
 // members returns the members of a floating IP in name order, each with its id.
-func (c *Compiler) members(fipName string, fip *pb.FloatingIP, service netip.Addr) []member {
+// One on another node is told apart by its next hop alone: its address and port
+// say what that node will map to.
+func (c *Compiler) members(fipName string, fip *pb.FloatingIP, service netip.Addr) ([]member, error) {
 	list := slices.Clone(state.Members(fip))
 	slices.SortFunc(list, func(a, b *pb.Member) int {
 		return cmp.Compare(a.GetVirtualMachineInterface(), b.GetVirtualMachineInterface())
 	})
-	taken := make(map[uint32]struct{}, len(list))
+	ends, err := c.memberTunnels(fipName, list)
+	if err != nil {
+		return nil, err
+	}
+	ids := make(memberIDs, len(list))
 	var members []member
 	for _, m := range list {
 		name := m.GetVirtualMachineInterface()
+		if m.GetTunnel() != nil {
+			members = append(members, c.remoteMember(ids.next(fipName, name), m, ends[0]))
+			ends = ends[1:]
+			continue
+		}
 		v := c.vmis[name]
 		addr, ok := state.MemberAddress(m, c.state.Get(state.Key{Kind: state.VirtualMachineInterface, Name: name}).GetVirtualMachineInterface(), service)
 		if v == nil || !ok {
 			continue
 		}
-		id := memberID(fipName, name, 0)
-		for attempt := 1; ; attempt++ {
-			if _, clash := taken[id]; !clash {
-				break
-			}
-			id = memberID(fipName, name, attempt)
-		}
-		taken[id] = struct{}{}
 		members = append(members, member{
 			Member: nexthop.Member{
-				ID: id, Weight: uint16(max(m.GetWeight(), 1)), State: memberState(m.GetState()),
+				ID: ids.next(fipName, name), Weight: uint16(max(m.GetWeight(), 1)), State: memberState(m.GetState()),
 				NextHop: forwarder.InterfaceNextHop(v.port), Address: addr.As16(), Interface: v.port,
 			},
 			vmi: name, targets: m.GetTargetPorts(),
 		})
 	}
-	return members
+	return members, nil
+}
+
+// memberTunnels takes up the tunnels to the members on other nodes, in the order
+// of the members.
+func (c *Compiler) memberTunnels(fipName string, list []*pb.Member) ([]state.Endpoint, error) {
+	var ends []state.Endpoint
+	for _, m := range list {
+		if m.GetTunnel() == nil {
+			continue
+		}
+		end, err := c.tunnelEnd(m.GetTunnel())
+		if err != nil {
+			return nil, err
+		}
+		ends = append(ends, end)
+	}
+	return ends, c.lead(state.Key{Kind: state.FloatingIP, Name: fipName}, ends, true)
+}
+
+// remoteMember is a member behind a tunnel. While its node is down it takes no new
+// flow.
+func (c *Compiler) remoteMember(id uint32, m *pb.Member, end state.Endpoint) member {
+	r := member{
+		Member: nexthop.Member{
+			ID: id, Weight: uint16(max(m.GetWeight(), 1)), State: memberState(m.GetState()), NextHop: c.tunnelHop(end),
+		},
+		vmi: m.GetVirtualMachineInterface(), targets: m.GetTargetPorts(),
+	}
+	if a, err := netip.ParseAddr(m.GetAddress()); err == nil {
+		r.Address = a.As16()
+	}
+	if c.underlay.Peers[end.Remote].Down {
+		r.State = nexthop.Draining
+	}
+	return r
 }
 
 // toGroup gives members the target port of a mapping, nil for none.

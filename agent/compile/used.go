@@ -61,6 +61,9 @@ func (f *floatingIP) eachTarget(do func(port uint16, at forwarder.PortKey)) {
 	for key, svc := range f.mappings {
 		for i := range svc.Group.Len() {
 			m := svc.Group.Member(i)
+			if m.Interface == 0 {
+				continue // on another node, which maps
+			}
 			do(m.Interface, forwarder.PortKey{Proto: key.Proto, Port: m.Port})
 		}
 	}

@@ -18,6 +18,16 @@ type Spec struct {
 	Network  string   // the virtual network that it stands in
 	Existing bool     // somebody else makes the TAP: it is only attached
 	Tap      tap.Spec // what it looks like
+	// Uplink is the device of the fabric port, which is there and stays the kernel's;
+	// nil: the port has a TAP. Tap is empty otherwise.
+	Uplink *Uplink
+}
+
+// Uplink names the device that joins the node with the others.
+type Uplink struct {
+	Device string
+	Netns  string // the namespace that it stands in; "": the daemon's
+	Queues int    // 1 and up
 }
 
 // Equal reports whether two specs ask for the same device.

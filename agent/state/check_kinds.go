@@ -3,6 +3,7 @@ package state
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 	"strconv"
 
 	pb "github.com/vrouter-go/vrouter/proto/vrouter/v1"
@@ -60,6 +61,9 @@ func edge(p netip.Prefix, a netip.Addr) bool {
 func (c *checker) vmi(k Key, vmi *pb.VirtualMachineInterface) {
 	if k.Name == Vhost0 {
 		c.report.add(k, "name", "%s is the node's own port (Fabric); choose another name", Vhost0)
+	}
+	if k.Name == Uplink {
+		c.report.add(k, "name", "%s is the node's fabric port (Fabric); choose another name", Uplink)
 	}
 	if vmi.GetMacAddress() != "" && MAC("", vmi.GetMacAddress()).String() == routerMAC {
 		c.report.add(k, "spec.macAddress", "%s is the vRouter's own; choose another", routerMAC)
@@ -144,8 +148,18 @@ func (c *checker) route(k Key, r *pb.Route) {
 		c.report.add(k, "spec.prefix", "%s cannot be routed; give a unicast prefix", p)
 	}
 	seen := map[string]int{}
+	ends := map[Endpoint]int{}
 	for i, hop := range r.GetNextHops() {
 		field := fmt.Sprintf("spec.nextHops[%d]", i)
+		if t := hop.GetTunnel(); t != nil {
+			c.tunnel(k, field+".tunnel", t)
+			if end, ok := EndpointOf(c.Fabric(), t); ok {
+				if j, ok := ends[end]; ok {
+					c.report.add(k, field+".tunnel", "leads where nextHops[%d] leads already; leave one out, and give a heavier share by weight", j)
+				}
+				ends[end] = i
+			}
+		}
 		if name := hop.GetInterface(); name != "" {
 			if j, ok := seen[name]; ok {
 				c.report.add(k, field+".interface", "%s is given already in nextHops[%d]; leave one out", name, j)
@@ -204,6 +218,18 @@ func (c *checker) fabric(k Key, f *pb.Fabric) {
 			field := fmt.Sprintf("spec.vhost0.addresses[%d]", i)
 			if a, ok := c.unicast(k, field, p.Addr().String()); ok && edge(p.Masked(), a) {
 				c.report.add(k, field, "%s is the network or broadcast address of %s; give a host's address", a, p.Masked())
+			}
+		}
+	}
+	if f.GetUplink() != nil && f.GetVhost0() == nil {
+		c.report.add(k, "spec.vhost0", "must be given with uplink: it is where the packets go that come in for the node itself")
+	}
+	own := NodeAddresses(f)
+	for i, peer := range f.GetPeers() {
+		for j, s := range peer.GetAddresses() {
+			field := fmt.Sprintf("spec.peers[%d].addresses[%d]", i, j)
+			if a, ok := c.unicast(k, field, s); ok && slices.Contains(own, a) {
+				c.report.add(k, field, "%s is this node's own address; leave the node itself out of peers", a)
 			}
 		}
 	}

@@ -127,11 +127,16 @@ func (c *checker) member(k Key, i int, place Place, fip *pb.FloatingIP, m *pb.Me
 	}
 	name := m.GetVirtualMachineInterface()
 	vmi := c.Get(Key{VirtualMachineInterface, name}).GetVirtualMachineInterface()
-	if vmi == nil {
+	if vmi == nil && m.GetTunnel() == nil {
 		return // reported as dangling
 	}
 	a, ok := MemberAddress(m, vmi, place.Address)
 	switch {
+	case m.GetTunnel() != nil:
+		c.remoteMember(k, field, place, m, a)
+		if vmi != nil {
+			c.report.add(k, nameField, "%s is an interface of this node, and the tunnel leads to another; leave tunnel out, or give the name of the other node's interface", name)
+		}
 	case !ok:
 		c.report.add(k, nameField, "%s has no %s address, and the floating IP is %s; give the interface one, or leave it out", name, family(place.Address), place.Address)
 	case m.GetAddress() != "" && a.Is4() != place.Address.Is4():
@@ -146,6 +151,14 @@ func (c *checker) member(k Key, i int, place Place, fip *pb.FloatingIP, m *pb.Me
 				pb.Protocol_Value(Protocol(t)), t.GetSrcPort())
 		}
 	}
+}
+
+// remoteMember checks a member that another node has, at address a.
+func (c *checker) remoteMember(k Key, field string, place Place, m *pb.Member, a netip.Addr) {
+	if _, ok := c.unicast(k, field+".address", m.GetAddress()); ok && a.Is4() != place.Address.Is4() {
+		c.report.add(k, field+".address", "%s must be of the same family as the floating IP %s", a, place.Address)
+	}
+	c.tunnel(k, field+".tunnel", m.GetTunnel())
 }
 
 func hasAddress(vmi *pb.VirtualMachineInterface, a netip.Addr) bool {

@@ -50,7 +50,12 @@ const (
 	claimDevice  = "device"
 	claimRoute   = "route"
 	claimFabric  = "Fabric"
-	claimUse     = "use" // not exclusive: finds the routes of a VRF and those to vhost0
+	claimLabel   = "label"
+	claimVNI     = "VNI"
+	claimPeer    = "peer address"
+	// claimUse is not exclusive: it finds the routes of a VRF and those to vhost0,
+	// what has a tunnel, and the members on other nodes by name.
+	claimUse = "use"
 )
 
 // claims returns the things that only one resource may have and r takes. They
@@ -64,6 +69,12 @@ func claims(r *pb.Resource) []claim {
 	switch x := r.GetSpec().(type) {
 	case *pb.Resource_VirtualNetwork:
 		take(claimVRF, "", VRFName(r.GetName(), x.VirtualNetwork), "spec.vrf")
+		if n := x.VirtualNetwork.GetLabel(); n != 0 {
+			take(claimLabel, "", fmt.Sprint(n), "spec.label")
+		}
+		if n := x.VirtualNetwork.GetVni(); n != 0 {
+			take(claimVNI, "", fmt.Sprint(n), "spec.vni")
+		}
 		for i, sn := range x.VirtualNetwork.GetSubnets() {
 			if sn.GetGateway() != "" {
 				take(claimAddress, r.GetName(), canonical(sn.GetGateway()), "spec.subnets[%d].gateway", i)
@@ -73,6 +84,9 @@ func claims(r *pb.Resource) []claim {
 		vmi := x.VirtualMachineInterface
 		for i, a := range vmi.GetAddresses() {
 			take(claimAddress, vmi.GetVirtualNetwork(), canonical(a), "spec.addresses[%d]", i)
+		}
+		if n := vmi.GetLabel(); n != 0 {
+			take(claimLabel, "", fmt.Sprint(n), "spec.label")
 		}
 		take(claimMAC, vmi.GetVirtualNetwork(), MAC(r.GetName(), vmi.GetMacAddress()).String(), "spec.macAddress")
 		name, guest := TapNames(r.GetName(), vmi.GetTap())
@@ -91,6 +105,12 @@ func claims(r *pb.Resource) []claim {
 		if h := x.FloatingIp.GetHealthCheck(); h != nil {
 			take(claimUse, "health check", itoa(int(h.GetPort())), "spec.healthCheck.port")
 		}
+		for i, m := range x.FloatingIp.GetMembers() {
+			if m.GetTunnel() != nil {
+				take(claimUse, "tunnel", "", "spec.members[%d].tunnel", i)
+				take(claimUse, "remote", m.GetVirtualMachineInterface(), "spec.members[%d].virtualMachineInterface", i)
+			}
+		}
 	case *pb.Resource_Route:
 		take(claimRoute, x.Route.GetVrf(), x.Route.GetPrefix(), "spec.prefix")
 		take(claimUse, "vrf", x.Route.GetVrf(), "spec.vrf")
@@ -100,6 +120,9 @@ func claims(r *pb.Resource) []claim {
 			}
 			if hop.GetInterface() == Vhost0 {
 				take(claimUse, "interface", Vhost0, "spec.nextHops[%d].interface", i)
+			}
+			if hop.GetTunnel() != nil {
+				take(claimUse, "tunnel", "", "spec.nextHops[%d].tunnel", i)
 			}
 		}
 	case *pb.Resource_Fabric:
@@ -115,6 +138,14 @@ func claims(r *pb.Resource) []claim {
 			for i, p := range v.GetAddresses() {
 				host, _, _ := strings.Cut(p, "/")
 				take(claimAddress, FabricNetwork, canonical(host), "spec.vhost0.addresses[%d]", i)
+			}
+		}
+		if u := x.Fabric.GetUplink(); u != nil {
+			take(claimDevice, u.GetNetns(), u.GetDevice(), "spec.uplink.device")
+		}
+		for i, peer := range x.Fabric.GetPeers() {
+			for j, a := range peer.GetAddresses() {
+				take(claimPeer, "", canonical(a), "spec.peers[%d].addresses[%d]", i, j)
 			}
 		}
 	}

@@ -42,6 +42,8 @@ const (
 	FabricNetwork = "ip-fabric"
 	// Vhost0 is the name under which routes and flows know the node's own port.
 	Vhost0 = "vhost0"
+	// Uplink is the name under which flows, status and explain know the fabric port.
+	Uplink = "uplink"
 	// OwnerOperator owns what Apply writes.
 	OwnerOperator = "operator"
 )

@@ -13,7 +13,7 @@ import (
 // Limits of a transaction and of the state that it makes.
 const (
 	MaxResources  = 500_000
-	MaxInterfaces = 4094 // forwarder.MaxPorts less port 0 and vhost0
+	MaxInterfaces = 4093 // forwarder.MaxPorts less port 0, vhost0 and the uplink
 	MaxNetworks   = 4095 // beside ip-fabric
 )
 
@@ -224,7 +224,8 @@ func (tx *Transaction) closure() map[Key]struct{} {
 }
 
 // uses returns what others use without naming the changed resource: a network's
-// VRF, and the node's port.
+// VRF, the node's port and its ways to other nodes, and the name that a member on
+// another node must not share with an interface here.
 func uses(ch Change) []thing {
 	switch ch.Key.Kind {
 	case VirtualNetwork:
@@ -232,8 +233,14 @@ func uses(ch Change) []thing {
 			{claimUse, "vrf", VRFName(ch.Key.Name, ch.Old.GetVirtualNetwork())},
 			{claimUse, "vrf", VRFName(ch.Key.Name, ch.New.GetVirtualNetwork())},
 		}
+	case VirtualMachineInterface:
+		return []thing{{claimUse, "remote", ch.Key.Name}}
 	case Fabric:
-		return []thing{{claimUse, "interface", Vhost0}}
+		list := []thing{{claimUse, "interface", Vhost0}}
+		if !slices.Equal(tunnelNeeds(ch.Old.GetFabric()), tunnelNeeds(ch.New.GetFabric())) {
+			list = append(list, thing{claimUse, "tunnel", ""})
+		}
+		return list
 	}
 	return nil
 }

@@ -24,13 +24,16 @@ func resource(t *testing.T, text string) *pb.Resource {
 var base = []string{
 	`{"name":"pods","virtualNetwork":{"subnets":[{"prefix":"10.244.0.0/24","gateway":"10.244.0.1"},{"prefix":"fd00:244::/64","gateway":"fd00:244::1"}]}}`,
 	`{"name":"services","virtualNetwork":{}}`,
-	`{"name":"node","fabric":{"nodeAddresses":["192.0.2.11"],"vhost0":{"addresses":["192.0.2.10/24"]}}}`,
+	`{"name":"node","fabric":{"nodeAddresses":["192.0.2.11"],"vhost0":{"addresses":["192.0.2.10/24"]},"uplink":{"device":"eth0"},"peers":[{"name":"node-b","addresses":["192.0.2.20"]}]}}`,
 	`{"name":"web-1","virtualMachineInterface":{"virtualNetwork":"pods","macAddress":"02:00:00:00:01:01","addresses":["10.244.0.11","fd00:244::11"],"tap":{"name":"tap-web1","netns":"/run/netns/web-1"}}}`,
 	`{"name":"v4-only","virtualMachineInterface":{"virtualNetwork":"pods","addresses":["10.244.0.12"]}}`,
 	`{"name":"web","floatingIp":{"address":"10.96.0.10","virtualNetwork":"services","floatingIpPortMappings":{"portMappings":[{"srcPort":80,"dstPort":8080}]},"virtualMachineInterfaces":["web-1"]}}`,
 	`{"name":"shared","instanceIp":{"address":"10.244.0.100","virtualNetwork":"pods"}}`,
 	`{"name":"lent","floatingIp":{"parent":"shared","virtualMachineInterfaces":["web-1"]}}`,
 	`{"name":"any","networkPolicy":{"virtualNetworks":["pods","services"],"rules":[{"action":"PASS"}]}}`,
+	`{"name":"labelled","virtualNetwork":{"label":100,"vni":200}}`,
+	`{"name":"afar","floatingIp":{"address":"10.96.0.40","virtualNetwork":"services","members":[{"virtualMachineInterface":"web-9","address":"10.244.0.90","tunnel":{"remote":"192.0.2.20","label":17}}]}}`,
+	`{"name":"beyond","route":{"vrf":"services","prefix":"10.245.0.0/24","nextHops":[{"weight":2,"tunnel":{"remote":"192.0.2.20","label":17}},{"interface":"web-1"}]}}`,
 	`{"name":"out","route":{"vrf":"pods","prefix":"0.0.0.0/0","nextHops":[{"vrf":"ip-fabric"}]}}`,
 }
 
@@ -153,6 +156,41 @@ var wrong = []struct{ text, field, says string }{
 	{`{"name":"node","fabric":{"vhost0":{"addresses":["192.0.2.0/24"]}}}`, "spec.vhost0.addresses[0]", "broadcast"},
 	{`{"name":"node","fabric":{"nodeAddresses":["192.0.2.10"],"vhost0":{"addresses":["192.0.2.10/24"]}}}`, "spec.vhost0.addresses[0]", "already"},
 	{`{"name":"node","fabric":{"vhost0":{"name":"tap-web1"}}}`, "spec.vhost0.name", "VirtualMachineInterface/web-1"},
+
+	// Other nodes.
+	{`{"name":"x","virtualNetwork":{"label":15}}`, "spec.label", "16"},
+	{`{"name":"x","virtualNetwork":{"vni":16777216}}`, "spec.vni", "16777215"},
+	{`{"name":"x","route":{"vrf":"pods","prefix":"10.0.0.0/8","nextHops":[{"tunnel":{"remote":"192.0.2.20"}}]}}`, "spec.nextHops[0].tunnel", "label"},
+	{`{"name":"x","floatingIp":{"address":"10.96.0.11","virtualNetwork":"services","members":[{"virtualMachineInterface":"web-8","tunnel":{"remote":"192.0.2.20","label":17}}]}}`, "spec.members[0]", "needs its address"},
+	{`{"name":"x","virtualNetwork":{"label":100}}`, "spec.label", "VirtualNetwork/labelled"},
+	{`{"name":"x","virtualMachineInterface":{"virtualNetwork":"pods","label":100}}`, "spec.label", "VirtualNetwork/labelled"},
+	{`{"name":"x","virtualNetwork":{"vni":200}}`, "spec.vni", "VirtualNetwork/labelled"},
+	{`{"name":"uplink","virtualMachineInterface":{"virtualNetwork":"pods"}}`, "name", "fabric port"},
+	{`{"name":"x","floatingIp":{"address":"10.96.0.11","virtualNetwork":"services","members":[{"virtualMachineInterface":"web-1","address":"10.244.0.90","tunnel":{"remote":"192.0.2.20","label":17}}]}}`, "spec.members[0].virtualMachineInterface", "interface of this node"},
+	{`{"name":"web-9","virtualMachineInterface":{"virtualNetwork":"pods"}}`, "spec.members[0].virtualMachineInterface", "interface of this node"},
+	{`{"name":"x","floatingIp":{"address":"fd00:96::10","virtualNetwork":"services","members":[{"virtualMachineInterface":"web-8","address":"10.244.0.90","tunnel":{"remote":"192.0.2.20","label":17}}]}}`, "spec.members[0].address", "family"},
+	{`{"name":"x","floatingIp":{"address":"10.96.0.11","virtualNetwork":"services","members":[{"virtualMachineInterface":"web-8","address":"127.0.0.1","tunnel":{"remote":"192.0.2.20","label":17}}]}}`, "spec.members[0].address", "routed"},
+	{`{"name":"x","floatingIp":{"address":"10.96.0.11","virtualNetwork":"services","members":[{"virtualMachineInterface":"web-8","address":"10.244.0.90","targetPorts":[{"srcPort":80,"dstPort":1}],"tunnel":{"remote":"192.0.2.20","label":17}}]}}`, "spec.members[0].targetPorts[0].srcPort", "map it there"},
+	{`{"name":"x","floatingIp":{"address":"10.96.0.11","virtualNetwork":"services","members":[{"virtualMachineInterface":"web-8","address":"10.244.0.90","tunnel":{"remote":"192.0.2.10","label":17}}]}}`, "spec.members[0].tunnel.remote", "own address"},
+	{`{"name":"x","route":{"vrf":"pods","prefix":"10.0.0.0/8","nextHops":[{"tunnel":{"remote":"192.0.2.11","label":17}}]}}`, "spec.nextHops[0].tunnel.remote", "own address"},
+	{`{"name":"x","route":{"vrf":"pods","prefix":"10.0.0.0/8","nextHops":[{"tunnel":{"remote":"224.0.0.1","label":17}}]}}`, "spec.nextHops[0].tunnel.remote", "routed"},
+	{`{"name":"x","route":{"vrf":"pods","prefix":"10.0.0.0/8","nextHops":[{"tunnel":{"remote":"fd00:2::20","label":17}}]}}`, "spec.nextHops[0].tunnel.remote", "no IPv6 address"},
+	{`{"name":"x","route":{"vrf":"pods","prefix":"10.0.0.0/8","nextHops":[{"interface":"web-1"},{"tunnel":{"remote":"192.0.2.20","label":17}},{"tunnel":{"remote":"192.0.2.20","label":17,"vni":5}}]}}`, "spec.nextHops[2].tunnel", "leads already"},
+	{`{"name":"x","route":{"vrf":"pods","prefix":"10.0.0.0/8","nextHops":[{"tunnel":{"remote":"192.0.2.20","vni":17,"encapsulations":["MPLS_UDP"]}}]}}`, "spec.nextHops[0].tunnel.label", "MPLS_UDP"},
+	{`{"name":"x","route":{"vrf":"pods","prefix":"10.0.0.0/8","nextHops":[{"tunnel":{"remote":"192.0.2.20","label":17,"encapsulations":["VXLAN"]}}]}}`, "spec.nextHops[0].tunnel.vni", "VXLAN"},
+	{`{"name":"node","fabric":{"vhost0":{"addresses":["192.0.2.10/24"]},"uplink":{"device":"eth0"},"encapsulations":["VXLAN"]}}`, "spec.nextHops[0].tunnel.vni", "VXLAN"},
+	{`{"name":"node","fabric":{"vhost0":{"addresses":["192.0.2.10/24"]},"uplink":{"device":"eth0"},"encapsulations":["VXLAN"]}}`, "spec.members[0].tunnel.vni", "VXLAN"},
+	{`{"name":"node","fabric":{"vhost0":{"addresses":["192.0.2.10/24"]}}}`, "spec.nextHops[0].tunnel", "add Fabric spec.uplink"},
+	{`{"name":"node","fabric":{"vhost0":{"addresses":["192.0.2.20/24"]},"uplink":{"device":"eth0"}}}`, "spec.members[0].tunnel.remote", "own address"},
+	{`{"name":"node","fabric":{"uplink":{"device":"eth0"}}}`, "spec.vhost0", "given with uplink"},
+	{`{"name":"node","fabric":{"vhost0":{},"uplink":{"device":"a/b"}}}`, "spec.uplink.device", "device"},
+	{`{"name":"node","fabric":{"vhost0":{"name":"eth0"},"uplink":{"device":"eth0"}}}`, "spec.uplink.device", "already"},
+	{`{"name":"node","fabric":{"vhost0":{},"uplink":{"device":"tap-web1"}}}`, "spec.uplink.device", "VirtualMachineInterface/web-1"},
+	{`{"name":"node","fabric":{"vhost0":{},"uplink":{"device":"eth0","netns":"/run/netns/web-1"}}}`, "spec.uplink.device", "VirtualMachineInterface/web-1"},
+	{`{"name":"node","fabric":{"vhost0":{"addresses":["192.0.2.10/24"]},"uplink":{"device":"eth0"},"peers":[{"name":"b","addresses":["192.0.2.30","192.0.2.10"]}]}}`, "spec.peers[0].addresses[1]", "own address"},
+	{`{"name":"node","fabric":{"vhost0":{},"uplink":{"device":"eth0"},"peers":[{"name":"b","addresses":["fd00:2::20"]},{"name":"c","addresses":["fd00:2:0::20"]}]}}`, "spec.peers[1].addresses[0]", "spec.peers[0].addresses[0]"},
+	{`{"name":"node","fabric":{"vhost0":{},"peers":[{"name":"b","addresses":["192.0.2.30"]},{"name":"b","addresses":["192.0.2.31"]}]}}`, "spec.peers", "once"},
+	{`{"name":"node","fabric":{"vhost0":{},"peers":[{"name":"b","addresses":["0.0.0.0"]}]}}`, "spec.peers[0].addresses[0]", "routed"},
 }
 
 // TestWrongFieldChangesNothing sends each wrong field between two good resources:
@@ -183,6 +221,46 @@ func TestWrongFieldChangesNothing(t *testing.T) {
 				t.Error("an index changed: " + diff)
 			}
 		})
+	}
+}
+
+// TestTunnelsWithBorrowedAddresses holds that a node whose port takes the uplink's
+// addresses may have tunnels of both families: which it has is known later.
+func TestTunnelsWithBorrowedAddresses(t *testing.T) {
+	s := newBase(t)
+	_, err := s.Begin(Request{Owner: OwnerOperator, Upserts: []*pb.Resource{
+		resource(t, `{"name":"node","fabric":{"vhost0":{},"uplink":{"device":"eth0"}}}`),
+		resource(t, `{"name":"x","route":{"vrf":"pods","prefix":"10.0.0.0/8","nextHops":[{"tunnel":{"remote":"fd00:2::20","label":17}},{"tunnel":{"remote":"192.0.2.20","label":17}}]}}`),
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestEncapsulationIsChosen holds which of the ways that two nodes have in common
+// is taken.
+func TestEncapsulationIsChosen(t *testing.T) {
+	const mplsUDP, vxlan, mplsGRE = pb.Encapsulation_MPLS_UDP, pb.Encapsulation_VXLAN, pb.Encapsulation_MPLS_GRE
+	type list = []pb.Encapsulation_Value
+	for _, tc := range []struct {
+		mine, theirs list
+		label, vni   uint32
+		want         pb.Encapsulation_Value // 0: none
+		id           uint32
+	}{
+		{nil, nil, 17, 5, mplsUDP, 17},
+		{nil, nil, 0, 5, vxlan, 5},
+		{list{mplsGRE, vxlan}, nil, 17, 5, mplsGRE, 17},
+		{list{vxlan, mplsGRE}, nil, 17, 5, vxlan, 5},
+		{list{vxlan, mplsGRE}, nil, 17, 0, mplsGRE, 17},
+		{nil, list{mplsGRE}, 17, 5, mplsGRE, 17},
+		{list{mplsUDP}, list{vxlan}, 17, 5, 0, 0},
+		{list{vxlan}, nil, 17, 0, 0, 0},
+	} {
+		end, ok := EndpointOf(&pb.Fabric{Encapsulations: tc.mine}, &pb.Tunnel{Remote: "192.0.2.20", Label: tc.label, Vni: tc.vni, Encapsulations: tc.theirs})
+		if ok != (tc.want != 0) || end.Encapsulation != tc.want || end.Identifier != tc.id {
+			t.Errorf("%v and %v, label %d, VNI %d: %v %v, want %v %d", tc.mine, tc.theirs, tc.label, tc.vni, end, ok, tc.want, tc.id)
+		}
 	}
 }
 

@@ -51,6 +51,9 @@ func References(r *vrouterv1.Resource) []Reference {
 			add(vmi, name, "virtualMachineInterfaces[%d]", i)
 		}
 		for i, m := range s.FloatingIp.GetMembers() {
+			if m.GetTunnel() != nil {
+				continue // an interface of another node
+			}
 			add(vmi, m.GetVirtualMachineInterface(), "members[%d].virtualMachineInterface", i)
 		}
 	case *vrouterv1.Resource_NetworkPolicy:
