@@ -1,19 +1,24 @@
 package bfd
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
+	"io"
 	"net/netip"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
 	"go.uber.org/goleak"
+	"golang.org/x/sys/unix"
 
 	"github.com/vrouter-go/vrouter/internal/netns"
 )
@@ -36,13 +41,38 @@ func TestMain(m *testing.M) {
 		return
 	}
 	if os.Getuid() == 0 {
-		if _, err := netns.Cleanup(prefix); err != nil {
-			fmt.Println("clean up after an earlier run:", err)
-		}
+		cleanUp()
 	}
 	goleak.VerifyTestMain(m)
 }
 
+// cleanUp ends the daemons of earlier runs that were killed, and removes their
+// directories and namespaces. A daemon is theirs if its command line names their
+// directory.
+func cleanUp() {
+	left, _ := filepath.Glob(filepath.Join(os.TempDir(), prefix+"[0-9]*-frr"))
+	for _, dir := range left {
+		pid, err := strconv.Atoi(strings.TrimSuffix(strings.TrimPrefix(filepath.Base(dir), prefix), "-frr"))
+		if err != nil || unix.Kill(pid, 0) != unix.ESRCH {
+			continue
+		}
+		commands, _ := filepath.Glob("/proc/[0-9]*/cmdline")
+		for _, file := range commands {
+			line, _ := os.ReadFile(file)
+			if p, err := strconv.Atoi(filepath.Base(filepath.Dir(file))); err == nil && bytes.Contains(line, []byte(dir+"/")) {
+				_ = unix.Kill(p, unix.SIGKILL) // it may have ended meanwhile
+			}
+		}
+		if err := os.RemoveAll(dir); err != nil {
+			fmt.Println("clean up after an earlier run:", err)
+		}
+	}
+	if _, err := netns.Cleanup(prefix); err != nil {
+		fmt.Println("clean up after an earlier run:", err)
+	}
+}
+
+// beChild is a speaker that lives as long as standard input.
 func beChild(peers string) error {
 	var list []Peer
 	if err := json.Unmarshal([]byte(peers), &list); err != nil {
@@ -52,7 +82,12 @@ func beChild(peers string) error {
 	if err := s.Set(list); err != nil {
 		return err
 	}
-	return s.Run(context.Background())
+	ctx, cancel := context.WithCancel(context.Background())
+	go func() {
+		_, _ = io.Copy(io.Discard, os.Stdin)
+		cancel()
+	}()
+	return s.Run(ctx)
 }
 
 func need(t *testing.T, tools ...string) {
@@ -109,11 +144,12 @@ func pair(t *testing.T) (left, right string) {
 	return names[0], names[1]
 }
 
-// peerOf is a session from one end of the link to the other, by fast timers.
+// peerOf is a session from one end of the link to the other, by fast timers. The
+// multiplier lets it outlive what a loaded machine does to its ends.
 func peerOf(name, local, remote string, multihop bool) Peer {
 	return Peer{
 		Name: name, Local: netip.MustParseAddr(local), Remote: netip.MustParseAddr(remote), Multihop: multihop,
-		TransmitInterval: 100 * ms, ReceiveInterval: 100 * ms,
+		TransmitInterval: 100 * ms, ReceiveInterval: 100 * ms, Multiplier: 20,
 	}
 }
 

@@ -178,7 +178,7 @@ func TestAdminDown(t *testing.T) {
 
 // RFC 5880 §6.8.6: Your Discriminator alone selects, else the addresses, and only in Down or AdminDown
 // RFC 5881 §5: a neighbour's packet with another TTL than 255 is discarded
-// RFC 5883 §4: packets over several hops have a port and a session of their own
+// RFC 5883 §5: packets over several hops have a port and a session of their own
 func TestDemultiplex(t *testing.T) {
 	var tab table
 	add := func(discr uint32, p Peer, link uint32) *member {

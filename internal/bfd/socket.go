@@ -24,7 +24,7 @@ const (
 	lastSource    = 65535
 )
 
-// control is the traffic class of routing protocols, CS6 (RFC 4594 §3.1): where a
+// control is the traffic class of routing protocols, CS6 (RFC 4594 §3.2): where a
 // link is full, BFD must not be what is lost.
 const control = 0xc0
 

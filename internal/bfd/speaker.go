@@ -147,7 +147,12 @@ func (s *Speaker) keepTime(ctx context.Context) {
 func (s *Speaker) tick() time.Duration {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	now := time.Now()
+	s.tickAt(time.Now())
+	return time.Until(s.armed)
+}
+
+// tickAt does what is due and sets armed. The lock is held.
+func (s *Speaker) tickAt(now time.Time) {
 	for _, m := range s.members {
 		if m.session.expired(now) {
 			// If it was this process that stood still, the proof of the peer's life waits
@@ -168,7 +173,6 @@ func (s *Speaker) tick() time.Duration {
 			s.armed = at
 		}
 	}
-	return time.Until(s.armed)
 }
 
 // catchUp takes in what waits in the sockets, up to a bound that a flood cannot
