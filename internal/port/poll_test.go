@@ -198,6 +198,12 @@ func TestFeaturesAccepts(t *testing.T) {
 		{"GSO without NeedsCsum", all, port.Offload{GSOType: port.GSOTCPv4, GSOSize: 1400}, false},
 		{"GSO without a segment size", all, port.Offload{GSOType: port.GSOTCPv4, Flags: port.NeedsCsum}, false},
 		{"UFO, which nobody sends", all, gso(3), false},
+		{"tunnel", all | port.FeatureTunnelGSO, gso(port.GSOTCPv6 | port.GSOTunnelIPv4), true},
+		{"tunnel with ECN", all | port.FeatureTunnelGSO, gso(port.GSOTCPv4 | port.GSOTunnelIPv6 | port.GSOECN), true},
+		{"tunnel without the feature", all, gso(port.GSOTCPv4 | port.GSOTunnelIPv4), false},
+		{"tunnel without the inner feature", (all | port.FeatureTunnelGSO) &^ port.FeatureUSO, gso(port.GSOUDPL4 | port.GSOTunnelIPv4), false},
+		{"tunnel with two outer headers", all | port.FeatureTunnelGSO, gso(port.GSOTCPv4 | port.GSOTunnelIPv4 | port.GSOTunnelIPv6), false},
+		{"tunnel around a plain frame", all | port.FeatureTunnelGSO, gso(port.GSOTunnelIPv4), false},
 	} {
 		if got := c.f.Accepts(c.o); got != c.want {
 			t.Errorf("%s: %v; want %v", c.name, got, c.want)

@@ -12,10 +12,6 @@ import (
 
 const cloneDevice = "/dev/net/tun"
 
-// vnetHdrLen is the length of struct virtio_net_hdr_mrg_rxbuf in front of each
-// frame (<linux/virtio_net.h>).
-const vnetHdrLen = 12
-
 // offloads is what we ask of a device with a vnet header, best first: the kernel
 // refuses a whole set when it does not know one flag (USO came with 6.2).
 var offloads = [...]struct {
@@ -89,8 +85,8 @@ func queueFlags(fd int) (uint16, error) {
 
 // setOffloads turns on the best set of offloads that the kernel takes.
 func setOffloads(fd int) (port.Features, error) {
-	if err := unix.IoctlSetPointerInt(fd, unix.TUNSETVNETHDRSZ, vnetHdrLen); err != nil {
-		return 0, fmt.Errorf("TUNSETVNETHDRSZ %d: %w", vnetHdrLen, err)
+	if err := unix.IoctlSetPointerInt(fd, unix.TUNSETVNETHDRSZ, port.VnetMergeLen); err != nil {
+		return 0, fmt.Errorf("TUNSETVNETHDRSZ %d: %w", port.VnetMergeLen, err)
 	}
 	var err error
 	for _, set := range offloads {

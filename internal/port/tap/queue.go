@@ -3,12 +3,13 @@
 package tap
 
 import (
-	"encoding/binary"
 	"unsafe"
 
 	"github.com/vrouter-go/vrouter/internal/port"
 	"golang.org/x/sys/unix"
 )
+
+const ethHdrLen = 14
 
 // queue is one descriptor of a TAP. Reads and writes are raw system calls: the
 // scheduler is not told. The descriptor is non-blocking, a read copies one packet
@@ -17,7 +18,7 @@ import (
 // for one, an estimated 5 to 20 µs for a superpacket.
 type queue struct {
 	fd       int
-	hdr      int // bytes of vnet header in front of each frame: vnetHdrLen or 0
+	hdr      int // bytes of vnet header in front of each frame: port.VnetMergeLen or 0
 	features port.Features
 	rings    *Rings // nil: each frame has its own write()
 }
@@ -46,7 +47,7 @@ func (q *queue) Read(frames []*port.Frame) (int, error) {
 		f.Reset()
 		f.End = port.Headroom + max(int(n)-q.hdr, 0)
 		if q.hdr != 0 {
-			f.Offload = decodeVnet((*[vnetHdrLen]byte)(buf))
+			f.Offload = port.DecodeVnet((*[port.VnetLen]byte)(buf))
 		}
 		i++
 	}
@@ -125,7 +126,7 @@ func (q *queue) encode(f *port.Frame) []byte {
 		return nil
 	}
 	buf := f.Buf[f.Start-q.hdr : f.End]
-	if q.hdr != 0 && !encodeVnet((*[vnetHdrLen]byte)(buf), f) {
+	if q.hdr != 0 && !port.EncodeVnet(buf[:q.hdr], f) {
 		return nil
 	}
 	return buf
@@ -157,60 +158,4 @@ func lost(errno unix.Errno) port.Lost {
 		return port.LostDown
 	}
 	return port.LostRejected // EINVAL: the kernel does not like header or length
-}
-
-const (
-	ethHdrLen = 14
-	// tcpDataOff is where a TCP header has its length, in the upper four bits, in
-	// units of four bytes (RFC 9293 section 3.1).
-	tcpDataOff = 12
-	udpHdrLen  = 8
-)
-
-// decodeVnet reads a struct virtio_net_hdr, which a TAP has in host byte order.
-func decodeVnet(h *[vnetHdrLen]byte) port.Offload {
-	return port.Offload{
-		Flags:      h[0],
-		GSOType:    h[1],
-		HdrLen:     binary.NativeEndian.Uint16(h[2:4]),
-		GSOSize:    binary.NativeEndian.Uint16(h[4:6]),
-		CsumStart:  binary.NativeEndian.Uint16(h[6:8]),
-		CsumOffset: binary.NativeEndian.Uint16(h[8:10]),
-	}
-}
-
-// encodeVnet writes the vnet header of f. It reports false where the offsets
-// point outside the frame. Features.Accepts has seen f.
-func encodeVnet(h *[vnetHdrLen]byte, f *port.Frame) bool {
-	*h = [vnetHdrLen]byte{}
-	o := &f.Offload
-	if o.Flags&port.NeedsCsum == 0 {
-		return true // DataValid is ignored by the kernel on this path
-	}
-	start := int(o.CsumStart)
-	if start < ethHdrLen || start+int(o.CsumOffset)+2 > f.Len() {
-		return false
-	}
-	h[0] = port.NeedsCsum
-	binary.NativeEndian.PutUint16(h[6:8], o.CsumStart)
-	binary.NativeEndian.PutUint16(h[8:10], o.CsumOffset)
-	if o.GSOType == port.GSONone {
-		return true
-	}
-	// hdr_len is the length of all headers, which go to every segment: the value
-	// that came with the frame is only the sender's linear length.
-	hdrLen := start + udpHdrLen
-	if o.GSOType != port.GSOUDPL4 {
-		if start+tcpDataOff >= f.Len() {
-			return false
-		}
-		hdrLen = start + int(f.Buf[f.Start+start+tcpDataOff]>>4)*4
-	}
-	if hdrLen > f.Len() {
-		return false
-	}
-	h[1] = o.GSOType
-	binary.NativeEndian.PutUint16(h[2:4], uint16(hdrLen))
-	binary.NativeEndian.PutUint16(h[4:6], o.GSOSize)
-	return true
 }

@@ -155,6 +155,7 @@ func TestWriteSaysWhyAFrameIsLost(t *testing.T) {
 		{"TCP header half outside", udp(half), port.LostRejected}, // this one the kernel finds: EINVAL
 		{"no GSO size", udp(port.Offload{Flags: port.NeedsCsum, GSOType: port.GSOTCPv4, CsumStart: 34, CsumOffset: 16}), port.LostRejected},
 		{"unknown GSO type", udp(port.Offload{Flags: port.NeedsCsum, GSOType: 3, GSOSize: 9}), port.LostRejected},
+		{"tunnel superpacket", udp(port.Offload{Flags: port.NeedsCsum, GSOType: port.GSOTCPv4 | port.GSOTunnelIPv4, GSOSize: 9, CsumStart: 34, CsumOffset: 16, OuterL4: 34, InnerL3: 46}), port.LostRejected},
 	}
 	both(t, func(t *testing.T, rings *tap.Rings) {
 		ns := namespace(t, "a")

@@ -259,7 +259,7 @@ func (d *Device) open(ns, name string, flags uint16, queues int) error {
 	})
 	hdr := 0
 	if err == nil && flags&unix.IFF_VNET_HDR != 0 {
-		hdr = vnetHdrLen
+		hdr = port.VnetMergeLen
 		if !d.made {
 			d.foundVnet, err = unix.IoctlGetInt(d.fds[0], unix.TUNGETVNETHDRSZ)
 		}
