@@ -21,6 +21,7 @@ type floatingIP struct {
 	whole    *forwarder.Service
 	mappings map[forwarder.PortKey]*forwarder.Service
 	openers  []string // the interfaces that open flows with it
+	local    int      // members on this node that take new flows
 }
 
 // placeName names the slot of a place.
@@ -44,6 +45,7 @@ func (c *Compiler) compileFloatingIPs(affected []state.Key) error {
 				return err
 			}
 			delete(c.fips, name)
+			delete(c.checked, name)
 			c.dirty.vhost = true
 			continue
 		}
@@ -54,6 +56,9 @@ func (c *Compiler) compileFloatingIPs(affected []state.Key) error {
 		c.serve(old, f)
 		c.use(k, f.openers)
 		c.fips[name] = f
+		if delete(c.checked, name); fip.GetHealthCheck() != nil {
+			c.checked[name] = fip.GetHealthCheck()
+		}
 		places[f.place] = struct{}{}
 		c.dirty.vhost = c.dirty.vhost || !f.reachedAs(old)
 	}
@@ -96,6 +101,11 @@ func (c *Compiler) floatingIP(name string, fip *pb.FloatingIP) (*floatingIP, err
 	if err != nil {
 		return nil, err
 	}
+	for _, m := range members {
+		if m.Interface != 0 && m.State == nexthop.Ready {
+			f.local++
+		}
+	}
 	if f.egress {
 		for _, m := range state.Members(fip) {
 			if m.GetTunnel() == nil {
@@ -103,7 +113,20 @@ func (c *Compiler) floatingIP(name string, fip *pb.FloatingIP) (*floatingIP, err
 			}
 		}
 	}
-	template := forwarder.Service{Hash: hashFields(fip.GetHashFields()), Affinity: affinityTicks(fip.GetSessionAffinity())}
+	template := forwarder.Service{
+		Hash: hashFields(fip.GetHashFields()), Affinity: affinityTicks(fip.GetSessionAffinity()),
+		ExternalLocal: fip.GetExternalTrafficPolicy() == pb.FloatingIP_LOCAL,
+		InternalLocal: fip.GetInternalTrafficPolicy() == pb.FloatingIP_LOCAL,
+		DirectReturn:  fip.GetDirectServerReturn(),
+	}
+	for _, s := range fip.GetSourceRanges() {
+		if p, err := netip.ParsePrefix(s); err == nil && p.Addr().Is4() == f.place.Address.Is4() {
+			template.Sources = append(template.Sources, addressRange(p))
+		}
+	}
+	if len(fip.GetSourceRanges()) > 0 && len(template.Sources) == 0 {
+		template.Sources = []forwarder.AddressRange{nobody} // the ranges are of the other family
+	}
 	old := c.fips[name]
 	build := func(key forwarder.PortKey, members []nexthop.Member) (*forwarder.Service, error) {
 		svc := template
@@ -140,6 +163,9 @@ func (c *Compiler) floatingIP(name string, fip *pb.FloatingIP) (*floatingIP, err
 	return f, nil
 }
 
+// nobody is a range that holds no address a packet can have: the unspecified one.
+var nobody = forwarder.AddressRange{Bits: 128}
+
 // at returns the service of a mapping; the zero key is the service of an address
 // without mappings.
 func (f *floatingIP) at(key forwarder.PortKey) *forwarder.Service {
@@ -163,10 +189,7 @@ type member struct {
 // One on another node is told apart by its next hop alone: its address and port
 // say what that node will map to.
 func (c *Compiler) members(fipName string, fip *pb.FloatingIP, service netip.Addr) ([]member, error) {
-	list := slices.Clone(state.Members(fip))
-	slices.SortFunc(list, func(a, b *pb.Member) int {
-		return cmp.Compare(a.GetVirtualMachineInterface(), b.GetVirtualMachineInterface())
-	})
+	list := sortedMembers(fip)
 	ends, err := c.memberTunnels(fipName, list)
 	if err != nil {
 		return nil, err
@@ -194,6 +217,13 @@ func (c *Compiler) members(fipName string, fip *pb.FloatingIP, service netip.Add
 		})
 	}
 	return members, nil
+}
+
+// sortedMembers returns the members of a floating IP by name.
+func sortedMembers(fip *pb.FloatingIP) []*pb.Member {
+	return slices.SortedFunc(slices.Values(state.Members(fip)), func(a, b *pb.Member) int {
+		return cmp.Compare(a.GetVirtualMachineInterface(), b.GetVirtualMachineInterface())
+	})
 }
 
 // memberTunnels takes up the tunnels to the members on other nodes, in the order

@@ -109,6 +109,9 @@ func claims(r *pb.Resource) []claim {
 		if x.FloatingIp.GetVirtualNetwork() == FabricNetwork {
 			take(claimUse, "snat", "", "spec.address")
 		}
+		if h := x.FloatingIp.GetHealthCheck(); h != nil {
+			take(claimUse, "health check", itoa(int(h.GetPort())), "spec.healthCheck.port")
+		}
 		for i, m := range x.FloatingIp.GetMembers() {
 			if m.GetTunnel() != nil {
 				take(claimUse, "tunnel", "", "spec.members[%d].tunnel", i)
