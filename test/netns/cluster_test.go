@@ -44,7 +44,8 @@ type node struct {
 	name    string
 	address [2]string // in the fabric: IPv4, IPv6
 	pods    []*pod
-	dead    bool // its daemon was killed for good
+	dead    bool   // its daemon was killed for good
+	before  uint64 // packets dropped because the way was not known yet
 }
 
 // pod is a workload on a node.
@@ -131,7 +132,27 @@ func newCluster(t *testing.T, o clusterOptions) *cluster {
 		}
 		n.serveWeb("node", nodeWebPort)
 	}
+	c.acquaint()
 	return c
+}
+
+// acquaint waits until each node knows the way to every other. What was dropped before
+// is not counted against the test.
+func (c *cluster) acquaint() {
+	c.t.Helper()
+	for _, a := range c.nodes {
+		for _, b := range c.nodes {
+			if a != b && len(a.pods) > 0 && len(b.pods) > 0 {
+				c.until(fmt.Sprintf("%s reaches %s", a.name, b.name), func() bool {
+					_, err := a.try(a.pods[0].name, "ping", "-c", "1", "-W", "1", b.pods[0].address[v4])
+					return err == nil
+				})
+			}
+		}
+	}
+	for _, n := range c.nodes {
+		n.before = n.drops("", "NEIGHBOR_UNRESOLVED")
+	}
 }
 
 // nodeWebPort is where the node's own web server is.
@@ -169,6 +190,10 @@ func (c *cluster) plugIn(ns, port, bridge string, mtu int, addresses ...string) 
 	device := port
 	if port != "r1" && port != "r0" {
 		device = "eth0"
+	}
+	// A link-local address that is on trial sends no neighbour solicitations.
+	if out, code := program(c.t, "ip", "netns", "exec", ns, "sysctl", "-qw", "net.ipv6.conf.default.accept_dad=0"); code != 0 {
+		c.t.Fatal(out)
 	}
 	c.ip("wire", fmt.Sprintf("link add %s mtu %d type veth peer name %s mtu %[2]d netns %[4]s", port, cmp.Or(mtu, 1500), device, ns))
 	c.ip("wire", fmt.Sprintf("link set %s master %s up", port, bridge))
@@ -274,7 +299,7 @@ func (c *cluster) note(reasons ...string) {
 
 // background are drops that kernels bring about by themselves: multicast of MLD and
 // neighbour discovery, which no pod is without.
-var background = map[string]bool{"MULTICAST": true, "ROUTER_DISCOVERY": true, "BROADCAST": true, "ND_DUPLICATE_DETECTION": true, "LINK_LOCAL": true}
+var background = map[string]bool{"MULTICAST": true, "ROUTER_DISCOVERY": true, "BROADCAST": true, "ND_DUPLICATE_DETECTION": true, "LINK_LOCAL": true, "NEIGHBOR_UNRESOLVED": true}
 
 // end is what every cluster test ends with: each node's packets are accounted for,
 // none was dropped but for the reasons that the test gave, daemons end as asked,
@@ -297,6 +322,9 @@ func (n *node) onlyNoted() {
 	if err != nil {
 		n.t.Errorf("%s: drops: %v", n.name, err)
 		return
+	}
+	if now := n.drops("", "NEIGHBOR_UNRESOLVED"); now > n.before {
+		n.t.Errorf("%s: %d packets dropped for NEIGHBOR_UNRESOLVED", n.name, now-n.before)
 	}
 	for _, d := range answer.GetDrops() {
 		if reason := d.GetReason(); !background[reason] && !n.c.noted[reason] {
