@@ -50,12 +50,30 @@ func (a *Agent) PeerDown(peer netip.Addr, down bool) {
 
 // republish compiles what is known of the other nodes into the state in force.
 func (a *Agent) republish() {
-	r, err := a.compiler.SetUnderlay(a.around.compiled())
+	seen := a.around // what it holds never changes
+	a.seen.Store(&seen)
+	u := a.around.compiled()
+	u.Exits = a.exits()
+	r, err := a.compiler.SetUnderlay(u)
 	if err != nil {
 		a.log.Error("the ways to the other nodes cannot be programmed", "error", err)
 		return
 	}
 	a.program(r)
+}
+
+// exits are the routes out of the uplink whose gateway is resolved.
+func (a *Agent) exits() []compile.Exit {
+	var list []compile.Exit
+	for _, x := range a.around.view.Exits {
+		if x.MAC == ([6]byte{}) {
+			continue
+		}
+		if slot, ok := a.options.Forwarder.Neighbor(x.MAC); ok {
+			list = append(list, compile.Exit{Prefix: x.Prefix, NextHop: forwarder.NeighborNextHop(slot)})
+		}
+	}
+	return list
 }
 
 // compiled writes the surroundings as the compiler takes them.
@@ -76,6 +94,14 @@ func (s *surroundings) compiled() *compile.Underlay {
 		u.Peers[peer] = p
 	}
 	return u
+}
+
+// known returns what is known of the other nodes.
+func (a *Agent) known() *surroundings {
+	if s := a.seen.Load(); s != nil {
+		return s
+	}
+	return &surroundings{}
 }
 
 // maxMTU is the longest IP packet in bytes: an uplink may take frames of more.

@@ -6,11 +6,12 @@ import (
 	"fmt"
 
 	"github.com/vrouter-go/vrouter/internal/port"
+	"github.com/vrouter-go/vrouter/internal/port/afpacket"
 	"github.com/vrouter-go/vrouter/internal/port/tap"
 )
 
 // TAP returns the driver of real devices: it makes a TAP where it shall be made,
-// and takes over one that is there. All write through rings, which outlive the
+// takes over one that is there, and attaches the uplink by packet sockets. All write through rings, which outlive the
 // driver; nil: frame by frame.
 func TAP(rings *tap.Rings) Driver {
 	watcher := tap.NewWatcher(0)
@@ -18,9 +19,6 @@ func TAP(rings *tap.Rings) Driver {
 		Name: "tap",
 		Open: func(s Spec) (port.Device, error) {
 			dev, err := openTAP(s)
-			if errors.Is(err, errNoUplink) {
-				return nil, err
-			}
 			if err != nil {
 				watcher.AddMissing(s.Tap.Name, s.Tap.Netns, !s.Existing)
 				return nil, err
@@ -29,6 +27,7 @@ func TAP(rings *tap.Rings) Driver {
 			watcher.Add(dev)
 			return &watchedTAP{dev, watcher}, nil
 		},
+		Uplink: func(u Uplink) (port.Device, error) { return afpacket.Open(afpacket.Spec(u)) },
 		Update: func(d port.Device, s Spec) error {
 			if s.Existing {
 				return nil // its look is its maker's business
@@ -48,9 +47,6 @@ func TAP(rings *tap.Rings) Driver {
 }
 
 func openTAP(s Spec) (*tap.Device, error) {
-	if s.Uplink != nil {
-		return nil, errNoUplink
-	}
 	if s.Existing {
 		return tap.Attach(s.Tap.Name, s.Tap.Netns, s.Tap.Queues)
 	}
@@ -80,7 +76,5 @@ func Memory(name string, open func(Spec) (port.Device, error)) Driver {
 		return dev, err
 	}}
 }
-
-var errNoUplink = errors.New("there is no driver for an uplink here; the daemon runs without other nodes")
 
 var errNoDevice = errors.New("no device was given for it")
