@@ -2,10 +2,15 @@ package agent_test
 
 import (
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 
+	"github.com/google/gopacket"
+	"github.com/google/gopacket/layers"
+
 	"github.com/vrouter-go/vrouter/agent/underlay"
+	"github.com/vrouter-go/vrouter/internal/port"
 	"github.com/vrouter-go/vrouter/nexthop"
 	pb "github.com/vrouter-go/vrouter/proto/vrouter/v1"
 )
@@ -115,5 +120,41 @@ func TestPeerDown(t *testing.T) {
 	r.agent.PeerDown(b, false)
 	if x := verdict(); x.GetVerdict() != pb.Verdict_FORWARD {
 		t.Errorf("when node-b is back: %v", x)
+	}
+}
+
+// TestTunnelTraffic sends a packet to a service whose member is on node-b: gopacket
+// reads the label that node-b gave and the address and port that were dialled, and the
+// flow is listed with the tunnel and the member behind it.
+func TestTunnelTraffic(t *testing.T) {
+	r := start(t, "")
+	r.apply(&pb.ApplyRequest{Upserts: resources(t, cluster...)})
+	r.agent.Underlay(reached)
+	r.device("web-1").Inject(0, syn(t, "10.96.0.20", 80))
+	var sent gopacket.Packet
+	frame := port.NewFrame()
+	eventually(t, "a packet out of the uplink", func() bool {
+		if r.device("uplink").Drain(0, []*port.Frame{frame}) == 0 {
+			return false
+		}
+		sent = gopacket.NewPacket(slices.Clone(frame.Bytes()), layers.LayerTypeEthernet, gopacket.Default)
+		return true
+	})
+	eth, ip := sent.LinkLayer().(*layers.Ethernet), sent.NetworkLayer().(*layers.IPv4)
+	udp := sent.TransportLayer().(*layers.UDP)
+	if eth.DstMAC.String() != "02:00:00:00:00:0c" || eth.SrcMAC.String() != "02:00:00:00:00:0a" ||
+		ip.SrcIP.String() != "192.0.2.10" || ip.DstIP.String() != "192.0.2.12" || udp.DstPort != 6635 {
+		t.Errorf("outer headers: %v", sent)
+	}
+	inner := gopacket.NewPacket(udp.Payload, layers.LayerTypeMPLS, gopacket.Default)
+	mpls, ok := inner.Layer(layers.LayerTypeMPLS).(*layers.MPLS)
+	tcp, ok2 := inner.Layer(layers.LayerTypeTCP).(*layers.TCP)
+	if !ok || !ok2 || mpls.Label != 100017 || tcp.DstPort != 80 || inner.NetworkLayer().(*layers.IPv4).DstIP.String() != "10.96.0.20" {
+		t.Errorf("inner packet: %v", inner)
+	}
+	flows := r.flows(&pb.FlowFilter{VirtualMachineInterface: "web-9"})
+	if len(flows) != 1 || flows[0].GetNextHop() != "tunnel node-b MPLS_UDP 100017" || flows[0].GetMember() != "web-9" ||
+		flows[0].GetFloatingIp() != "afar" || flows[0].GetOutput() != "uplink" {
+		t.Errorf("flows to web-9: %v", flows)
 	}
 }
