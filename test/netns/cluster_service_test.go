@@ -258,7 +258,7 @@ func (c *cluster) shift(change int) {
 		c.plan.strangers = []stranger{{name: "stranger", address: [2]string{"10.244.9.9", "fd00:244::9:9"}, remote: outsideV4, mac: "02:00:5e:00:00:99"}}
 	}
 	if change%4 == 3 {
-		c.plan.encapsulations = ways[change/4%2].encapsulation
+		c.plan.encapsulations = []string{"VXLAN, MPLS_UDP", "MPLS_UDP, VXLAN"}[change/4%2]
 	}
 }
 
@@ -312,6 +312,7 @@ func TestClusterChurn(t *testing.T) {
 		})
 	}
 	go func() { wg.Wait(); close(finished) }()
+	defer func() { <-finished }()
 	changes := 0
 	for going := true; going; changes++ {
 		c.shift(changes)

@@ -135,9 +135,9 @@ func (f *fleet) make(nodes int) error {
 	return nil
 }
 
-// start starts a node's daemon, `vrouter run` in the node's namespace, and waits until
-// it answers. The daemon does not outlive us, however we end.
-func (f *fleet) start(ctx context.Context, m *member) error {
+// start starts a node's daemon, `vrouter run` in the node's namespace. The daemon does
+// not outlive us, however we end.
+func (f *fleet) start(m *member) error {
 	self, err := os.Executable()
 	if err != nil {
 		return err
@@ -171,8 +171,13 @@ func (f *fleet) start(ctx context.Context, m *member) error {
 		return err
 	}
 	m.world = &world{api: api}
+	return nil
+}
+
+// answers waits until a node's daemon answers.
+func (m *member) answers(ctx context.Context) error {
 	up, err := eventually(ctx, func() (bool, error) {
-		_, err := api.Status(ctx)
+		_, err := m.world.api.Status(ctx)
 		return err == nil, nil
 	})
 	if err == nil && !up {

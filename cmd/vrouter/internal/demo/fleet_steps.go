@@ -62,7 +62,12 @@ func from(w workload) host { return host{w.Netns} }
 
 func buildFleet(ctx context.Context, f *fleet) (string, []string, error) {
 	for _, m := range f.nodes {
-		if err := f.start(ctx, m); err != nil {
+		if err := f.start(m); err != nil {
+			return "", nil, err
+		}
+	}
+	for _, m := range f.nodes {
+		if err := m.answers(ctx); err != nil {
 			return "", nil, err
 		}
 	}
