@@ -198,9 +198,7 @@ func ownAddresses(ctx context.Context, f *fleet) (string, []string, error) {
 }
 
 func fleetExplain(ctx context.Context, f *fleet) (string, []string, error) {
-	answer, err := f.nodes[0].world.api.Explain(ctx, &pb.ExplainRequest{
-		VirtualMachineInterface: f.nodes[0].client().Name, Destination: f.nodes[1].web().V4, Protocol: pb.Protocol_TCP, DestinationPort: webPort,
-	})
+	answer, err := f.nodes[0].journey(ctx, f.nodes[1])
 	if err != nil {
 		return "", nil, err
 	}
