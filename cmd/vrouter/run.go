@@ -19,8 +19,6 @@ import (
 	"github.com/vrouter-go/vrouter/agent/rpc"
 	"github.com/vrouter-go/vrouter/agent/underlay"
 	"github.com/vrouter-go/vrouter/forwarder"
-	"github.com/vrouter-go/vrouter/internal/port"
-	"github.com/vrouter-go/vrouter/internal/port/afpacket"
 	"github.com/vrouter-go/vrouter/internal/port/tap"
 )
 
@@ -94,10 +92,8 @@ func daemon(ctx context.Context, c *config.Config, log *slog.Logger, ready func(
 		return err
 	}
 	defer func() { err = errors.Join(err, lock.Release()) }()
-	driver := ports.TAP(rings)
-	driver.Uplink = openUplink
 	a, err := agent.New(agent.Options{
-		Node: c.Node, Version: version(), Forwarder: fwd, Driver: driver, Watcher: underlay.New(log), StateDir: c.StateDir,
+		Node: c.Node, Version: version(), Forwarder: fwd, Driver: ports.TAP(rings), Watcher: underlay.New(log), StateDir: c.StateDir,
 		DefaultQuota: c.Forwarder.DefaultFlowQuota, Timeouts: c.Timeouts.Table(), Log: log, Kernel: kernelStatus(ringsErr),
 	})
 	if err != nil {
@@ -116,15 +112,6 @@ func daemon(ctx context.Context, c *config.Config, log *slog.Logger, ready func(
 	log.Info("vrouter runs", "version", version(), "node", c.Node, "socket", c.Socket, "generation", a.Status().GetGeneration().GetNumber())
 	ready()
 	return g.Wait()
-}
-
-// openUplink attaches the device of the fabric port.
-func openUplink(u ports.Uplink) (port.Device, error) {
-	dev, err := afpacket.Open(afpacket.Spec{Device: u.Device, Netns: u.Netns, Queues: u.Queues})
-	if err != nil {
-		return nil, err // not a nil device that looks like one
-	}
-	return dev, nil
 }
 
 // version is that of the build.

@@ -83,7 +83,7 @@ func TestClusterHostile(t *testing.T) {
 		}, mpls(p.label, inner())...)...), 0, "TUNNEL_NESTED"},
 		{"a pod of this node as inner source", outer(), mpls(p.label, changed(inner(), source(victim.pods[1].address[v4]))), 0, "TUNNEL_SOURCE"},
 		{"a destination that is not behind the label", outer(), mpls(p.label, changed(inner(), target(victim.pods[1].address[v4]))), 0, "TUNNEL_DESTINATION"},
-		{"by VNI to a pod of another node", outer(), vxlan(podsVNI, true, changed(inner(), target(from.address[v4]))), 0, "TUNNEL_TRANSIT"},
+		{"by VNI to a pod of another node", outer(), vxlan(podsVNI, true, changed(inner(), target(peer.pods[1].address[v4]))), 0, "TUNNEL_TRANSIT"},
 		{"inner packet cut short", outer(), mpls(p.label, inner()), 30, "IPV4_TOTAL_LENGTH"},
 		{"CE on a packet that does not know ECN", changed(outer(), func(ip *layers.IPv4) { ip.TOS = 3 }), mpls(p.label, inner()), 0, "TUNNEL_ECN"},
 	} {

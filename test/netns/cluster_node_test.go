@@ -162,6 +162,8 @@ func TestClusterGateway(t *testing.T) {
 		})
 	}
 	t.Run("another router takes over", func(t *testing.T) {
+		c.plan.underlay = v4
+		c.sync()
 		x := near.begin(t, near.name, at(far.address[v4], sinkPort))
 		if err := x.send(1 << 20); err != nil {
 			t.Fatal(err)

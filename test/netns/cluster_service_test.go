@@ -242,12 +242,33 @@ func sendOne(from, to int) error {
 	return unix.Sendto(fd, []byte("one"), 0, &unix.SockaddrInet4{Port: to, Addr: netip.MustParseAddr(serviceV4).As4()})
 }
 
+// shift makes the next of the changes that the control plane of TestClusterChurn goes
+// through: members come, go and drain, a pod's route goes and comes back, and when
+// all members are there tunnels get another encapsulation.
+func (c *cluster) shift(change int) {
+	states := []string{"READY", "DRAINING", "SERVING"}
+	c.plan.members = map[*pod]string{}
+	for i, p := range c.pods() {
+		if change%4 == 3 || (i+change)%4 != 0 {
+			c.plan.members[p] = states[(i+change)%3]
+		}
+	}
+	c.plan.strangers = nil
+	if change%2 == 0 {
+		c.plan.strangers = []stranger{{name: "stranger", address: [2]string{"10.244.9.9", "fd00:244::9:9"}, remote: outsideV4, mac: "02:00:5e:00:00:99"}}
+	}
+	if change%4 == 3 {
+		c.plan.encapsulations = []string{"VXLAN, MPLS_UDP", "MPLS_UDP, VXLAN"}[change/4%2]
+	}
+}
+
 // TestClusterChurn: 1,000 transfers at a time, every byte checked, while members
-// come, go and drain, and tunnels change their encapsulation.
+// and routes change, and tunnels their encapsulation.
 func TestClusterChurn(t *testing.T) {
 	t.Parallel()
 	const transfers = 1000
 	c := newCluster(t, clusterOptions{})
+	c.note("MTU") // VXLAN takes more of it than MPLS
 	clients := c.pods()
 	// The members of the beginning have all transfers.
 	open := make([]*transfer, transfers)
@@ -291,16 +312,10 @@ func TestClusterChurn(t *testing.T) {
 		})
 	}
 	go func() { wg.Wait(); close(finished) }()
+	defer func() { <-finished }()
 	changes := 0
 	for going := true; going; changes++ {
-		state := []string{"READY", "DRAINING", "SERVING"}
-		c.plan.members = map[*pod]string{}
-		for i, p := range c.pods() {
-			if (i+changes)%4 != 0 {
-				c.plan.members[p] = state[(i+changes)%3]
-			}
-		}
-		c.plan.encapsulations = ways[changes%2].encapsulation
+		c.shift(changes)
 		c.sync()
 		select {
 		case <-finished:

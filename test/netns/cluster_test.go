@@ -131,7 +131,28 @@ func newCluster(t *testing.T, o clusterOptions) *cluster {
 		}
 		n.serveWeb("node", nodeWebPort)
 	}
+	c.acquaint()
 	return c
+}
+
+// acquaint waits until each node knows the way to every other.
+func (c *cluster) acquaint() {
+	c.t.Helper()
+	for _, a := range c.nodes {
+		for _, b := range c.nodes {
+			if a == b {
+				continue
+			}
+			for _, p := range b.pods {
+				c.until(fmt.Sprintf("%s knows the way to %s", a.name, b.name), func() bool {
+					answer, err := a.api.Explain(context.Background(), &pb.ExplainRequest{
+						VirtualMachineInterface: a.pods[0].name, Destination: p.address[v4], Protocol: pb.Protocol_TCP, DestinationPort: webPort,
+					})
+					return err == nil && answer.GetVerdict() == pb.Verdict_FORWARD
+				})
+			}
+		}
+	}
 }
 
 // nodeWebPort is where the node's own web server is.
@@ -169,6 +190,10 @@ func (c *cluster) plugIn(ns, port, bridge string, mtu int, addresses ...string) 
 	device := port
 	if port != "r1" && port != "r0" {
 		device = "eth0"
+	}
+	// A link-local address that is on trial sends no neighbour solicitations.
+	if out, code := program(c.t, "ip", "netns", "exec", ns, "sysctl", "-qw", "net.ipv6.conf.default.accept_dad=0"); code != 0 {
+		c.t.Fatal(out)
 	}
 	c.ip("wire", fmt.Sprintf("link add %s mtu %d type veth peer name %s mtu %[2]d netns %[4]s", port, cmp.Or(mtu, 1500), device, ns))
 	c.ip("wire", fmt.Sprintf("link set %s master %s up", port, bridge))

@@ -62,7 +62,12 @@ func from(w workload) host { return host{w.Netns} }
 
 func buildFleet(ctx context.Context, f *fleet) (string, []string, error) {
 	for _, m := range f.nodes {
-		if err := f.start(ctx, m); err != nil {
+		if err := f.start(m); err != nil {
+			return "", nil, err
+		}
+	}
+	for _, m := range f.nodes {
+		if err := m.answers(ctx); err != nil {
 			return "", nil, err
 		}
 	}
@@ -193,9 +198,7 @@ func ownAddresses(ctx context.Context, f *fleet) (string, []string, error) {
 }
 
 func fleetExplain(ctx context.Context, f *fleet) (string, []string, error) {
-	answer, err := f.nodes[0].world.api.Explain(ctx, &pb.ExplainRequest{
-		VirtualMachineInterface: f.nodes[0].client().Name, Destination: f.nodes[1].web().V4, Protocol: pb.Protocol_TCP, DestinationPort: webPort,
-	})
+	answer, err := f.nodes[0].journey(ctx, f.nodes[1])
 	if err != nil {
 		return "", nil, err
 	}
