@@ -87,6 +87,11 @@ func (f *Forwarder) decide(snap *Snapshot, q *question, d *decision, t *Trace) {
 	labelled := q.tunnel && q.target != 0
 	if !labelled {
 		route, hop, reason = f.route(snap, in, q, d, t)
+		if q.tunnel && hop.Kind != nexthop.Interface && hop.Kind != nexthop.FloatingIP && hop.Kind != nexthop.Receive {
+			if found, ok := snap.served(&q.key); ok { // what was dialled is no address of this VRF
+				hop, reason = found, DropUnknown
+			}
+		}
 	}
 	ok := false
 	switch {
@@ -104,6 +109,12 @@ func (f *Forwarder) decide(snap *Snapshot, q *question, d *decision, t *Trace) {
 		ok = f.resolve(snap, route, hop, q, d, t)
 	}
 	if !ok {
+		return
+	}
+
+	d.direct(snap, q)
+	if in.Kind == Overlay && d.nextHop[flowtable.Reply].IsDiscard() {
+		d.end(DropTunnelReturn, t)
 		return
 	}
 
