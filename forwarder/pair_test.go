@@ -307,6 +307,12 @@ func (w way) witness(t testing.TB, frame []byte) (o outerHeader) {
 		first = layers.LayerTypeIPv6
 	}
 	o.inner = gopacket.NewPacket(rest, first, gopacket.Default)
+	if rest[0]>>4 == 6 && rest[6] == 58 { // gopacket does not write every ICMPv6 message that it reads
+		if sum := sum16(rest[8:40], binary.BigEndian.AppendUint32(nil, uint32(len(rest)-40)), []byte{0, 58}, rest[40:]); sum != 0xffff {
+			t.Errorf("ICMPv6 checksum: sum %#x", sum)
+		}
+		return o
+	}
 	checkSums(t, o.inner)
 	return o
 }
@@ -392,5 +398,11 @@ type wrapping struct {
 	last      func([]byte) []byte
 }
 
-// inner builds an IP packet.
-func inner(t testing.TB, p packetSpec) []byte { return build(t, p)[14:] }
+// inner builds an IP packet, without the padding of a short frame.
+func inner(t testing.TB, p packetSpec) []byte {
+	b := build(t, p)[14:]
+	if b[0]>>4 == 4 {
+		return b[:binary.BigEndian.Uint16(b[2:])]
+	}
+	return b[:40+binary.BigEndian.Uint16(b[4:])]
+}

@@ -136,7 +136,7 @@ func (w *Worker) forward(in *Interface, p *packet) {
 	dir := p.ref.Direction()
 	nh := s.Decision().NextHop(dir)
 	if nh < NumDropReasonIDs {
-		w.drop(p, DropReason(nh))
+		w.reject(in, p, DropReason(nh))
 		return
 	}
 	if in.Kind >= Uplink {

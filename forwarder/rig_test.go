@@ -206,7 +206,11 @@ func (r *rig) publish() {
 	s := r.state
 	hops := append(FixedNextHops(s.uplink), nexthop.NextHop{Kind: nexthop.Receive})
 	for i := range maxFIPs {
-		hops = append(hops, nexthop.NextHop{Kind: nexthop.FloatingIP, Index: uint32(i)})
+		hop := nexthop.NextHop{} // discards where there is no such floating IP
+		if i < len(s.floating) {
+			hop = nexthop.NextHop{Kind: nexthop.FloatingIP, Index: uint32(i)}
+		}
+		hops = append(hops, hop)
 	}
 	for vrf := range uint16(tunnelID - vrfID) {
 		hops = append(hops, nexthop.NextHop{Kind: nexthop.VRF, VRF: vrf})
