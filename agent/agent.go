@@ -20,6 +20,7 @@ import (
 	"github.com/vrouter-go/vrouter/agent/persist"
 	"github.com/vrouter-go/vrouter/agent/ports"
 	"github.com/vrouter-go/vrouter/agent/state"
+	"github.com/vrouter-go/vrouter/agent/underlay"
 	"github.com/vrouter-go/vrouter/flowtable"
 	"github.com/vrouter-go/vrouter/forwarder"
 	pb "github.com/vrouter-go/vrouter/proto/vrouter/v1"
@@ -31,6 +32,9 @@ type Options struct {
 	Version   string // of the daemon
 	Forwarder *forwarder.Forwarder
 	Driver    ports.Driver
+	// Watcher finds out how the other nodes are reached and tells Agent.Underlay; nil:
+	// somebody else tells it, or nobody.
+	Watcher *underlay.Watcher
 	// StateDir is where desired state is kept; "" keeps it in memory only.
 	StateDir string
 	// DefaultQuota is the flow quota of an interface that gives none. 0 = a quarter
@@ -59,6 +63,7 @@ type Agent struct {
 	turn     sync.Mutex
 	compiler *compile.Compiler // guarded by turn
 	answers  answers           // guarded by turn
+	around   surroundings      // guarded by turn
 
 	mu          sync.RWMutex // held for writing while the state changes
 	state       *state.State
@@ -144,6 +149,9 @@ func (a *Agent) program(r *compile.Result) {
 	a.options.Forwarder.Publish(r.Snapshot)
 	a.ports.Set(r.Ports)
 	a.checks.Set(r.HealthChecks)
+	if a.options.Watcher != nil {
+		a.options.Watcher.Set(target(r))
+	}
 }
 
 // fabricUp reports whether the ports that join the node with others have their
@@ -163,6 +171,9 @@ func (a *Agent) Run(ctx context.Context) error {
 	g.Go(func() error { return a.ports.Run(ctx) })
 	g.Go(func() error { return a.checks.Run(ctx) })
 	g.Go(func() error { return a.drainPolicyLog(ctx) })
+	if a.options.Watcher != nil {
+		g.Go(func() error { return a.options.Watcher.Run(ctx, a.Underlay) })
+	}
 	return g.Wait()
 }
 
