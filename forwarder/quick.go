@@ -130,14 +130,45 @@ func (w *Worker) carry(p *packet) bool {
 	}
 	outPort := nh - NumDropReasonIDs
 	if int(outPort) >= len(w.snap.edges) {
-		return false
+		return w.carryOutside(p, s, dir, nexthop.ID(nh))
 	}
 	e, t := &w.snap.edges[outPort], w.tx[outPort]
-	f := p.frame
-	partial := f.Offload.Flags&port.NeedsCsum != 0
-	if !e.present || t == nil || int32(p.end)-quickL3 > e.mtu || partial && t.features&port.FeatureCsum == 0 {
+	if !e.present || t == nil || int32(p.end)-quickL3 > e.mtu || p.partial() && t.features&port.FeatureCsum == 0 {
 		return false
 	}
+	if !w.rewrite(p, s, dir, e) {
+		return false
+	}
+	w.enqueue(uint16(outPort), p.frame)
+	return true
+}
+
+// carryOutside is carry where the session leads out by the uplink: to a neighbor, or
+// to another node.
+func (w *Worker) carryOutside(p *packet, s *flowtable.Session, dir flowtable.Direction, nh nexthop.ID) bool {
+	var x exit
+	if w.exit(nh, &x) != DropUnknown || int(p.end)-quickL3 > x.mtu || p.partial() && x.device.features&port.FeatureCsum == 0 {
+		return false
+	}
+	if !w.rewrite(p, s, dir, &noEdge) {
+		return false
+	}
+	if x.tunnel == nil {
+		x.address(p.frame)
+	} else {
+		src, dst, srcPort, dstPort := s.Target(dir)
+		x.flow = uint32(nexthop.HashTuple(nexthop.HashAll, src, dst, srcPort, dstPort, p.key.Proto)) // as flowHash
+	}
+	w.leave(p.frame, &x)
+	return true
+}
+
+// rewrite makes a recognised packet what leaves by a way out with these Ethernet
+// addresses, and notes it. It returns false, and has changed nothing, where the
+// families differ.
+func (w *Worker) rewrite(p *packet, s *flowtable.Session, dir flowtable.Direction, e *edge) bool {
+	f := p.frame
+	partial := p.partial()
 	src, dst, srcPort, dstPort := s.Target(dir)
 	if v4 := p.l4 == quickL4v4; v4 != (binary.LittleEndian.Uint64(src[0:]) == 0) || v4 != (binary.LittleEndian.Uint64(dst[0:]) == 0) {
 		return false // a service of the other family
@@ -155,7 +186,6 @@ func (w *Worker) carry(p *packet) bool {
 	write(e, p, src, dst, uint32(srcPort)<<16|uint32(dstPort), partial)
 	s.Count(dir, uint64(p.len), 1)
 	s.Seen(w.now)
-	w.enqueue(uint16(outPort), f)
 	p.fate = fateDone
 	return true
 }
