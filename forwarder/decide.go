@@ -156,8 +156,10 @@ func (s *Snapshot) way(id nexthop.ID, q *question) (*Interface, DropReason) {
 		switch {
 		case int(hop.Index) >= len(s.tunnels) || int(q.key.VRF) >= len(s.VRFs):
 			return out, DropTunnelGone
-		case s.tunnels[hop.Index].reason == DropTunnelGone || s.tunnels[hop.Index].reason == DropPeerDown:
-			return out, s.tunnels[hop.Index].reason
+		case s.tunnels[hop.Index].reason == DropTunnelGone:
+			return out, DropTunnelGone
+		case s.tunnels[hop.Index].down && s.port(q.in).Kind != Host: // BFD finds out from there that the peer is back
+			return out, DropPeerDown
 		}
 		out = &s.VRFs[q.key.VRF].Overlay
 		if out.Kind == Absent {
