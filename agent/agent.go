@@ -65,6 +65,8 @@ type Agent struct {
 	compiler *compile.Compiler // guarded by turn
 	answers  answers           // guarded by turn
 	around   surroundings      // guarded by turn
+	// seen is a copy of around, for those who only look.
+	seen atomic.Pointer[surroundings]
 
 	mu          sync.RWMutex // held for writing while the state changes
 	state       *state.State

@@ -107,7 +107,9 @@ func (a *Agent) explain(port uint16, key flowtable.Key) *pb.ExplainResponse {
 		Output: portName(v.snap, e.Output), Generation: v.snap.Generation, FloatingIp: v.floatingIP(key),
 	}
 	if e.Member != 0 {
-		x.Member = x.GetOutput()
+		if x.Member = x.GetOutput(); e.Tunnel.Used {
+			x.Member = v.memberName(memberOf{x.GetFloatingIp(), e.Member})
+		}
 	}
 	if e.Session != 0 {
 		x.Session = a.liveFlow(v, e.Session)
@@ -126,12 +128,47 @@ func (a *Agent) explain(port uint16, key flowtable.Key) *pb.ExplainResponse {
 		x.Reply = dropReply(e, key.Proto)
 	}
 	for i := range e.Steps {
-		x.Steps = append(x.Steps, v.step(&e.Steps[i]))
+		s := v.step(&e.Steps[i])
+		if e.Steps[i].Stage == forwarder.StageTunnel {
+			s.Detail = v.beyond(&e.Steps[i], key, x.GetMember())
+		}
+		x.Steps = append(x.Steps, s)
 	}
 	if last := len(x.GetSteps()) - 1; x.GetVerdict() == pb.Verdict_FORWARD && last >= 0 {
 		x.Steps[last] = &pb.ExplainStep{Stage: "output", Result: "out of " + x.GetOutput(), Detail: v.asSent(key, e.Rewritten)}
 	}
 	return x
+}
+
+// beyond says what the other node does with a packet, as far as this one knows.
+func (v *flowView) beyond(s *forwarder.Step, key flowtable.Key, member string) string {
+	node := s.Peer.Name
+	text := node + " goes on by its own routes"
+	if s.Remote != ([16]byte{}) {
+		to := endpoint(s.Remote, s.RemotePort)
+		if s.RemotePort == 0 {
+			to = endpoint(s.Remote, key.DstPort)
+		}
+		text = fmt.Sprintf("%s maps %s to %s", node, endpoint(key.Dst, key.DstPort), to)
+		if member != "" {
+			text += " out of " + member
+		}
+	}
+	switch {
+	case s.Peer.Down:
+		text += "; it is out of reach"
+	case !s.Peer.Resolved:
+		text += "; its next hop is not resolved"
+	}
+	return text
+}
+
+// identifier says what a tunnel's number is.
+func identifier(t forwarder.Tunnel) string {
+	if t.Encapsulation == forwarder.VXLAN {
+		return fmt.Sprintf("VNI %d", t.Identifier)
+	}
+	return fmt.Sprintf("label %d", t.Identifier)
 }
 
 // asSent is a packet's tuple as it leaves.
@@ -226,6 +263,10 @@ func (v *flowView) step(s *forwarder.Step) *pb.ExplainStep {
 		return say("network-policy", verdictText(s.Verdict), fmt.Sprintf("%s by rule %s", v.networks(&s.Query), v.names.Rule(uint32(s.Verdict.Rule))))
 	case forwarder.StageSecurity:
 		return say("security-policy", verdictText(s.Verdict), fmt.Sprintf("%s by rule %s", s.Verdict.Stage, v.names.Rule(uint32(s.Verdict.Rule))))
+	case forwarder.StageArrival:
+		return say("tunnel", "from "+s.Peer.Name, "to what the label names")
+	case forwarder.StageTunnel:
+		return say("tunnel", fmt.Sprintf("to %s at %s, %s %s", s.Peer.Name, netip.AddrFrom16(s.Peer.Address).Unmap(), s.Tunnel.Encapsulation, identifier(s.Tunnel)), "")
 	case forwarder.StageForward:
 		return say("output", "forwarded", "")
 	}
@@ -240,7 +281,11 @@ func verdictText(v policy.Verdict) string {
 }
 
 func (v *flowView) member(m *nexthop.Member) string {
-	text := portName(v.snap, m.Interface) + " at " + netip.AddrFrom16(m.Address).Unmap().String()
+	where := portName(v.snap, m.Interface)
+	if m.Interface == 0 {
+		where = v.hopName(m.NextHop)
+	}
+	text := where + " at " + netip.AddrFrom16(m.Address).Unmap().String()
 	if m.Port != 0 {
 		text += fmt.Sprintf(" port %d", m.Port)
 	}

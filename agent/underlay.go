@@ -50,6 +50,8 @@ func (a *Agent) PeerDown(peer netip.Addr, down bool) {
 
 // republish compiles what is known of the other nodes into the state in force.
 func (a *Agent) republish() {
+	seen := a.around // what it holds never changes
+	a.seen.Store(&seen)
 	u := a.around.compiled()
 	u.Exits = a.exits()
 	r, err := a.compiler.SetUnderlay(u)
@@ -92,6 +94,14 @@ func (s *surroundings) compiled() *compile.Underlay {
 		u.Peers[peer] = p
 	}
 	return u
+}
+
+// known returns what is known of the other nodes.
+func (a *Agent) known() *surroundings {
+	if s := a.seen.Load(); s != nil {
+		return s
+	}
+	return &surroundings{}
 }
 
 // maxMTU is the longest IP packet in bytes: an uplink may take frames of more.

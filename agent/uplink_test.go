@@ -154,12 +154,18 @@ func (p *pair) bothWays(when string) {
 	}
 }
 
-// TestNodeKeepsTalking holds that the node talks with others by its own addresses
-// while its uplink belongs to the vRouter: what comes in goes to vhost0, what goes
-// out leaves by the uplink. It does so when vhost0 and the uplink are let go as well.
-func TestNodeKeepsTalking(t *testing.T) {
-	p := newPair(t)
-	if err := netns.Do(p.node, func() error { // as a distribution may have it
+// describe gives an agent the description of the node, whose port takes the uplink's addresses.
+func (p *pair) describe(a *agent.Agent) error {
+	_, err := a.Apply(context.Background(), &pb.ApplyRequest{Upserts: resources(p.t, fmt.Sprintf(
+		`{"name":"node","fabric":{"vhost0":{"netns":%q},"uplink":{"device":"eth0","netns":%q},"peers":[{"name":"node-b","addresses":["192.0.2.20","2001:db8::20"]}]}}`,
+		netns.Path(p.node), netns.Path(p.node)))})
+	return err
+}
+
+// strict filters by the reverse path everywhere, as a distribution may have it.
+func (p *pair) strict() {
+	p.t.Helper()
+	if err := netns.Do(p.node, func() error {
 		for _, link := range []string{"all", "default", "eth0"} {
 			if err := os.WriteFile("/proc/sys/net/ipv4/conf/"+link+"/rp_filter", []byte("1"), 0); err != nil {
 				return err
@@ -167,28 +173,88 @@ func TestNodeKeepsTalking(t *testing.T) {
 		}
 		return nil
 	}); err != nil {
-		t.Fatal(err)
+		p.t.Fatal(err)
 	}
+}
+
+// borrowed reports whether vhost0 has the uplink's addresses.
+func (p *pair) borrowed() bool {
+	shown, _ := exec.Command("ip", "-n", p.node, "addr", "show", "vhost0").CombinedOutput()
+	return strings.Contains(string(shown), "192.0.2.10/32") && strings.Contains(string(shown), "2001:db8::10/128")
+}
+
+// TestNodeKeepsTalking holds that the node talks with others by its own addresses
+// while its uplink belongs to the vRouter: what comes in goes to vhost0, what goes
+// out leaves by the uplink. It does so when both are let go as well.
+func TestNodeKeepsTalking(t *testing.T) {
+	p := newPair(t)
+	p.strict()
 	p.bothWays("before")
 	a, stop := p.daemon()
 	defer stop()
-	_, err := a.Apply(t.Context(), &pb.ApplyRequest{Upserts: resources(t, fmt.Sprintf(
-		`{"name":"node","fabric":{"vhost0":{"netns":%q},"uplink":{"device":"eth0","netns":%q},"peers":[{"name":"node-b","addresses":["192.0.2.20","2001:db8::20"]}]}}`, netns.Path(p.node), netns.Path(p.node)))})
-	if err != nil {
+	if err := p.describe(a); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "vhost0 has the uplink's addresses", func() bool {
-		shown, _ := exec.Command("ip", "-n", p.node, "addr", "show", "vhost0").CombinedOutput()
-		return strings.Contains(string(shown), "192.0.2.10/32") && strings.Contains(string(shown), "2001:db8::10/128")
-	})
+	eventually(t, "vhost0 has the uplink's addresses", p.borrowed)
 	before := received(a, "uplink")
 	p.bothWays("with the vRouter")
-	if got := received(a, "uplink") - before; got == 0 {
+	if received(a, "uplink") == before {
 		t.Error("no packet came by the uplink: the kernel still has it")
 	}
+	eventually(t, "the ways to node-b", func() bool {
+		peers := a.Status().GetPeers()
+		return len(peers) == 2 && peers[0].GetState() == pb.PeerStatus_UP && peers[1].GetState() == pb.PeerStatus_UP
+	})
 	stop()
 	p.bothWays("after")
 }
+
+// TestNodeTalksAfterKill kills the daemon without a word: the kernel has the uplink
+// back at once, and the next daemon takes it up.
+func TestNodeTalksAfterKill(t *testing.T) {
+	if ns := os.Getenv(killedNode); ns != "" {
+		p := &pair{t: t, node: ns}
+		a, _ := p.daemon()
+		if err := p.describe(a); err != nil {
+			t.Fatal(err)
+		}
+		select {} // until it is killed
+	}
+	p := newPair(t)
+	p.strict()
+	cmd := exec.Command(os.Args[0], "-test.run=^TestNodeTalksAfterKill$")
+	cmd.Env = append(os.Environ(), killedNode+"="+p.node)
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "vhost0 has the uplink's addresses", p.borrowed)
+	p.bothWays("with the vRouter")
+	if err := cmd.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	_ = cmd.Wait() // it was killed
+	p.bothWays("after the kill")
+	a, stop := p.daemon()
+	defer stop()
+	if err := p.describe(a); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the uplink is attached again", func() bool {
+		for _, port := range a.Status().GetPorts() {
+			if port.GetState() != pb.PortStatus_UP {
+				return false
+			}
+		}
+		return len(a.Status().GetPorts()) == 2
+	})
+	p.bothWays("with the next daemon")
+	stop()
+	p.ip(p.node, "link del vhost0")
+	p.bothWays("without vhost0")
+}
+
+// killedNode names the namespace of the node whose daemon is to be killed.
+const killedNode = "VROUTER_TEST_KILLED_NODE"
 
 // received is how many packets came in by a port.
 func received(a *agent.Agent, name string) uint64 {

@@ -12,6 +12,11 @@ import (
 
 // Whatever is wrong with a tunnel packet has a reason of its own, and nothing of it
 // reaches anybody.
+//
+// RFC 7348 §5: a VXLAN packet without the I flag is dropped
+// RFC 2784 §2.3: GRE with routing, a key or a sequence number is dropped
+// RFC 7510 §3.1: a checksum that is not 0 is verified, and over IPv6 there must be one
+// RFC 6040 §4.2: congestion on a packet that does not know ECN drops it
 func TestBadTunnelPackets(t *testing.T) {
 	udp4, udp6, vxlan, gre := way{MPLSoverUDP, 4}, way{MPLSoverUDP, 6}, way{VXLAN, 4}, way{MPLSoverGRE, 4}
 	pod, good := labelOf+uint32(web1Port), inner(t, udpTo(web2Port, "10.244.0.12", "10.244.0.11", 1, 2, "x"))

@@ -4,8 +4,9 @@
 package underlay
 
 import (
+	"maps"
 	"net/netip"
-	"reflect"
+	"slices"
 )
 
 // Target is what is watched.
@@ -16,7 +17,9 @@ type Target struct {
 }
 
 // equal reports whether two targets are the same.
-func (t *Target) equal(o *Target) bool { return reflect.DeepEqual(t, o) }
+func (t *Target) equal(o *Target) bool {
+	return t.Device == o.Device && t.Netns == o.Netns && slices.Equal(t.Peers, o.Peers)
+}
 
 // View is what is found at one moment. It never changes.
 type View struct {
@@ -80,4 +83,7 @@ func (s State) String() string {
 	return [numStates]string{"unresolved", "resolved", "no answer from the next hop", "no route by the uplink"}[s]
 }
 
-func (v *View) equal(o *View) bool { return reflect.DeepEqual(v, o) }
+func (v *View) equal(o *View) bool {
+	return v.Link == o.Link && v.Problem == o.Problem && slices.Equal(v.Addresses, o.Addresses) &&
+		slices.Equal(v.Exits, o.Exits) && maps.Equal(v.Paths, o.Paths)
+}
