@@ -80,11 +80,10 @@ func (w *Worker) identify(in uint16, packets []packet) (tcp bool) {
 		p := &packets[i]
 		if p.quick = w.recognise(edge, itf.VRF, p); p.quick {
 			p.fate = fateSession
-		} else {
-			w.classify(itf, p)
+		} else if w.classify(itf, p); p.fate == fateSession {
+			p.hash = w.flows.Hash(&p.key)
 		}
 		if p.fate == fateSession {
-			p.hash = w.flows.Hash(&p.key)
 			w.hashes[i] = p.hash
 			tcp = tcp || p.key.Proto == header.ProtoTCP
 		}
