@@ -9,8 +9,8 @@ import "math/bits"
 // looked up. All at once would not do: a processor waits when more lines are under
 // way than it has buffers for misses, some 20.
 const (
-	PrefetchStride = 4
-	PrefetchAhead  = 2 * PrefetchStride
+	PrefetchStride = 8
+	PrefetchAhead  = PrefetchStride
 )
 
 // touchBuckets is PrefetchBuckets without assembly: it loads instead.
