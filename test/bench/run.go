@@ -34,6 +34,9 @@ func run(ctx context.Context, o options) error {
 		return err
 	}
 	began := time.Now()
+	if o.memory && o.control && len(o.only) > 0 {
+		progress("in memory, end to end and control plane: about %s, with the usual rounds", o.duration())
+	}
 	var figures []figure.Figure
 	for _, part := range []struct {
 		name   string
@@ -60,6 +63,14 @@ func run(ctx context.Context, o options) error {
 	printTable(os.Stdout, figures)
 	progress("took %v", time.Since(began).Round(time.Second))
 	return errors.Join(err, o.write(figures, report.ThisMachine(began)))
+}
+
+// duration says how long a run of all parts takes.
+func (o options) duration() string {
+	if o.quick {
+		return "three minutes"
+	}
+	return "half an hour"
 }
 
 // binary returns the path of a binary that is there.
