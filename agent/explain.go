@@ -221,7 +221,7 @@ func dropReply(e forwarder.Explanation, proto uint8) string {
 		return "TCP RST"
 	case e.Verdict == "REFUSE":
 		return "ICMP port unreachable"
-	case e.Reason == forwarder.DropNoRoute:
+	case e.Reason == forwarder.DropNoRoute, e.Reason == forwarder.DropNATNoAddress:
 		return "ICMP network unreachable"
 	case e.Reason == forwarder.DropOutputGone || e.Reason == forwarder.DropMemberGone:
 		return "ICMP host unreachable"
@@ -247,6 +247,8 @@ func (v *flowView) step(s *forwarder.Step) *pb.ExplainStep {
 		return say("route", s.Prefix().String()+" in "+v.vrf(s.VRF), v.hopName(s.Route.NextHop)+v.inNetwork(s.Route.Network))
 	case forwarder.StageNoRoute:
 		return say("route", "no route to "+addr+" in "+v.vrf(s.VRF), v.owners(s.VRF, s.Address))
+	case forwarder.StageSNAT:
+		return say("source-nat", "leaves as "+addr, fmt.Sprintf("fabricSnat: with a port of the node's, %d to %d", v.snap.SNAT.Ports.First, v.snap.SNAT.Ports.Last))
 	case forwarder.StageLocal:
 		return say("local", "the vRouter itself", "")
 	case forwarder.StageFallback:

@@ -140,6 +140,9 @@ const (
 	DropMemberGone
 	DropNATPorts
 	DropNATProtocol
+	DropNATPortless
+	DropNATNoAddress
+	DropNATWithdrawn
 
 	// Sessions.
 	DropFlowTableFull

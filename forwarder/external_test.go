@@ -17,7 +17,7 @@ import (
 const nodePort = 30080
 
 var (
-	outsideMAC = [6]byte{2, 0, 0, 9, 0, 1}
+	callerMAC = [6]byte{2, 0, 0, 9, 0, 1}
 	gatewayMAC = [6]byte{2, 0, 0, 9, 0, 2}
 	outsideOf  = map[int]string{4: "198.51.100.7", 6: "2001:db8:51::7"}
 )
@@ -90,7 +90,7 @@ func (p *pair) call(family int, sport uint16, set func(*layers.TCP), data string
 	frame := build(p.t, tcpTo(0, outsideOf[family], nodeOf[family][0], sport, nodePort, set, data))
 	mac := uplinkMAC(0)
 	copy(frame[0:], mac[:])
-	copy(frame[6:], outsideMAC[:])
+	copy(frame[6:], callerMAC[:])
 	p.nodes[0].inject(uplinkPort, frame)
 	p.run()
 	for n, r := range p.nodes {
@@ -114,7 +114,7 @@ func (p *pair) answer(family, node int, member uint16, sport uint16, set func(*l
 	p.run()
 	for n := range p.outer {
 		for _, b := range p.outer[n] {
-			if to := [6]byte(b); to == outsideMAC || to == gatewayMAC {
+			if to := [6]byte(b); to == callerMAC || to == gatewayMAC {
 				by, frame = n, decode(b)
 			}
 		}
@@ -125,7 +125,7 @@ func (p *pair) answer(family, node int, member uint16, sport uint16, set func(*l
 	return by, frame
 }
 
-func synAck(l *layers.TCP) { l.SYN, l.ACK, l.Ack, l.Seq = true, true, 1001, 5000 }
+func accept(l *layers.TCP) { l.SYN, l.ACK, l.Ack, l.Seq = true, true, 1001, 5000 }
 
 // eachExternal runs a test for every way between the nodes and each family outside.
 func eachExternal(t *testing.T, f func(t *testing.T, p *pair, family int)) {
@@ -151,13 +151,13 @@ func TestNodePortAcrossNodes(t *testing.T) {
 				t.Fatalf("to the member: %v", got)
 			}
 			seen[member] = true
-			by, frame := p.answer(family, node, member, sport, synAck)
+			by, frame := p.answer(family, node, member, sport, accept)
 			checkSums(t, frame)
 			src, dst, _ := ends(t, frame.NetworkLayer())
 			if by != 0 || src != nodeOf[family][0] || dst != outsideOf[family] || frame.Layer(layers.LayerTypeTCP).(*layers.TCP).SrcPort != nodePort {
 				t.Fatalf("the answer left by node %d: %v", by, frame)
 			}
-			if eth := frame.Layer(layers.LayerTypeEthernet).(*layers.Ethernet); [6]byte(eth.DstMAC) != outsideMAC || [6]byte(eth.SrcMAC) != uplinkMAC(0) {
+			if eth := frame.Layer(layers.LayerTypeEthernet).(*layers.Ethernet); [6]byte(eth.DstMAC) != callerMAC || [6]byte(eth.SrcMAC) != uplinkMAC(0) {
 				t.Fatalf("the answer's Ethernet addresses: %v", eth)
 			}
 		}
@@ -250,7 +250,7 @@ func TestDirectServerReturn(t *testing.T) {
 		if node != 1 || got == nil {
 			t.Fatalf("node %d; drops %s", node, p.drops())
 		}
-		if by, _ := p.answer(family, node, member, 40000, synAck); by != 0 {
+		if by, _ := p.answer(family, node, member, 40000, accept); by != 0 {
 			t.Fatalf("left by node %d, which knows no way", by)
 		}
 		slot, ok := p.nodes[1].f.Neighbor(gatewayMAC)
@@ -265,7 +265,7 @@ func TestDirectServerReturn(t *testing.T) {
 			if sport != 40000 {
 				node, member, _ = p.call(family, sport, syn, "")
 			}
-			by, frame := p.answer(family, node, member, sport, synAck)
+			by, frame := p.answer(family, node, member, sport, accept)
 			checkSums(t, frame)
 			src, dst, ttl := ends(t, frame.NetworkLayer())
 			if by != 1 || src != nodeOf[family][0] || dst != outsideOf[family] || ttl != 63 || frame.Layer(layers.LayerTypeTCP).(*layers.TCP).SrcPort != nodePort {

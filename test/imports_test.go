@@ -24,6 +24,7 @@ var rules = []rule{
 	{pkg: "internal/header", forbidden: []string{module, "golang.org", "github.com"}, why: "wire formats stand on the standard library alone"},
 	{pkg: "nexthop", forbidden: []string{module}, why: "next hops do not know what a flow or a port is"},
 	{pkg: "internal/policy", forbidden: []string{module}, why: "policy is asked by the forwarder and asks nobody"},
+	{pkg: "internal/nat", forbidden: []string{module}, why: "the port table knows endpoints, and no sessions or packets"},
 	{pkg: "internal/port", forbidden: []string{module}, why: "the port contract stands below its drivers"},
 	{pkg: "internal/uring", forbidden: []string{module}, why: "a ring knows descriptors and buffers, no frames"},
 	{pkg: "forwarder", forbidden: control, why: "the engine must run without the agent, the API or gRPC"},

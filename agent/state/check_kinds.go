@@ -18,6 +18,7 @@ func (c *checker) network(k Key, vn *pb.VirtualNetwork) {
 	if k.Name != FabricNetwork && vn.GetVrf() == FabricNetwork {
 		c.report.add(k, "spec.vrf", "%s is the VRF of the node's own network; choose another name", FabricNetwork)
 	}
+	c.fabricSnat(k, vn)
 	var prefixes []netip.Prefix
 	for i, sn := range vn.GetSubnets() {
 		field := fmt.Sprintf("spec.subnets[%d]", i)
@@ -223,6 +224,9 @@ func (c *checker) fabric(k Key, f *pb.Fabric) {
 	}
 	if f.GetUplink() != nil && f.GetVhost0() == nil {
 		c.report.add(k, "spec.vhost0", "must be given with uplink: it is where the packets go that come in for the node itself")
+	}
+	if f.GetSnatPorts() != nil && f.GetUplink() == nil {
+		c.report.add(k, "spec.snatPorts", "are of no use without an uplink, which is where translated packets leave; add spec.uplink, or leave them out")
 	}
 	own := NodeAddresses(f)
 	for i, peer := range f.GetPeers() {

@@ -23,6 +23,7 @@ func (c *checker) floatingIP(k Key, fip *pb.FloatingIP) {
 	}
 	c.addressOwners(k, field, place, fip)
 	c.sharing(k, field, place, fip)
+	c.snatPorts(k, place, fip)
 	for i, m := range Members(fip) {
 		c.member(k, i, place, fip, m)
 	}

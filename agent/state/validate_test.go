@@ -34,6 +34,8 @@ var base = []string{
 	`{"name":"labelled","virtualNetwork":{"label":100,"vni":200}}`,
 	`{"name":"afar","floatingIp":{"address":"10.96.0.40","virtualNetwork":"services","members":[{"virtualMachineInterface":"web-9","address":"10.244.0.90","tunnel":{"remote":"192.0.2.20","label":17}}]}}`,
 	`{"name":"beyond","route":{"vrf":"services","prefix":"10.245.0.0/24","nextHops":[{"weight":2,"tunnel":{"remote":"192.0.2.20","label":17}},{"interface":"web-1"}]}}`,
+	`{"name":"leaving","virtualNetwork":{"fabricSnat":true}}`,
+	`{"name":"node-port","floatingIp":{"address":"192.0.2.11","virtualNetwork":"ip-fabric","floatingIpPortMappings":{"portMappings":[{"srcPort":30081}]},"virtualMachineInterfaces":["web-1"]}}`,
 	`{"name":"out","route":{"vrf":"pods","prefix":"0.0.0.0/0","nextHops":[{"vrf":"ip-fabric"}]}}`,
 }
 
@@ -70,6 +72,14 @@ var wrong = []struct{ text, field, says string }{
 	{`{"name":"x","virtualMachineInterface":{"virtualNetwork":"pods","tap":{"name":"a-name-too-long-x"}}}`, "spec.tap.name", "15"},
 	{`{"name":"x","virtualMachineInterface":{"virtualNetwork":"pods","tap":{"netns":"relative"}}}`, "spec.tap.netns", "absolute"},
 	{`{"name":"x","virtualMachineInterface":{"virtualNetwork":"pods","labels":{"a b":"c"}}}`, `spec.labels["a b"]`, "label key"},
+	{`{"name":"ip-fabric","virtualNetwork":{"fabricSnat":true}}`, "spec.fabricSnat", "translated into"},
+	{`{"name":"node","fabric":{"vhost0":{"addresses":["192.0.2.10/24"]},"uplink":{"device":"eth0"},"snatPorts":{"start":1000,"end":2000}}}`, "spec.snatPorts", "1024"},
+	{`{"name":"node","fabric":{"vhost0":{"addresses":["192.0.2.10/24"]},"uplink":{"device":"eth0"},"snatPorts":{"start":3000,"end":2000}}}`, "spec.snatPorts", "below"},
+	{`{"name":"x","floatingIp":{"address":"192.0.2.10","virtualNetwork":"ip-fabric","floatingIpPortMappings":{"portMappings":[{"srcPort":30080},{"srcPort":61000}]},"virtualMachineInterfaces":["web-1"]}}`, "spec.floatingIpPortMappings.portMappings[1].srcPort", "snatPorts"},
+	{`{"name":"node","fabric":{"vhost0":{"addresses":["192.0.2.10/24"]}}}`, "spec.fabricSnat", "add Fabric spec.uplink"},
+	{`{"name":"node","fabric":{"vhost0":{"addresses":["192.0.2.10/24"]},"snatPorts":{"start":61000}}}`, "spec.snatPorts", "without an uplink"},
+	{`{"name":"node","fabric":{"nodeAddresses":["192.0.2.11"],"vhost0":{"addresses":["192.0.2.10/24"]},"uplink":{"device":"eth0"},"snatPorts":{"start":30000,"end":30100}}}`, "spec.floatingIpPortMappings.portMappings[0].srcPort", "30000 to 30100"},
+	{`{"name":"node","fabric":{"nodeAddresses":["192.0.2.11"],"vhost0":{"addresses":["192.0.2.10/24"]},"uplink":{"device":"eth0"},"snatPorts":{"start":30081}}}`, "spec.floatingIpPortMappings.portMappings[0].srcPort", "30081 to 30081"},
 	{`{"name":"x","floatingIp":{}}`, "spec", "parent"},
 	{`{"name":"x","floatingIp":{"address":"10.96.0.11"}}`, "spec", "virtualNetwork"},
 	{`{"name":"x","floatingIp":{"address":"10.96.0.11","virtualNetwork":"services","floatingIpPortMappings":{"portMappings":[{"srcPort":0}]}}}`, "spec.floatingIpPortMappings.portMappings[0].srcPort", "1"},

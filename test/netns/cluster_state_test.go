@@ -28,6 +28,7 @@ type plan struct {
 	// is the member's state, for example READY.
 	members  map[*pod]string
 	detached bool // the nodes have no uplink, and so no tunnels
+	leave    bool // pods may leave by their node's address
 	// gone are pods that the control plane has taken away: no route leads there.
 	gone map[*pod]bool
 	// strangers are hosts that speak VXLAN and are no vRouters.
@@ -54,9 +55,10 @@ func (n *node) desired() string {
 	doc("VirtualNetwork", "ip-fabric", "  label: %d\n  vni: %d", n.fabricLabel(), fabricVNI)
 	doc("VirtualNetwork", "pods", `  label: %d
   vni: %d
+  fabricSnat: %v
   subnets:
     - {prefix: 10.244.0.0/16, gateway: 10.244.0.1}
-    - {prefix: "fd00:244::/64", gateway: "fd00:244::1"}`, n.podsLabel(), podsVNI)
+    - {prefix: "fd00:244::/64", gateway: "fd00:244::1"}`, n.podsLabel(), podsVNI, p.leave)
 	doc("Fabric", "node", "%s", n.fabric())
 	for _, pod := range n.pods {
 		if p.gone[pod] {

@@ -752,6 +752,13 @@ type VirtualNetwork struct {
 	// vrf names the network's routing table in routes, flows and filters. Default: the network's own name. Each network has
 	// its own VRF, so no two networks may give the same name.
 	Vrf string `protobuf:"bytes,2,opt,name=vrf,proto3" json:"vrf,omitempty"`
+	// fabric_snat lets workloads of the network reach what lies outside with the node's address as their source: a connection to an
+	// address that the network's VRF has no route to is looked up in ip-fabric and, where that leads out of the uplink, leaves with a
+	// port of the Fabric's snat_ports, at the first address of its family of vhost0 (of node_addresses where vhost0 has none). Only
+	// the workloads open such connections; a NetworkPolicy between the network and ip-fabric must let them pass, and it should be as
+	// narrow as it can, for an address of another network that no policy joins counts as outside too. TCP, UDP, SCTP and ICMP echo are
+	// translated. Needs the Fabric's uplink.
+	FabricSnat bool `protobuf:"varint,5,opt,name=fabric_snat,json=fabricSnat,proto3" json:"fabric_snat,omitempty"`
 	// vni names the network in VXLAN frames, 1 to 16,777,215 (RFC 7348 section 5), the same on every node. Frames that arrive with it
 	// are looked up in the network's VRF. Default: none, the network is not reached by VXLAN.
 	Vni uint32 `protobuf:"varint,6,opt,name=vni,proto3" json:"vni,omitempty"`
@@ -805,6 +812,13 @@ func (x *VirtualNetwork) GetVrf() string {
 		return x.Vrf
 	}
 	return ""
+}
+
+func (x *VirtualNetwork) GetFabricSnat() bool {
+	if x != nil {
+		return x.FabricSnat
+	}
+	return false
 }
 
 func (x *VirtualNetwork) GetVni() uint32 {
@@ -2825,7 +2839,11 @@ type Fabric struct {
 	// encapsulations in the order in which they are preferred. Default: MPLS_UDP, VXLAN, MPLS_GRE.
 	Encapsulations []Encapsulation_Value `protobuf:"varint,4,rep,packed,name=encapsulations,proto3,enum=vrouter.v1.Encapsulation_Value" json:"encapsulations,omitempty"`
 	// peers are the other nodes. Tunnel packets are taken from these and from the remotes of tunnels only.
-	Peers         []*Peer `protobuf:"bytes,5,rep,name=peers,proto3" json:"peers,omitempty"`
+	Peers []*Peer `protobuf:"bytes,5,rep,name=peers,proto3" json:"peers,omitempty"`
+	// snat_ports are the node's ports that networks with fabric_snat share, for each protocol and node address that many workload
+	// ports at once: 1024 and up, because those below are the node's own services'. Neither the kernel (net.ipv4.ip_local_port_range,
+	// 32768 to 60999 where nobody changed it) nor a service (NodePorts: 30000 to 32767) may use them. Default: 61000 to 65535.
+	SnatPorts     *PortRange `protobuf:"bytes,6,opt,name=snat_ports,json=snatPorts,proto3" json:"snat_ports,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2891,6 +2909,13 @@ func (x *Fabric) GetEncapsulations() []Encapsulation_Value {
 func (x *Fabric) GetPeers() []*Peer {
 	if x != nil {
 		return x.Peers
+	}
+	return nil
+}
+
+func (x *Fabric) GetSnatPorts() *PortRange {
+	if x != nil {
+		return x.SnatPorts
 	}
 	return nil
 }
@@ -3215,13 +3240,15 @@ const file_vrouter_v1_resources_proto_rawDesc = "" +
 	"\n" +
 	"\x06ICMPV6\x10:\x12\t\n" +
 	"\x04SCTP\x10\x84\x01\x12\b\n" +
-	"\x03ANY\x10\xff\x01\"\xda\x01\n" +
+	"\x03ANY\x10\xff\x01\"\xf4\x01\n" +
 	"\x0eVirtualNetwork\x126\n" +
 	"\asubnets\x18\x01 \x03(\v2\x12.vrouter.v1.SubnetB\b\xbaH\x05\x92\x01\x02\x10@R\asubnets\x12\x1b\n" +
-	"\x03vrf\x18\x02 \x01(\tB\t\xbaH\x06r\x04\x88\xea0\x01R\x03vrf\x12\x1c\n" +
+	"\x03vrf\x18\x02 \x01(\tB\t\xbaH\x06r\x04\x88\xea0\x01R\x03vrf\x12\x1f\n" +
+	"\vfabric_snat\x18\x05 \x01(\bR\n" +
+	"fabricSnat\x12\x1c\n" +
 	"\x03vni\x18\x06 \x01(\rB\n" +
 	"\xbaH\a*\x05\x18\xff\xff\xff\aR\x03vni\x12$\n" +
-	"\x05label\x18\a \x01(\rB\x0e\xbaH\v\xd8\x01\x01*\x06\x18\xff\xff?(\x10R\x05labelJ\x04\b\x03\x10\x06R\tisolationR\x11fabric_forwardingR\vfabric_snat\"\xd0\x02\n" +
+	"\x05label\x18\a \x01(\rB\x0e\xbaH\v\xd8\x01\x01*\x06\x18\xff\xff?(\x10R\x05labelJ\x04\b\x03\x10\x04J\x04\b\x04\x10\x05R\tisolationR\x11fabric_forwarding\"\xd0\x02\n" +
 	"\x06Subnet\x12$\n" +
 	"\x06prefix\x18\x01 \x01(\tB\f\xbaH\t\xc8\x01\x01r\x04\x98\xea0\x01R\x06prefix\x12#\n" +
 	"\agateway\x18\x02 \x01(\tB\t\xbaH\x06r\x04\x90\xea0\x01R\agateway:\xfa\x01\xbaH\xf6\x01\x1a\xf3\x01\n" +
@@ -3448,14 +3475,17 @@ const file_vrouter_v1_resources_proto_rawDesc = "" +
 	"\areceive\x18\x03 \x01(\bB\a\xbaH\x04j\x02\b\x01H\x00R\areceive\x12#\n" +
 	"\adiscard\x18\x04 \x01(\bB\a\xbaH\x04j\x02\b\x01H\x00R\adiscard\x12,\n" +
 	"\x06tunnel\x18\x05 \x01(\v2\x12.vrouter.v1.TunnelH\x00R\x06tunnelB\x0f\n" +
-	"\x06target\x12\x05\xbaH\x02\b\x01\"\x83\x03\n" +
+	"\x06target\x12\x05\xbaH\x02\b\x01\"\xae\x04\n" +
 	"\x06Fabric\x12;\n" +
 	"\x0enode_addresses\x18\x01 \x03(\tB\x14\xbaH\x11\x92\x01\x0e\x10@\x18\x01\"\br\x06\x90\xea0\x01\x10\x01R\rnodeAddresses\x12)\n" +
 	"\x06vhost0\x18\x02 \x01(\v2\x11.vrouter.v1.VhostR\x06vhost0\x12*\n" +
 	"\x06uplink\x18\x03 \x01(\v2\x12.vrouter.v1.UplinkR\x06uplink\x12Z\n" +
 	"\x0eencapsulations\x18\x04 \x03(\x0e2\x1f.vrouter.v1.Encapsulation.ValueB\x11\xbaH\x0e\x92\x01\v\x18\x01\"\a\x82\x01\x04\x10\x01 \x00R\x0eencapsulations\x12\x88\x01\n" +
 	"\x05peers\x18\x05 \x03(\v2\x10.vrouter.v1.PeerB`\xbaH]\xba\x01T\n" +
-	"\x13fabric.peers.unique\x12\x1feach peer's name may stand once\x1a\x1cthis.map(p, p.name).unique()\x92\x01\x03\x10\x80@R\x05peers\"p\n" +
+	"\x13fabric.peers.unique\x12\x1feach peer's name may stand once\x1a\x1cthis.map(p, p.name).unique()\x92\x01\x03\x10\x80@R\x05peers\x12\xa8\x01\n" +
+	"\n" +
+	"snat_ports\x18\x06 \x01(\v2\x15.vrouter.v1.PortRangeBr\xbaHo\xba\x01l\n" +
+	"\x11fabric.snat_ports\x12Bstart must be 1024 or more, for example {start: 61000, end: 65535}\x1a\x13this.start >= 1024uR\tsnatPorts\"p\n" +
 	"\x06Uplink\x12$\n" +
 	"\x06device\x18\x01 \x01(\tB\f\xbaH\t\xc8\x01\x01r\x04\xb0\xea0\x01R\x06device\x12\x1f\n" +
 	"\x05netns\x18\x02 \x01(\tB\t\xbaH\x06r\x04\xb8\xea0\x01R\x05netns\x12\x1f\n" +
@@ -3602,13 +3632,14 @@ var file_vrouter_v1_resources_proto_depIdxs = []int32{
 	41, // 44: vrouter.v1.Fabric.uplink:type_name -> vrouter.v1.Uplink
 	10, // 45: vrouter.v1.Fabric.encapsulations:type_name -> vrouter.v1.Encapsulation.Value
 	43, // 46: vrouter.v1.Fabric.peers:type_name -> vrouter.v1.Peer
-	11, // 47: vrouter.v1.Bfd.path:type_name -> vrouter.v1.Bfd.Path
-	42, // 48: vrouter.v1.Peer.bfd:type_name -> vrouter.v1.Bfd
-	49, // [49:49] is the sub-list for method output_type
-	49, // [49:49] is the sub-list for method input_type
-	49, // [49:49] is the sub-list for extension type_name
-	49, // [49:49] is the sub-list for extension extendee
-	0,  // [0:49] is the sub-list for field type_name
+	28, // 47: vrouter.v1.Fabric.snat_ports:type_name -> vrouter.v1.PortRange
+	11, // 48: vrouter.v1.Bfd.path:type_name -> vrouter.v1.Bfd.Path
+	42, // 49: vrouter.v1.Peer.bfd:type_name -> vrouter.v1.Bfd
+	50, // [50:50] is the sub-list for method output_type
+	50, // [50:50] is the sub-list for method input_type
+	50, // [50:50] is the sub-list for extension type_name
+	50, // [50:50] is the sub-list for extension extendee
+	0,  // [0:50] is the sub-list for field type_name
 }
 
 func init() { file_vrouter_v1_resources_proto_init() }
