@@ -4,6 +4,7 @@ import (
 	"context"
 	_ "embed" // the state files
 	"errors"
+	"fmt"
 
 	"github.com/vrouter-go/vrouter/agent/client"
 )
@@ -29,20 +30,20 @@ func VRouterOverlay(ctx context.Context, s Setup, name, binary string, w Wire, e
 	if err != nil {
 		return nil, err
 	}
-	if err := p.startVRouters(ctx, binary, encapsulation); err != nil {
+	if err := p.startVRouters(ctx, binary, w, encapsulation); err != nil {
 		return nil, errors.Join(err, p.Close())
 	}
 	return p, nil
 }
 
-func (p *Peer) startVRouters(ctx context.Context, binary, encapsulation string) error {
+func (p *Peer) startVRouters(ctx context.Context, binary string, w Wire, encapsulation string) error {
 	var nodes []*client.Client
 	for _, n := range []struct{ ns, name, state string }{{p.node, "near", nearState}, {p.far, "far", farState}} {
 		api, err := p.daemon(ctx, n.ns, n.name, binary)
 		if err != nil {
 			return err
 		}
-		if err := p.apply(ctx, api, n.state, "@ENCAPSULATION@", encapsulation); err != nil {
+		if err := p.apply(ctx, api, n.state, "@ENCAPSULATION@", encapsulation, "@WIRE@", fmt.Sprint(w.MTU)); err != nil {
 			return err
 		}
 		nodes = append(nodes, api)
