@@ -52,7 +52,7 @@ func TestSideBySide(t *testing.T) {
 	for _, c := range []struct{ workloads, peers, figures string }{
 		{"tcp-bulk-1,udp-small,tcp-connections,rr-loaded", "kernel", "tcp-bulk-1,udp-small,tcp-connections,rr-loaded/p50,rr-loaded/p99,rr-loaded/p99.9"},
 		{"udp-steady", "ovs,tap-loop", "udp-steady/cpu"},
-		{"overlay/tcp-bulk-1,overlay/udp-small,overlay/tcp-connections", "kernel,vxlan", "tcp-bulk-1,udp-small,tcp-connections"},
+		{"overlay/tcp-bulk-1,overlay/udp-small,overlay/tcp-connections", "kernel,vxlan,tunnel-loop", "tcp-bulk-1,udp-small,tcp-connections"},
 		{"overlay/jumbo", "kernel", "tcp-bulk-1"},
 	} {
 		o, err := parseOptions([]string{

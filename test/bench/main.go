@@ -90,7 +90,7 @@ func parseOptions(args []string) (o options, err error) {
 	}
 	f.BoolVar(&o.quick, "quick", false, "the most important figures, in less than three minutes")
 	only := f.String("only", "", "memory, control, e2e, overlay, or workloads by name, with commas between (default: all)")
-	peers := f.String("peers", "", "peers to compare with: kernel, ovs, tap-loop, vxlan (overlay: ours by VXLAN) and names given by --vrouter (default: all; \"none\": ours alone)")
+	peers := f.String("peers", "", "peers to compare with: kernel, ovs, tap-loop, vxlan and tunnel-loop (between two nodes: ours by VXLAN, a bare loop) and names given by --vrouter (default: all; \"none\": ours alone)")
 	f.IntVar(&o.reps, "reps", 0, "rounds (default: 5; with --quick 2)")
 	seconds := f.Float64("seconds", 0, "length of each measurement (default: 5; with --quick 1)")
 	f.Float64Var(&o.half, "half-load", 0, "packets/s beside rr-loaded (default: half of what the slowest peer delivered in udp-small)")

@@ -25,7 +25,7 @@ type suite struct {
 func suites() []suite {
 	return []suite{
 		{"e2e", "end to end", []string{"kernel", "ovs", "tap-loop"}, []string{"kernel", "ovs", "tap-loop"}, workloads(), startHost},
-		{"overlay", "between two nodes", []string{"kernel", "vxlan"}, []string{"kernel"}, overlayWorkloads(), startOverlay(peer.Wire1500)},
+		{"overlay", "between two nodes", []string{"kernel", "vxlan", "tunnel-loop"}, []string{"kernel"}, overlayWorkloads(), startOverlay(peer.Wire1500)},
 		{"overlay/jumbo", "between two nodes, long frames", []string{"kernel"}, []string{"kernel"}, jumboWorkloads(), startOverlay(peer.Wire9000)},
 	}
 }
@@ -72,6 +72,8 @@ func startOverlay(w peer.Wire) func(context.Context, peer.Setup, string, string)
 		switch name {
 		case "kernel":
 			return peer.KernelOverlay(ctx, s, w)
+		case "tunnel-loop":
+			return peer.LoopOverlay(ctx, s, w)
 		case "vxlan":
 			return peer.VRouterOverlay(ctx, s, name, binary, w, peer.VXLAN)
 		}

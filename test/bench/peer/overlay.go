@@ -29,29 +29,46 @@ const nearAddress, farAddress = "192.0.2.1", "192.0.2.2"
 // wireDevice is the name of both ends of the wire.
 const wireDevice = "wire0"
 
-// newOverlay makes a world of two nodes, the client at one and the servers at the
+// end is a node's end of the wire.
+type end struct{ node, address, mac string }
+
+// ends returns that of the client's node and that of the servers'.
+func (p *Peer) ends() [2]end {
+	return [2]end{{p.node, nearAddress, "02:00:00:00:06:01"}, {p.far, farAddress, "02:00:00:00:06:02"}}
+}
+
+// newOverlay makes a world of two nodes, the client at one and n servers at the
 // other, as far as namespaces and the wire.
-func newOverlay(name string, s Setup, w Wire) (*Peer, error) {
-	p := prepare(name, s, len(serverAddress))
+func newOverlay(name string, s Setup, w Wire, n int) (*Peer, error) {
+	p := prepare(name, s, n)
 	p.far = netns.Name(Prefix, name+"-far")
 	p.mtu = w.PodMTU
 	if err := p.create(); err != nil {
 		return nil, err
 	}
-	link := fmt.Sprintf("ip link add %s mtu %d type veth peer name %s mtu %d netns %s", wireDevice, w.MTU, wireDevice, w.MTU, netns.Path(p.far))
-	err := run(p.node, strings.Fields(link)...)
-	for _, end := range [][2]string{{p.node, nearAddress}, {p.far, farAddress}} {
-		if err == nil {
-			err = run(end[0], "ip", "addr", "add", end[1]+"/24", "dev", wireDevice)
-		}
-		if err == nil {
-			err = run(end[0], "ip", "link", "set", wireDevice, "up")
-		}
-	}
-	if err != nil {
+	if err := p.joinNodes(w); err != nil {
 		return nil, errors.Join(err, p.Close())
 	}
 	return p, nil
+}
+
+// joinNodes makes the wire.
+func (p *Peer) joinNodes(w Wire) error {
+	ends := p.ends()
+	link := fmt.Sprintf("ip link add %s address %s mtu %d type veth peer name %s address %s mtu %d netns %s",
+		wireDevice, ends[0].mac, w.MTU, wireDevice, ends[1].mac, w.MTU, netns.Path(p.far))
+	if err := run(p.node, strings.Fields(link)...); err != nil {
+		return err
+	}
+	for _, e := range ends {
+		if err := run(e.node, "ip", "addr", "add", e.address+"/24", "dev", wireDevice); err != nil {
+			return err
+		}
+		if err := run(e.node, "ip", "link", "set", wireDevice, "up"); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // KernelOverlay starts the kernel's own way between two nodes: veth pairs to
@@ -59,7 +76,7 @@ func newOverlay(name string, s Setup, w Wire) (*Peer, error) {
 // connection tracking, the servers' node judges by the policy, as kube-proxy and a
 // network plugin share the work.
 func KernelOverlay(ctx context.Context, s Setup, w Wire) (*Peer, error) {
-	p, err := newOverlay("kernel", s, w)
+	p, err := newOverlay("kernel", s, w, len(serverAddress))
 	if err != nil {
 		return nil, err
 	}

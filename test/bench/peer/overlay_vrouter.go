@@ -26,7 +26,7 @@ var (
 // VRouterOverlay starts two vRouter daemons from a binary, one on each node, with
 // tunnels of an encapsulation between them.
 func VRouterOverlay(ctx context.Context, s Setup, name, binary string, w Wire, encapsulation string) (*Peer, error) {
-	p, err := newOverlay(name, s, w)
+	p, err := newOverlay(name, s, w, len(serverAddress))
 	if err != nil {
 		return nil, err
 	}
