@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/vrouter-go/vrouter/agent/compile"
+	"github.com/vrouter-go/vrouter/agent/healthcheck"
 	"github.com/vrouter-go/vrouter/agent/persist"
 	"github.com/vrouter-go/vrouter/agent/ports"
 	"github.com/vrouter-go/vrouter/agent/state"
@@ -54,6 +55,7 @@ type Agent struct {
 	log     *slog.Logger
 	started time.Time
 	ports   *ports.Reconciler
+	checks  *healthcheck.Server
 	names   atomic.Pointer[compile.Names]
 
 	// turn is held by a transaction from its first check to its last port. It
@@ -93,6 +95,7 @@ func New(o Options) (*Agent, error) {
 		controllers: newControllers(),
 		watchers:    newWatchers(),
 	}
+	a.checks = healthcheck.New(a.fabricUp, o.Log)
 	if err := a.restore(); err != nil {
 		return nil, err
 	}
@@ -150,12 +153,25 @@ func (a *Agent) program(r *compile.Result) {
 	if a.options.Watcher != nil {
 		a.options.Watcher.Set(target(r))
 	}
+	a.checks.Set(r.HealthChecks)
+}
+
+// fabricUp reports whether the ports that join the node with others have their
+// devices.
+func (a *Agent) fabricUp() bool {
+	for _, p := range a.ports.Status() {
+		if p.Spec.Network == state.FabricNetwork && !p.Up {
+			return false
+		}
+	}
+	return true
 }
 
 // Run takes up devices that come back and writes the policy log, until ctx ends.
 func (a *Agent) Run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return a.ports.Run(ctx) })
+	g.Go(func() error { return a.checks.Run(ctx) })
 	g.Go(func() error { return a.drainPolicyLog(ctx) })
 	if a.options.Watcher != nil {
 		g.Go(func() error { return a.options.Watcher.Run(ctx, a.Underlay) })

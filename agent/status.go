@@ -207,6 +207,7 @@ func (a *Agent) components(st *pb.GetStatusResponse, stored persist.Status) {
 		flows = "the flow table is nearly full: unanswered sessions age faster; raise its size or find who floods (vrctl flow list)"
 	}
 	add("flow-table", pb.Health_DEGRADED, flows)
+	add("health-checks", pb.Health_DEGRADED, strings.Join(a.checks.Problems(), "; "))
 	headless := ""
 	if st.GetHeadlessSince() != nil {
 		headless = fmt.Sprintf("HEADLESS since %s at generation %d: no controller is connected, forwarding goes on as it was",

@@ -132,9 +132,12 @@ func (in *Interface) source(src *[16]byte) DropReason {
 }
 
 // owns reports whether the interface may use the address as its own.
-func (in *Interface) owns(addr *[16]byte) bool {
-	for i := range in.Sources {
-		if in.Sources[i].contains(addr) {
+func (in *Interface) owns(addr *[16]byte) bool { return contains(in.Sources, addr) }
+
+// contains reports whether addr is in one of the ranges.
+func contains(ranges []AddressRange, addr *[16]byte) bool {
+	for i := range ranges {
+		if ranges[i].contains(addr) {
 			return true
 		}
 	}

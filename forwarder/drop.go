@@ -133,6 +133,8 @@ const (
 	// Floating IPs and NAT.
 	DropFloatingIPPort
 	DropFloatingIPNoMember
+	DropFloatingIPNoLocalMember
+	DropFloatingIPSource
 	DropFloatingIPDirection
 	DropFloatingIPFamily
 	DropMemberGone

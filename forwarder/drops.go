@@ -556,6 +556,16 @@ var dropDescriptions = [NumDropReasons]DropDescription{
 		"The floating IP maps the port, but has no member that may take a new connection; the client was refused.",
 		"See the members with `vrctl get fip NAME -o wide`: start the backends or their readiness probes, or add members.",
 	},
+	DropFloatingIPNoLocalMember: {
+		"FLOATING_IP_NO_LOCAL_MEMBER",
+		"The floating IP has traffic policy LOCAL for this sender and members on other nodes only; the client is not refused, because another node would serve it.",
+		"Send the client to a node with members (health check, announcements), place a member here, or set the traffic policy to CLUSTER.",
+	},
+	DropFloatingIPSource: {
+		"FLOATING_IP_SOURCE",
+		"The client's address is outside the floating IP's sourceRanges.",
+		"Add the client's prefix to sourceRanges if it is meant to reach the service.",
+	},
 	DropFloatingIPDirection: {
 		"FLOATING_IP_DIRECTION",
 		"The floating IP has direction EGRESS, so nobody may connect to it.",

@@ -38,38 +38,60 @@ func (f *Forwarder) balance(snap *Snapshot, fip *FloatingIP, q *question, d *dec
 	if q.live != nil && d.adoptMember(snap, svc, q, t) {
 		return true
 	}
+	if len(svc.Sources) > 0 && !contains(svc.Sources, &q.key.Src) {
+		d.drop(DropFloatingIPSource, t) // loadBalancerSourceRanges of Kubernetes: dropped, not refused
+		return false
+	}
 	return f.chooseMember(snap, fip, svc, q, d, t)
 }
 
 // chooseMember picks the member of a new connection: the one session affinity
-// remembers, else the one the ECMP hash points at.
+// remembers, else the one the ECMP hash points at. It must be on this node where
+// another node has sent the connection here, and where the traffic policy says so.
 func (f *Forwarder) chooseMember(snap *Snapshot, fip *FloatingIP, svc *Service, q *question, d *decision, t *Trace) bool {
+	policy := svc.isLocal(snap.port(q.in).Kind, q.tunnel)
+	here := q.tunnel || policy
 	var m nexthop.Member
 	found, sticky := false, false
 	if svc.Affinity != 0 {
 		if id, ok := f.affinity.Get(&q.key.Src, svc.ID, q.now); ok {
 			m, found = svc.Group.Find(id)
-			found = found && m.State == nexthop.Ready && (!q.tunnel || m.Interface != 0)
+			found = found && m.State == nexthop.Ready && (!here || m.Interface != 0)
 			sticky = found
 		}
 	}
 	hash := nexthop.HashTuple(svc.Hash, &q.key.Src, &q.key.Dst, q.key.SrcPort, q.key.DstPort, q.key.Proto)
 	if !found {
 		index, ok := svc.Group.Select(hash)
-		if ok && q.tunnel && svc.Group.Member(index).Interface == 0 { // nothing goes on from here
+		if ok && here && svc.Group.Member(index).Interface == 0 {
 			index, ok = svc.Group.SelectLocal(hash)
 		}
-		if !ok {
+		switch {
+		case ok:
+			m = svc.Group.Member(index)
+		case policy && svc.Group.Usable() > 0: // others have members: a refusal would be wrong
+			t.noMember(fip, svc)
+			d.drop(DropFloatingIPNoLocalMember, t)
+			return false
+		default:
 			t.noMember(fip, svc)
 			d.refuse(DropFloatingIPNoMember, t)
 			return false
 		}
-		m = svc.Group.Member(index)
 	}
 	d.remember = svc.Affinity != 0
 	d.bind(snap, fip, &m, q)
 	t.member(fip, svc, &m, hash, sticky)
 	return true
+}
+
+// isLocal reports whether the traffic policy keeps a new connection on this node that
+// comes in at an interface of some kind. What another node has sent here is past it.
+func (svc *Service) isLocal(kind InterfaceKind, tunnel bool) bool {
+	if kind == Uplink {
+		return svc.ExternalLocal && !tunnel
+	}
+	return svc.InternalLocal
 }
 
 // bind makes m the connection's member. Behind a tunnel the other node maps the port.

@@ -111,10 +111,17 @@ type FloatingIP struct {
 
 // Service is one (protocol, port) of a floating IP and the members behind it.
 type Service struct {
-	ID       uint32 // stable; the key of session affinity
-	Group    *nexthop.Group
-	Hash     nexthop.HashFields
-	Affinity uint32 // ClientIP affinity timeout in ticks; 0 = none
+	ID    uint32 // stable; the key of session affinity
+	Group *nexthop.Group
+	// ExternalLocal and InternalLocal keep new flows from outside, and those of this
+	// node, to members on this node (the traffic policy Local of Kubernetes).
+	ExternalLocal, InternalLocal bool
+	// DirectReturn lets the member's node answer a client outside by itself.
+	DirectReturn bool
+	Hash         nexthop.HashFields
+	Affinity     uint32 // ClientIP affinity timeout in ticks; 0 = none
+	// Sources are where new flows may come from; empty: from everywhere.
+	Sources []AddressRange
 }
 
 // Snapshot is the state of the forwarder at one epoch. It is built by the

@@ -9,10 +9,12 @@ import (
 	"net/netip"
 	"slices"
 
+	"github.com/vrouter-go/vrouter/agent/healthcheck"
 	"github.com/vrouter-go/vrouter/agent/ports"
 	"github.com/vrouter-go/vrouter/agent/state"
 	"github.com/vrouter-go/vrouter/forwarder"
 	"github.com/vrouter-go/vrouter/nexthop"
+	pb "github.com/vrouter-go/vrouter/proto/vrouter/v1"
 )
 
 // Config is what the compiler has to know about the node.
@@ -33,10 +35,11 @@ type Compiler struct {
 	tunnelSlots                       slots[state.Endpoint]
 	peerSlots                         slots[netip.Addr]
 
-	networks map[string]*network       // by name
-	routes   map[state.Key][]placement // what each resource put into the networks
-	vmis     map[string]*vmi           // by name
-	fips     map[string]*floatingIP    // by name
+	networks map[string]*network        // by name
+	routes   map[state.Key][]placement  // what each resource put into the networks
+	vmis     map[string]*vmi            // by name
+	fips     map[string]*floatingIP     // by name
+	checked  map[string]*pb.HealthCheck // of the floating IPs that have one
 
 	uses   map[state.Key][]string               // interfaces that a resource gives an address
 	used   map[string]map[state.Key]struct{}    // the same, by interface
@@ -100,6 +103,8 @@ type Result struct {
 	Snapshot *forwarder.Snapshot
 	Ports    []*ports.Spec // by port index; nil where there is none
 	Names    *Names
+	// HealthChecks are what load balancers outside may ask for.
+	HealthChecks []healthcheck.Service
 }
 
 // New returns a compiler that has seen no resources.
@@ -122,6 +127,7 @@ func New(c Config) *Compiler {
 		routes:       map[state.Key][]placement{},
 		vmis:         map[string]*vmi{},
 		fips:         map[string]*floatingIP{},
+		checked:      map[string]*pb.HealthCheck{},
 		uses:         map[state.Key][]string{},
 		used:         map[string]map[state.Key]struct{}{},
 		served:       map[uint16]map[forwarder.PortKey]int{},
@@ -185,7 +191,7 @@ func (c *Compiler) Compile(st *state.State, affected []state.Key) (*Result, erro
 			VNIs:          c.now.vnis,
 		},
 		Ports: slices.Clone(c.now.specs),
-		Names: c.policies.names,
+		Names: c.policies.names, HealthChecks: c.healthChecks(),
 	}, nil
 }
 

@@ -21,6 +21,7 @@ type floatingIP struct {
 	whole    *forwarder.Service
 	mappings map[forwarder.PortKey]*forwarder.Service
 	openers  []string // the interfaces that open flows with it
+	local    int      // members on this node that take new flows
 }
 
 // placeName names the slot of a place.
@@ -44,6 +45,7 @@ func (c *Compiler) compileFloatingIPs(affected []state.Key) error {
 				return err
 			}
 			delete(c.fips, name)
+			delete(c.checked, name)
 			c.dirty.vhost = true
 			continue
 		}
@@ -54,6 +56,9 @@ func (c *Compiler) compileFloatingIPs(affected []state.Key) error {
 		c.serve(old, f)
 		c.use(k, f.openers)
 		c.fips[name] = f
+		if delete(c.checked, name); fip.GetHealthCheck() != nil {
+			c.checked[name] = fip.GetHealthCheck()
+		}
 		places[f.place] = struct{}{}
 		c.dirty.vhost = c.dirty.vhost || !f.reachedAs(old)
 	}
@@ -96,6 +101,11 @@ func (c *Compiler) floatingIP(name string, fip *pb.FloatingIP) (*floatingIP, err
 	if err != nil {
 		return nil, err
 	}
+	for _, m := range members {
+		if m.Interface != 0 && m.State == nexthop.Ready {
+			f.local++
+		}
+	}
 	if f.egress {
 		for _, m := range state.Members(fip) {
 			if m.GetTunnel() == nil {
@@ -103,7 +113,20 @@ func (c *Compiler) floatingIP(name string, fip *pb.FloatingIP) (*floatingIP, err
 			}
 		}
 	}
-	template := forwarder.Service{Hash: hashFields(fip.GetHashFields()), Affinity: affinityTicks(fip.GetSessionAffinity())}
+	template := forwarder.Service{
+		Hash: hashFields(fip.GetHashFields()), Affinity: affinityTicks(fip.GetSessionAffinity()),
+		ExternalLocal: fip.GetExternalTrafficPolicy() == pb.FloatingIP_LOCAL,
+		InternalLocal: fip.GetInternalTrafficPolicy() == pb.FloatingIP_LOCAL,
+		DirectReturn:  fip.GetDirectServerReturn(),
+	}
+	for _, s := range fip.GetSourceRanges() {
+		if p, err := netip.ParsePrefix(s); err == nil && p.Addr().Is4() == f.place.Address.Is4() {
+			template.Sources = append(template.Sources, addressRange(p))
+		}
+	}
+	if len(fip.GetSourceRanges()) > 0 && len(template.Sources) == 0 {
+		template.Sources = []forwarder.AddressRange{nobody} // the ranges are of the other family
+	}
 	old := c.fips[name]
 	build := func(key forwarder.PortKey, members []nexthop.Member) (*forwarder.Service, error) {
 		svc := template
@@ -139,6 +162,9 @@ func (c *Compiler) floatingIP(name string, fip *pb.FloatingIP) (*floatingIP, err
 	}
 	return f, nil
 }
+
+// nobody is a range that holds no address a packet can have: the unspecified one.
+var nobody = forwarder.AddressRange{Bits: 128}
 
 // at returns the service of a mapping; the zero key is the service of an address
 // without mappings.

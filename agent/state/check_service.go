@@ -1,8 +1,10 @@
 package state
 
 import (
+	"cmp"
 	"fmt"
 	"net/netip"
+	"slices"
 
 	pb "github.com/vrouter-go/vrouter/proto/vrouter/v1"
 )
@@ -23,6 +25,39 @@ func (c *checker) floatingIP(k Key, fip *pb.FloatingIP) {
 	c.sharing(k, field, place, fip)
 	for i, m := range Members(fip) {
 		c.member(k, i, place, fip, m)
+	}
+	for i, s := range fip.GetSourceRanges() {
+		if p, err := netip.ParsePrefix(s); err == nil && p.Addr().Is4In6() {
+			c.report.add(k, fmt.Sprintf("spec.sourceRanges[%d]", i), "%s is an IPv4 prefix in IPv6 form, which no packet has; write it as IPv4", p)
+		}
+	}
+	c.healthCheck(k, place, fip)
+}
+
+// healthCheck refuses a port that answers for another service already, or that is
+// a NodePort.
+func (c *checker) healthCheck(k Key, place Place, fip *pb.FloatingIP) {
+	h := fip.GetHealthCheck()
+	if h == nil {
+		return
+	}
+	const field = "spec.healthCheck.port"
+	nodes := NodeAddresses(c.Fabric())
+	if !slices.ContainsFunc(nodes, func(a netip.Addr) bool { return a.Is4() == place.Address.Is4() }) {
+		c.report.add(k, field, "the node has no %s address to answer at; add one to Fabric spec.vhost0.addresses or spec.nodeAddresses", family(place.Address))
+	}
+	for other := range c.claimed[thing{claimUse, "health check", itoa(int(h.GetPort()))}] {
+		o := c.Get(other).GetFloatingIp().GetHealthCheck()
+		if o.GetServiceNamespace() != h.GetServiceNamespace() || cmp.Or(o.GetServiceName(), other.Name) != cmp.Or(h.GetServiceName(), k.Name) {
+			c.report.add(k, field, "port %d answers for %s already; choose another, or give both the same serviceNamespace and serviceName", h.GetPort(), other)
+		}
+	}
+	for _, a := range nodes {
+		for _, name := range c.FloatingIPsAt(Place{FabricNetwork, a}) {
+			if _, ok := mappingsOf(c.Get(Key{FloatingIP, name}).GetFloatingIp())[servicePort{uint8(pb.Protocol_TCP), uint16(h.GetPort())}]; ok {
+				c.report.add(k, field, "TCP port %d of the node is mapped by FloatingIP/%s; choose another port", h.GetPort(), name)
+			}
+		}
 	}
 }
 

@@ -102,6 +102,9 @@ func claims(r *pb.Resource) []claim {
 		} else {
 			take(claimService, "parent", x.FloatingIp.GetParent(), "spec.parent")
 		}
+		if h := x.FloatingIp.GetHealthCheck(); h != nil {
+			take(claimUse, "health check", itoa(int(h.GetPort())), "spec.healthCheck.port")
+		}
 		for i, m := range x.FloatingIp.GetMembers() {
 			if m.GetTunnel() != nil {
 				take(claimUse, "tunnel", "", "spec.members[%d].tunnel", i)

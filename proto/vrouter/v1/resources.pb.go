@@ -202,6 +202,60 @@ func (FloatingIP_Direction) EnumDescriptor() ([]byte, []int) {
 	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{7, 0}
 }
 
+// TrafficPolicy says which members new flows may go to, with the meaning that it has in Kubernetes.
+type FloatingIP_TrafficPolicy int32
+
+const (
+	// Left out: CLUSTER.
+	FloatingIP_TRAFFIC_POLICY_UNSPECIFIED FloatingIP_TrafficPolicy = 0
+	// All members, on whatever node.
+	FloatingIP_CLUSTER FloatingIP_TrafficPolicy = 1
+	// Members on this node only. Where there are some elsewhere and none here, flows are dropped, not refused: another node
+	// would serve them.
+	FloatingIP_LOCAL FloatingIP_TrafficPolicy = 2
+)
+
+// Enum value maps for FloatingIP_TrafficPolicy.
+var (
+	FloatingIP_TrafficPolicy_name = map[int32]string{
+		0: "TRAFFIC_POLICY_UNSPECIFIED",
+		1: "CLUSTER",
+		2: "LOCAL",
+	}
+	FloatingIP_TrafficPolicy_value = map[string]int32{
+		"TRAFFIC_POLICY_UNSPECIFIED": 0,
+		"CLUSTER":                    1,
+		"LOCAL":                      2,
+	}
+)
+
+func (x FloatingIP_TrafficPolicy) Enum() *FloatingIP_TrafficPolicy {
+	p := new(FloatingIP_TrafficPolicy)
+	*p = x
+	return p
+}
+
+func (x FloatingIP_TrafficPolicy) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (FloatingIP_TrafficPolicy) Descriptor() protoreflect.EnumDescriptor {
+	return file_vrouter_v1_resources_proto_enumTypes[3].Descriptor()
+}
+
+func (FloatingIP_TrafficPolicy) Type() protoreflect.EnumType {
+	return &file_vrouter_v1_resources_proto_enumTypes[3]
+}
+
+func (x FloatingIP_TrafficPolicy) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use FloatingIP_TrafficPolicy.Descriptor instead.
+func (FloatingIP_TrafficPolicy) EnumDescriptor() ([]byte, []int) {
+	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{7, 1}
+}
+
 // HashField is a part of the packet that chooses the member of a new flow.
 type FloatingIP_HashField int32
 
@@ -251,11 +305,11 @@ func (x FloatingIP_HashField) String() string {
 }
 
 func (FloatingIP_HashField) Descriptor() protoreflect.EnumDescriptor {
-	return file_vrouter_v1_resources_proto_enumTypes[3].Descriptor()
+	return file_vrouter_v1_resources_proto_enumTypes[4].Descriptor()
 }
 
 func (FloatingIP_HashField) Type() protoreflect.EnumType {
-	return &file_vrouter_v1_resources_proto_enumTypes[3]
+	return &file_vrouter_v1_resources_proto_enumTypes[4]
 }
 
 func (x FloatingIP_HashField) Number() protoreflect.EnumNumber {
@@ -264,7 +318,7 @@ func (x FloatingIP_HashField) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use FloatingIP_HashField.Descriptor instead.
 func (FloatingIP_HashField) EnumDescriptor() ([]byte, []int) {
-	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{7, 1}
+	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{7, 2}
 }
 
 // State says which flows the member takes.
@@ -308,11 +362,11 @@ func (x Member_State) String() string {
 }
 
 func (Member_State) Descriptor() protoreflect.EnumDescriptor {
-	return file_vrouter_v1_resources_proto_enumTypes[4].Descriptor()
+	return file_vrouter_v1_resources_proto_enumTypes[5].Descriptor()
 }
 
 func (Member_State) Type() protoreflect.EnumType {
-	return &file_vrouter_v1_resources_proto_enumTypes[4]
+	return &file_vrouter_v1_resources_proto_enumTypes[5]
 }
 
 func (x Member_State) Number() protoreflect.EnumNumber {
@@ -321,7 +375,7 @@ func (x Member_State) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Member_State.Descriptor instead.
 func (Member_State) EnumDescriptor() ([]byte, []int) {
-	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{10, 0}
+	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{11, 0}
 }
 
 // Type of affinity.
@@ -361,11 +415,11 @@ func (x SessionAffinity_Type) String() string {
 }
 
 func (SessionAffinity_Type) Descriptor() protoreflect.EnumDescriptor {
-	return file_vrouter_v1_resources_proto_enumTypes[5].Descriptor()
+	return file_vrouter_v1_resources_proto_enumTypes[6].Descriptor()
 }
 
 func (SessionAffinity_Type) Type() protoreflect.EnumType {
-	return &file_vrouter_v1_resources_proto_enumTypes[5]
+	return &file_vrouter_v1_resources_proto_enumTypes[6]
 }
 
 func (x SessionAffinity_Type) Number() protoreflect.EnumNumber {
@@ -374,7 +428,7 @@ func (x SessionAffinity_Type) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use SessionAffinity_Type.Descriptor instead.
 func (SessionAffinity_Type) EnumDescriptor() ([]byte, []int) {
-	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{11, 0}
+	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{12, 0}
 }
 
 // Direction says which end may open the flow.
@@ -415,11 +469,11 @@ func (x NetworkPolicyRule_Direction) String() string {
 }
 
 func (NetworkPolicyRule_Direction) Descriptor() protoreflect.EnumDescriptor {
-	return file_vrouter_v1_resources_proto_enumTypes[6].Descriptor()
+	return file_vrouter_v1_resources_proto_enumTypes[7].Descriptor()
 }
 
 func (NetworkPolicyRule_Direction) Type() protoreflect.EnumType {
-	return &file_vrouter_v1_resources_proto_enumTypes[6]
+	return &file_vrouter_v1_resources_proto_enumTypes[7]
 }
 
 func (x NetworkPolicyRule_Direction) Number() protoreflect.EnumNumber {
@@ -428,7 +482,7 @@ func (x NetworkPolicyRule_Direction) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use NetworkPolicyRule_Direction.Descriptor instead.
 func (NetworkPolicyRule_Direction) EnumDescriptor() ([]byte, []int) {
-	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{13, 0}
+	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{14, 0}
 }
 
 // Action of a rule.
@@ -468,11 +522,11 @@ func (x NetworkPolicyRule_Action) String() string {
 }
 
 func (NetworkPolicyRule_Action) Descriptor() protoreflect.EnumDescriptor {
-	return file_vrouter_v1_resources_proto_enumTypes[7].Descriptor()
+	return file_vrouter_v1_resources_proto_enumTypes[8].Descriptor()
 }
 
 func (NetworkPolicyRule_Action) Type() protoreflect.EnumType {
-	return &file_vrouter_v1_resources_proto_enumTypes[7]
+	return &file_vrouter_v1_resources_proto_enumTypes[8]
 }
 
 func (x NetworkPolicyRule_Action) Number() protoreflect.EnumNumber {
@@ -481,7 +535,7 @@ func (x NetworkPolicyRule_Action) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use NetworkPolicyRule_Action.Descriptor instead.
 func (NetworkPolicyRule_Action) EnumDescriptor() ([]byte, []int) {
-	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{13, 1}
+	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{14, 1}
 }
 
 // PolicyType is a direction, seen from the selected interface.
@@ -521,11 +575,11 @@ func (x SecurityPolicy_PolicyType) String() string {
 }
 
 func (SecurityPolicy_PolicyType) Descriptor() protoreflect.EnumDescriptor {
-	return file_vrouter_v1_resources_proto_enumTypes[8].Descriptor()
+	return file_vrouter_v1_resources_proto_enumTypes[9].Descriptor()
 }
 
 func (SecurityPolicy_PolicyType) Type() protoreflect.EnumType {
-	return &file_vrouter_v1_resources_proto_enumTypes[8]
+	return &file_vrouter_v1_resources_proto_enumTypes[9]
 }
 
 func (x SecurityPolicy_PolicyType) Number() protoreflect.EnumNumber {
@@ -534,7 +588,7 @@ func (x SecurityPolicy_PolicyType) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use SecurityPolicy_PolicyType.Descriptor instead.
 func (SecurityPolicy_PolicyType) EnumDescriptor() ([]byte, []int) {
-	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{16, 0}
+	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{17, 0}
 }
 
 // Value is one of them.
@@ -578,11 +632,11 @@ func (x Encapsulation_Value) String() string {
 }
 
 func (Encapsulation_Value) Descriptor() protoreflect.EnumDescriptor {
-	return file_vrouter_v1_resources_proto_enumTypes[9].Descriptor()
+	return file_vrouter_v1_resources_proto_enumTypes[10].Descriptor()
 }
 
 func (Encapsulation_Value) Type() protoreflect.EnumType {
-	return &file_vrouter_v1_resources_proto_enumTypes[9]
+	return &file_vrouter_v1_resources_proto_enumTypes[10]
 }
 
 func (x Encapsulation_Value) Number() protoreflect.EnumNumber {
@@ -591,7 +645,7 @@ func (x Encapsulation_Value) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Encapsulation_Value.Descriptor instead.
 func (Encapsulation_Value) EnumDescriptor() ([]byte, []int) {
-	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{24, 0}
+	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{25, 0}
 }
 
 // Protocol holds the transport protocols that rules, mappings and flows name.
@@ -1146,7 +1200,19 @@ type FloatingIP struct {
 	// session_affinity keeps a client on one member over several flows. Default: none.
 	SessionAffinity *SessionAffinity `protobuf:"bytes,8,opt,name=session_affinity,json=sessionAffinity,proto3" json:"session_affinity,omitempty"`
 	// hash_fields that choose the member. Default: all five.
-	HashFields    []FloatingIP_HashField `protobuf:"varint,10,rep,packed,name=hash_fields,json=hashFields,proto3,enum=vrouter.v1.FloatingIP_HashField" json:"hash_fields,omitempty"`
+	HashFields []FloatingIP_HashField `protobuf:"varint,10,rep,packed,name=hash_fields,json=hashFields,proto3,enum=vrouter.v1.FloatingIP_HashField" json:"hash_fields,omitempty"`
+	// external_traffic_policy for flows that come from outside, by the uplink. Workloads and the node itself reach all members
+	// whatever it says.
+	ExternalTrafficPolicy FloatingIP_TrafficPolicy `protobuf:"varint,11,opt,name=external_traffic_policy,json=externalTrafficPolicy,proto3,enum=vrouter.v1.FloatingIP_TrafficPolicy" json:"external_traffic_policy,omitempty"`
+	// internal_traffic_policy for flows of the workloads and processes of this node.
+	InternalTrafficPolicy FloatingIP_TrafficPolicy `protobuf:"varint,12,opt,name=internal_traffic_policy,json=internalTrafficPolicy,proto3,enum=vrouter.v1.FloatingIP_TrafficPolicy" json:"internal_traffic_policy,omitempty"`
+	// source_ranges that flows may come from; others are dropped. Default: everywhere.
+	SourceRanges []string `protobuf:"bytes,13,rep,name=source_ranges,json=sourceRanges,proto3" json:"source_ranges,omitempty"`
+	// direct_server_return lets the node of the member answer a client outside by its own uplink, with the floating IP as source,
+	// instead of through the node where the flow came in. The network between must let such packets pass.
+	DirectServerReturn bool `protobuf:"varint,14,opt,name=direct_server_return,json=directServerReturn,proto3" json:"direct_server_return,omitempty"`
+	// health_check tells load balancers outside whether this node has members.
+	HealthCheck   *HealthCheck `protobuf:"bytes,15,opt,name=health_check,json=healthCheck,proto3" json:"health_check,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1244,6 +1310,106 @@ func (x *FloatingIP) GetHashFields() []FloatingIP_HashField {
 	return nil
 }
 
+func (x *FloatingIP) GetExternalTrafficPolicy() FloatingIP_TrafficPolicy {
+	if x != nil {
+		return x.ExternalTrafficPolicy
+	}
+	return FloatingIP_TRAFFIC_POLICY_UNSPECIFIED
+}
+
+func (x *FloatingIP) GetInternalTrafficPolicy() FloatingIP_TrafficPolicy {
+	if x != nil {
+		return x.InternalTrafficPolicy
+	}
+	return FloatingIP_TRAFFIC_POLICY_UNSPECIFIED
+}
+
+func (x *FloatingIP) GetSourceRanges() []string {
+	if x != nil {
+		return x.SourceRanges
+	}
+	return nil
+}
+
+func (x *FloatingIP) GetDirectServerReturn() bool {
+	if x != nil {
+		return x.DirectServerReturn
+	}
+	return false
+}
+
+func (x *FloatingIP) GetHealthCheck() *HealthCheck {
+	if x != nil {
+		return x.HealthCheck
+	}
+	return nil
+}
+
+// HealthCheck is an HTTP server at the node's addresses of the floating IP's family that answers 200 while this node has a member that takes new
+// flows, and 503 else, with the body and the header that kube-proxy gives.
+type HealthCheck struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// port of the server, 1 to 65535. Floating IPs of one service may share it.
+	Port uint32 `protobuf:"varint,1,opt,name=port,proto3" json:"port,omitempty"`
+	// service_namespace that the answer names.
+	ServiceNamespace string `protobuf:"bytes,2,opt,name=service_namespace,json=serviceNamespace,proto3" json:"service_namespace,omitempty"`
+	// service_name that the answer names. Default: the floating IP's name.
+	ServiceName   string `protobuf:"bytes,3,opt,name=service_name,json=serviceName,proto3" json:"service_name,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *HealthCheck) Reset() {
+	*x = HealthCheck{}
+	mi := &file_vrouter_v1_resources_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HealthCheck) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HealthCheck) ProtoMessage() {}
+
+func (x *HealthCheck) ProtoReflect() protoreflect.Message {
+	mi := &file_vrouter_v1_resources_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use HealthCheck.ProtoReflect.Descriptor instead.
+func (*HealthCheck) Descriptor() ([]byte, []int) {
+	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *HealthCheck) GetPort() uint32 {
+	if x != nil {
+		return x.Port
+	}
+	return 0
+}
+
+func (x *HealthCheck) GetServiceNamespace() string {
+	if x != nil {
+		return x.ServiceNamespace
+	}
+	return ""
+}
+
+func (x *HealthCheck) GetServiceName() string {
+	if x != nil {
+		return x.ServiceName
+	}
+	return ""
+}
+
 // FloatingIpPortMappings lists the served ports.
 type FloatingIpPortMappings struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1255,7 +1421,7 @@ type FloatingIpPortMappings struct {
 
 func (x *FloatingIpPortMappings) Reset() {
 	*x = FloatingIpPortMappings{}
-	mi := &file_vrouter_v1_resources_proto_msgTypes[8]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1267,7 +1433,7 @@ func (x *FloatingIpPortMappings) String() string {
 func (*FloatingIpPortMappings) ProtoMessage() {}
 
 func (x *FloatingIpPortMappings) ProtoReflect() protoreflect.Message {
-	mi := &file_vrouter_v1_resources_proto_msgTypes[8]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1280,7 +1446,7 @@ func (x *FloatingIpPortMappings) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FloatingIpPortMappings.ProtoReflect.Descriptor instead.
 func (*FloatingIpPortMappings) Descriptor() ([]byte, []int) {
-	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{8}
+	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *FloatingIpPortMappings) GetPortMappings() []*PortMapping {
@@ -1305,7 +1471,7 @@ type PortMapping struct {
 
 func (x *PortMapping) Reset() {
 	*x = PortMapping{}
-	mi := &file_vrouter_v1_resources_proto_msgTypes[9]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1317,7 +1483,7 @@ func (x *PortMapping) String() string {
 func (*PortMapping) ProtoMessage() {}
 
 func (x *PortMapping) ProtoReflect() protoreflect.Message {
-	mi := &file_vrouter_v1_resources_proto_msgTypes[9]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1330,7 +1496,7 @@ func (x *PortMapping) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PortMapping.ProtoReflect.Descriptor instead.
 func (*PortMapping) Descriptor() ([]byte, []int) {
-	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{9}
+	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *PortMapping) GetSrcPort() uint32 {
@@ -1377,7 +1543,7 @@ type Member struct {
 
 func (x *Member) Reset() {
 	*x = Member{}
-	mi := &file_vrouter_v1_resources_proto_msgTypes[10]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1389,7 +1555,7 @@ func (x *Member) String() string {
 func (*Member) ProtoMessage() {}
 
 func (x *Member) ProtoReflect() protoreflect.Message {
-	mi := &file_vrouter_v1_resources_proto_msgTypes[10]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1402,7 +1568,7 @@ func (x *Member) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Member.ProtoReflect.Descriptor instead.
 func (*Member) Descriptor() ([]byte, []int) {
-	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{10}
+	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Member) GetVirtualMachineInterface() string {
@@ -1461,7 +1627,7 @@ type SessionAffinity struct {
 
 func (x *SessionAffinity) Reset() {
 	*x = SessionAffinity{}
-	mi := &file_vrouter_v1_resources_proto_msgTypes[11]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1473,7 +1639,7 @@ func (x *SessionAffinity) String() string {
 func (*SessionAffinity) ProtoMessage() {}
 
 func (x *SessionAffinity) ProtoReflect() protoreflect.Message {
-	mi := &file_vrouter_v1_resources_proto_msgTypes[11]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1486,7 +1652,7 @@ func (x *SessionAffinity) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SessionAffinity.ProtoReflect.Descriptor instead.
 func (*SessionAffinity) Descriptor() ([]byte, []int) {
-	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{11}
+	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *SessionAffinity) GetType() SessionAffinity_Type {
@@ -1518,7 +1684,7 @@ type NetworkPolicy struct {
 
 func (x *NetworkPolicy) Reset() {
 	*x = NetworkPolicy{}
-	mi := &file_vrouter_v1_resources_proto_msgTypes[12]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1530,7 +1696,7 @@ func (x *NetworkPolicy) String() string {
 func (*NetworkPolicy) ProtoMessage() {}
 
 func (x *NetworkPolicy) ProtoReflect() protoreflect.Message {
-	mi := &file_vrouter_v1_resources_proto_msgTypes[12]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1543,7 +1709,7 @@ func (x *NetworkPolicy) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NetworkPolicy.ProtoReflect.Descriptor instead.
 func (*NetworkPolicy) Descriptor() ([]byte, []int) {
-	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{12}
+	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *NetworkPolicy) GetVirtualNetworks() []string {
@@ -1587,7 +1753,7 @@ type NetworkPolicyRule struct {
 
 func (x *NetworkPolicyRule) Reset() {
 	*x = NetworkPolicyRule{}
-	mi := &file_vrouter_v1_resources_proto_msgTypes[13]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1599,7 +1765,7 @@ func (x *NetworkPolicyRule) String() string {
 func (*NetworkPolicyRule) ProtoMessage() {}
 
 func (x *NetworkPolicyRule) ProtoReflect() protoreflect.Message {
-	mi := &file_vrouter_v1_resources_proto_msgTypes[13]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1612,7 +1778,7 @@ func (x *NetworkPolicyRule) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NetworkPolicyRule.ProtoReflect.Descriptor instead.
 func (*NetworkPolicyRule) Descriptor() ([]byte, []int) {
-	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{13}
+	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *NetworkPolicyRule) GetName() string {
@@ -1693,7 +1859,7 @@ type PolicyEndpoint struct {
 
 func (x *PolicyEndpoint) Reset() {
 	*x = PolicyEndpoint{}
-	mi := &file_vrouter_v1_resources_proto_msgTypes[14]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1705,7 +1871,7 @@ func (x *PolicyEndpoint) String() string {
 func (*PolicyEndpoint) ProtoMessage() {}
 
 func (x *PolicyEndpoint) ProtoReflect() protoreflect.Message {
-	mi := &file_vrouter_v1_resources_proto_msgTypes[14]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1718,7 +1884,7 @@ func (x *PolicyEndpoint) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PolicyEndpoint.ProtoReflect.Descriptor instead.
 func (*PolicyEndpoint) Descriptor() ([]byte, []int) {
-	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{14}
+	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *PolicyEndpoint) GetVirtualNetwork() string {
@@ -1755,7 +1921,7 @@ type PortRange struct {
 
 func (x *PortRange) Reset() {
 	*x = PortRange{}
-	mi := &file_vrouter_v1_resources_proto_msgTypes[15]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1767,7 +1933,7 @@ func (x *PortRange) String() string {
 func (*PortRange) ProtoMessage() {}
 
 func (x *PortRange) ProtoReflect() protoreflect.Message {
-	mi := &file_vrouter_v1_resources_proto_msgTypes[15]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1780,7 +1946,7 @@ func (x *PortRange) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PortRange.ProtoReflect.Descriptor instead.
 func (*PortRange) Descriptor() ([]byte, []int) {
-	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{15}
+	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *PortRange) GetStart() uint32 {
@@ -1818,7 +1984,7 @@ type SecurityPolicy struct {
 
 func (x *SecurityPolicy) Reset() {
 	*x = SecurityPolicy{}
-	mi := &file_vrouter_v1_resources_proto_msgTypes[16]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1830,7 +1996,7 @@ func (x *SecurityPolicy) String() string {
 func (*SecurityPolicy) ProtoMessage() {}
 
 func (x *SecurityPolicy) ProtoReflect() protoreflect.Message {
-	mi := &file_vrouter_v1_resources_proto_msgTypes[16]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1843,7 +2009,7 @@ func (x *SecurityPolicy) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SecurityPolicy.ProtoReflect.Descriptor instead.
 func (*SecurityPolicy) Descriptor() ([]byte, []int) {
-	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{16}
+	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *SecurityPolicy) GetNamespace() string {
@@ -1898,7 +2064,7 @@ type SecurityRule struct {
 
 func (x *SecurityRule) Reset() {
 	*x = SecurityRule{}
-	mi := &file_vrouter_v1_resources_proto_msgTypes[17]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1910,7 +2076,7 @@ func (x *SecurityRule) String() string {
 func (*SecurityRule) ProtoMessage() {}
 
 func (x *SecurityRule) ProtoReflect() protoreflect.Message {
-	mi := &file_vrouter_v1_resources_proto_msgTypes[17]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1923,7 +2089,7 @@ func (x *SecurityRule) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SecurityRule.ProtoReflect.Descriptor instead.
 func (*SecurityRule) Descriptor() ([]byte, []int) {
-	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{17}
+	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *SecurityRule) GetName() string {
@@ -1969,7 +2135,7 @@ type SecurityPeer struct {
 
 func (x *SecurityPeer) Reset() {
 	*x = SecurityPeer{}
-	mi := &file_vrouter_v1_resources_proto_msgTypes[18]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1981,7 +2147,7 @@ func (x *SecurityPeer) String() string {
 func (*SecurityPeer) ProtoMessage() {}
 
 func (x *SecurityPeer) ProtoReflect() protoreflect.Message {
-	mi := &file_vrouter_v1_resources_proto_msgTypes[18]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1994,7 +2160,7 @@ func (x *SecurityPeer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SecurityPeer.ProtoReflect.Descriptor instead.
 func (*SecurityPeer) Descriptor() ([]byte, []int) {
-	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{18}
+	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *SecurityPeer) GetSelector() *LabelSelector {
@@ -2031,7 +2197,7 @@ type IpBlock struct {
 
 func (x *IpBlock) Reset() {
 	*x = IpBlock{}
-	mi := &file_vrouter_v1_resources_proto_msgTypes[19]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2043,7 +2209,7 @@ func (x *IpBlock) String() string {
 func (*IpBlock) ProtoMessage() {}
 
 func (x *IpBlock) ProtoReflect() protoreflect.Message {
-	mi := &file_vrouter_v1_resources_proto_msgTypes[19]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2056,7 +2222,7 @@ func (x *IpBlock) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use IpBlock.ProtoReflect.Descriptor instead.
 func (*IpBlock) Descriptor() ([]byte, []int) {
-	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{19}
+	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *IpBlock) GetCidr() string {
@@ -2088,7 +2254,7 @@ type SecurityPort struct {
 
 func (x *SecurityPort) Reset() {
 	*x = SecurityPort{}
-	mi := &file_vrouter_v1_resources_proto_msgTypes[20]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2100,7 +2266,7 @@ func (x *SecurityPort) String() string {
 func (*SecurityPort) ProtoMessage() {}
 
 func (x *SecurityPort) ProtoReflect() protoreflect.Message {
-	mi := &file_vrouter_v1_resources_proto_msgTypes[20]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2113,7 +2279,7 @@ func (x *SecurityPort) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SecurityPort.ProtoReflect.Descriptor instead.
 func (*SecurityPort) Descriptor() ([]byte, []int) {
-	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{20}
+	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *SecurityPort) GetProtocol() Protocol_Value {
@@ -2150,7 +2316,7 @@ type LabelSelector struct {
 
 func (x *LabelSelector) Reset() {
 	*x = LabelSelector{}
-	mi := &file_vrouter_v1_resources_proto_msgTypes[21]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2162,7 +2328,7 @@ func (x *LabelSelector) String() string {
 func (*LabelSelector) ProtoMessage() {}
 
 func (x *LabelSelector) ProtoReflect() protoreflect.Message {
-	mi := &file_vrouter_v1_resources_proto_msgTypes[21]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2175,7 +2341,7 @@ func (x *LabelSelector) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LabelSelector.ProtoReflect.Descriptor instead.
 func (*LabelSelector) Descriptor() ([]byte, []int) {
-	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{21}
+	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *LabelSelector) GetMatchLabels() map[string]string {
@@ -2207,7 +2373,7 @@ type LabelSelectorRequirement struct {
 
 func (x *LabelSelectorRequirement) Reset() {
 	*x = LabelSelectorRequirement{}
-	mi := &file_vrouter_v1_resources_proto_msgTypes[22]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2219,7 +2385,7 @@ func (x *LabelSelectorRequirement) String() string {
 func (*LabelSelectorRequirement) ProtoMessage() {}
 
 func (x *LabelSelectorRequirement) ProtoReflect() protoreflect.Message {
-	mi := &file_vrouter_v1_resources_proto_msgTypes[22]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2232,7 +2398,7 @@ func (x *LabelSelectorRequirement) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LabelSelectorRequirement.ProtoReflect.Descriptor instead.
 func (*LabelSelectorRequirement) Descriptor() ([]byte, []int) {
-	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{22}
+	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *LabelSelectorRequirement) GetKey() string {
@@ -2271,7 +2437,7 @@ type Route struct {
 
 func (x *Route) Reset() {
 	*x = Route{}
-	mi := &file_vrouter_v1_resources_proto_msgTypes[23]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2283,7 +2449,7 @@ func (x *Route) String() string {
 func (*Route) ProtoMessage() {}
 
 func (x *Route) ProtoReflect() protoreflect.Message {
-	mi := &file_vrouter_v1_resources_proto_msgTypes[23]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2296,7 +2462,7 @@ func (x *Route) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Route.ProtoReflect.Descriptor instead.
 func (*Route) Descriptor() ([]byte, []int) {
-	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{23}
+	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *Route) GetVrf() string {
@@ -2329,7 +2495,7 @@ type Encapsulation struct {
 
 func (x *Encapsulation) Reset() {
 	*x = Encapsulation{}
-	mi := &file_vrouter_v1_resources_proto_msgTypes[24]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2341,7 +2507,7 @@ func (x *Encapsulation) String() string {
 func (*Encapsulation) ProtoMessage() {}
 
 func (x *Encapsulation) ProtoReflect() protoreflect.Message {
-	mi := &file_vrouter_v1_resources_proto_msgTypes[24]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2354,7 +2520,7 @@ func (x *Encapsulation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Encapsulation.ProtoReflect.Descriptor instead.
 func (*Encapsulation) Descriptor() ([]byte, []int) {
-	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{24}
+	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{25}
 }
 
 // Tunnel leads to another node. At least one of label and vni is given: label is what MPLS encapsulations need, vni is what
@@ -2379,7 +2545,7 @@ type Tunnel struct {
 
 func (x *Tunnel) Reset() {
 	*x = Tunnel{}
-	mi := &file_vrouter_v1_resources_proto_msgTypes[25]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2391,7 +2557,7 @@ func (x *Tunnel) String() string {
 func (*Tunnel) ProtoMessage() {}
 
 func (x *Tunnel) ProtoReflect() protoreflect.Message {
-	mi := &file_vrouter_v1_resources_proto_msgTypes[25]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2404,7 +2570,7 @@ func (x *Tunnel) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Tunnel.ProtoReflect.Descriptor instead.
 func (*Tunnel) Descriptor() ([]byte, []int) {
-	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{25}
+	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *Tunnel) GetRemote() string {
@@ -2463,7 +2629,7 @@ type NextHop struct {
 
 func (x *NextHop) Reset() {
 	*x = NextHop{}
-	mi := &file_vrouter_v1_resources_proto_msgTypes[26]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2475,7 +2641,7 @@ func (x *NextHop) String() string {
 func (*NextHop) ProtoMessage() {}
 
 func (x *NextHop) ProtoReflect() protoreflect.Message {
-	mi := &file_vrouter_v1_resources_proto_msgTypes[26]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2488,7 +2654,7 @@ func (x *NextHop) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NextHop.ProtoReflect.Descriptor instead.
 func (*NextHop) Descriptor() ([]byte, []int) {
-	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{26}
+	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *NextHop) GetWeight() uint32 {
@@ -2608,7 +2774,7 @@ type Fabric struct {
 
 func (x *Fabric) Reset() {
 	*x = Fabric{}
-	mi := &file_vrouter_v1_resources_proto_msgTypes[27]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2620,7 +2786,7 @@ func (x *Fabric) String() string {
 func (*Fabric) ProtoMessage() {}
 
 func (x *Fabric) ProtoReflect() protoreflect.Message {
-	mi := &file_vrouter_v1_resources_proto_msgTypes[27]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2633,7 +2799,7 @@ func (x *Fabric) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Fabric.ProtoReflect.Descriptor instead.
 func (*Fabric) Descriptor() ([]byte, []int) {
-	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{27}
+	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *Fabric) GetNodeAddresses() []string {
@@ -2687,7 +2853,7 @@ type Uplink struct {
 
 func (x *Uplink) Reset() {
 	*x = Uplink{}
-	mi := &file_vrouter_v1_resources_proto_msgTypes[28]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2699,7 +2865,7 @@ func (x *Uplink) String() string {
 func (*Uplink) ProtoMessage() {}
 
 func (x *Uplink) ProtoReflect() protoreflect.Message {
-	mi := &file_vrouter_v1_resources_proto_msgTypes[28]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2712,7 +2878,7 @@ func (x *Uplink) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Uplink.ProtoReflect.Descriptor instead.
 func (*Uplink) Descriptor() ([]byte, []int) {
-	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{28}
+	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *Uplink) GetDevice() string {
@@ -2749,7 +2915,7 @@ type Peer struct {
 
 func (x *Peer) Reset() {
 	*x = Peer{}
-	mi := &file_vrouter_v1_resources_proto_msgTypes[29]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2761,7 +2927,7 @@ func (x *Peer) String() string {
 func (*Peer) ProtoMessage() {}
 
 func (x *Peer) ProtoReflect() protoreflect.Message {
-	mi := &file_vrouter_v1_resources_proto_msgTypes[29]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2774,7 +2940,7 @@ func (x *Peer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Peer.ProtoReflect.Descriptor instead.
 func (*Peer) Descriptor() ([]byte, []int) {
-	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{29}
+	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *Peer) GetName() string {
@@ -2815,7 +2981,7 @@ type Vhost struct {
 
 func (x *Vhost) Reset() {
 	*x = Vhost{}
-	mi := &file_vrouter_v1_resources_proto_msgTypes[30]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2827,7 +2993,7 @@ func (x *Vhost) String() string {
 func (*Vhost) ProtoMessage() {}
 
 func (x *Vhost) ProtoReflect() protoreflect.Message {
-	mi := &file_vrouter_v1_resources_proto_msgTypes[30]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2840,7 +3006,7 @@ func (x *Vhost) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Vhost.ProtoReflect.Descriptor instead.
 func (*Vhost) Descriptor() ([]byte, []int) {
-	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{30}
+	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *Vhost) GetName() string {
@@ -2963,7 +3129,7 @@ const file_vrouter_v1_resources_proto_rawDesc = "" +
 	"\x04mode\x18\x04 \x01(\x0e2\x1b.vrouter.v1.InstanceIP.ModeB\b\xbaH\x05\x82\x01\x02\x10\x01R\x04mode\"E\n" +
 	"\x04Mode\x12\x14\n" +
 	"\x10MODE_UNSPECIFIED\x10\x00\x12\x11\n" +
-	"\rACTIVE_ACTIVE\x10\x01\"\x04\b\x02\x10\x02*\x0eACTIVE_STANDBY\"\xd5\v\n" +
+	"\rACTIVE_ACTIVE\x10\x01\"\x04\b\x02\x10\x02*\x0eACTIVE_STANDBY\"\x82\x0f\n" +
 	"\n" +
 	"FloatingIP\x12#\n" +
 	"\aaddress\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x90\xea0\x01R\aaddress\x122\n" +
@@ -2977,13 +3143,22 @@ const file_vrouter_v1_resources_proto_rawDesc = "" +
 	"\x10session_affinity\x18\b \x01(\v2\x1b.vrouter.v1.SessionAffinityR\x0fsessionAffinity\x12T\n" +
 	"\vhash_fields\x18\n" +
 	" \x03(\x0e2 .vrouter.v1.FloatingIP.HashFieldB\x11\xbaH\x0e\x92\x01\v\x18\x01\"\a\x82\x01\x04\x10\x01 \x00R\n" +
-	"hashFields\"I\n" +
+	"hashFields\x12f\n" +
+	"\x17external_traffic_policy\x18\v \x01(\x0e2$.vrouter.v1.FloatingIP.TrafficPolicyB\b\xbaH\x05\x82\x01\x02\x10\x01R\x15externalTrafficPolicy\x12f\n" +
+	"\x17internal_traffic_policy\x18\f \x01(\x0e2$.vrouter.v1.FloatingIP.TrafficPolicyB\b\xbaH\x05\x82\x01\x02\x10\x01R\x15internalTrafficPolicy\x12:\n" +
+	"\rsource_ranges\x18\r \x03(\tB\x15\xbaH\x12\x92\x01\x0f\x10\x80\b\x18\x01\"\br\x06\x98\xea0\x01\x10\x01R\fsourceRanges\x120\n" +
+	"\x14direct_server_return\x18\x0e \x01(\bR\x12directServerReturn\x12:\n" +
+	"\fhealth_check\x18\x0f \x01(\v2\x17.vrouter.v1.HealthCheckR\vhealthCheck\"I\n" +
 	"\tDirection\x12\x19\n" +
 	"\x15DIRECTION_UNSPECIFIED\x10\x00\x12\v\n" +
 	"\aINGRESS\x10\x01\x12\n" +
 	"\n" +
 	"\x06EGRESS\x10\x02\x12\b\n" +
-	"\x04BOTH\x10\x03\"\x82\x01\n" +
+	"\x04BOTH\x10\x03\"G\n" +
+	"\rTrafficPolicy\x12\x1e\n" +
+	"\x1aTRAFFIC_POLICY_UNSPECIFIED\x10\x00\x12\v\n" +
+	"\aCLUSTER\x10\x01\x12\t\n" +
+	"\x05LOCAL\x10\x02\"\x82\x01\n" +
 	"\tHashField\x12\x1a\n" +
 	"\x16HASH_FIELD_UNSPECIFIED\x10\x00\x12\r\n" +
 	"\tSOURCE_IP\x10\x01\x12\x12\n" +
@@ -2993,8 +3168,11 @@ const file_vrouter_v1_resources_proto_rawDesc = "" +
 	"\x10DESTINATION_PORT\x10\x05:\xe6\x03\xbaH\xe2\x03\x1a\x96\x01\n" +
 	"\x13floating_ip.address\x12Vaddress (with virtualNetwork) or parent must be given, for example address: 10.96.0.10\x1a'this.address != '' || this.parent != ''\x1a\xa0\x01\n" +
 	"\x1bfloating_ip.virtual_network\x12OvirtualNetwork must be given with address, for example virtualNetwork: services\x1a0this.address == '' || this.virtual_network != ''\x1a\xa3\x01\n" +
-	"\x13floating_ip.members\x12Cgive virtualMachineInterfaces (the short form) or members, not both\x1aGthis.virtual_machine_interfaces.size() == 0 || this.members.size() == 0J\x04\b\t\x10\n" +
-	"R\x0etraffic_policy\"\x8d\x02\n" +
+	"\x13floating_ip.members\x12Cgive virtualMachineInterfaces (the short form) or members, not both\x1aGthis.virtual_machine_interfaces.size() == 0 || this.members.size() == 0\"\x94\x01\n" +
+	"\vHealthCheck\x12\x1f\n" +
+	"\x04port\x18\x01 \x01(\rB\v\xbaH\b*\x06\x18\xff\xff\x03(\x01R\x04port\x126\n" +
+	"\x11service_namespace\x18\x02 \x01(\tB\t\xbaH\x06r\x04\x88\xea0\x01R\x10serviceNamespace\x12,\n" +
+	"\fservice_name\x18\x03 \x01(\tB\t\xbaH\x06r\x04\x88\xea0\x01R\vserviceName\"\x8d\x02\n" +
 	"\x16FloatingIpPortMappings\x12\xf2\x01\n" +
 	"\rport_mappings\x18\x01 \x03(\v2\x17.vrouter.v1.PortMappingB\xb3\x01\xbaH\xaf\x01\xba\x01\xa5\x01\n" +
 	"\x14port_mappings.unique\x124each pair of protocol and srcPort may be mapped once\x1aWthis.map(m, (m.protocol == 0 ? 6 : int(m.protocol)) * 65536 + int(m.src_port)).unique()\x92\x01\x03\x10\x80\bR\fportMappings\"\x84\x02\n" +
@@ -3166,104 +3344,109 @@ func file_vrouter_v1_resources_proto_rawDescGZIP() []byte {
 	return file_vrouter_v1_resources_proto_rawDescData
 }
 
-var file_vrouter_v1_resources_proto_enumTypes = make([]protoimpl.EnumInfo, 10)
-var file_vrouter_v1_resources_proto_msgTypes = make([]protoimpl.MessageInfo, 34)
+var file_vrouter_v1_resources_proto_enumTypes = make([]protoimpl.EnumInfo, 11)
+var file_vrouter_v1_resources_proto_msgTypes = make([]protoimpl.MessageInfo, 35)
 var file_vrouter_v1_resources_proto_goTypes = []any{
 	(Protocol_Value)(0),              // 0: vrouter.v1.Protocol.Value
 	(InstanceIP_Mode)(0),             // 1: vrouter.v1.InstanceIP.Mode
 	(FloatingIP_Direction)(0),        // 2: vrouter.v1.FloatingIP.Direction
-	(FloatingIP_HashField)(0),        // 3: vrouter.v1.FloatingIP.HashField
-	(Member_State)(0),                // 4: vrouter.v1.Member.State
-	(SessionAffinity_Type)(0),        // 5: vrouter.v1.SessionAffinity.Type
-	(NetworkPolicyRule_Direction)(0), // 6: vrouter.v1.NetworkPolicyRule.Direction
-	(NetworkPolicyRule_Action)(0),    // 7: vrouter.v1.NetworkPolicyRule.Action
-	(SecurityPolicy_PolicyType)(0),   // 8: vrouter.v1.SecurityPolicy.PolicyType
-	(Encapsulation_Value)(0),         // 9: vrouter.v1.Encapsulation.Value
-	(*Protocol)(nil),                 // 10: vrouter.v1.Protocol
-	(*VirtualNetwork)(nil),           // 11: vrouter.v1.VirtualNetwork
-	(*Subnet)(nil),                   // 12: vrouter.v1.Subnet
-	(*VirtualMachineInterface)(nil),  // 13: vrouter.v1.VirtualMachineInterface
-	(*AllowedAddressPair)(nil),       // 14: vrouter.v1.AllowedAddressPair
-	(*Tap)(nil),                      // 15: vrouter.v1.Tap
-	(*InstanceIP)(nil),               // 16: vrouter.v1.InstanceIP
-	(*FloatingIP)(nil),               // 17: vrouter.v1.FloatingIP
-	(*FloatingIpPortMappings)(nil),   // 18: vrouter.v1.FloatingIpPortMappings
-	(*PortMapping)(nil),              // 19: vrouter.v1.PortMapping
-	(*Member)(nil),                   // 20: vrouter.v1.Member
-	(*SessionAffinity)(nil),          // 21: vrouter.v1.SessionAffinity
-	(*NetworkPolicy)(nil),            // 22: vrouter.v1.NetworkPolicy
-	(*NetworkPolicyRule)(nil),        // 23: vrouter.v1.NetworkPolicyRule
-	(*PolicyEndpoint)(nil),           // 24: vrouter.v1.PolicyEndpoint
-	(*PortRange)(nil),                // 25: vrouter.v1.PortRange
-	(*SecurityPolicy)(nil),           // 26: vrouter.v1.SecurityPolicy
-	(*SecurityRule)(nil),             // 27: vrouter.v1.SecurityRule
-	(*SecurityPeer)(nil),             // 28: vrouter.v1.SecurityPeer
-	(*IpBlock)(nil),                  // 29: vrouter.v1.IpBlock
-	(*SecurityPort)(nil),             // 30: vrouter.v1.SecurityPort
-	(*LabelSelector)(nil),            // 31: vrouter.v1.LabelSelector
-	(*LabelSelectorRequirement)(nil), // 32: vrouter.v1.LabelSelectorRequirement
-	(*Route)(nil),                    // 33: vrouter.v1.Route
-	(*Encapsulation)(nil),            // 34: vrouter.v1.Encapsulation
-	(*Tunnel)(nil),                   // 35: vrouter.v1.Tunnel
-	(*NextHop)(nil),                  // 36: vrouter.v1.NextHop
-	(*Fabric)(nil),                   // 37: vrouter.v1.Fabric
-	(*Uplink)(nil),                   // 38: vrouter.v1.Uplink
-	(*Peer)(nil),                     // 39: vrouter.v1.Peer
-	(*Vhost)(nil),                    // 40: vrouter.v1.Vhost
-	nil,                              // 41: vrouter.v1.VirtualMachineInterface.LabelsEntry
-	nil,                              // 42: vrouter.v1.VirtualMachineInterface.NamespaceLabelsEntry
-	nil,                              // 43: vrouter.v1.LabelSelector.MatchLabelsEntry
+	(FloatingIP_TrafficPolicy)(0),    // 3: vrouter.v1.FloatingIP.TrafficPolicy
+	(FloatingIP_HashField)(0),        // 4: vrouter.v1.FloatingIP.HashField
+	(Member_State)(0),                // 5: vrouter.v1.Member.State
+	(SessionAffinity_Type)(0),        // 6: vrouter.v1.SessionAffinity.Type
+	(NetworkPolicyRule_Direction)(0), // 7: vrouter.v1.NetworkPolicyRule.Direction
+	(NetworkPolicyRule_Action)(0),    // 8: vrouter.v1.NetworkPolicyRule.Action
+	(SecurityPolicy_PolicyType)(0),   // 9: vrouter.v1.SecurityPolicy.PolicyType
+	(Encapsulation_Value)(0),         // 10: vrouter.v1.Encapsulation.Value
+	(*Protocol)(nil),                 // 11: vrouter.v1.Protocol
+	(*VirtualNetwork)(nil),           // 12: vrouter.v1.VirtualNetwork
+	(*Subnet)(nil),                   // 13: vrouter.v1.Subnet
+	(*VirtualMachineInterface)(nil),  // 14: vrouter.v1.VirtualMachineInterface
+	(*AllowedAddressPair)(nil),       // 15: vrouter.v1.AllowedAddressPair
+	(*Tap)(nil),                      // 16: vrouter.v1.Tap
+	(*InstanceIP)(nil),               // 17: vrouter.v1.InstanceIP
+	(*FloatingIP)(nil),               // 18: vrouter.v1.FloatingIP
+	(*HealthCheck)(nil),              // 19: vrouter.v1.HealthCheck
+	(*FloatingIpPortMappings)(nil),   // 20: vrouter.v1.FloatingIpPortMappings
+	(*PortMapping)(nil),              // 21: vrouter.v1.PortMapping
+	(*Member)(nil),                   // 22: vrouter.v1.Member
+	(*SessionAffinity)(nil),          // 23: vrouter.v1.SessionAffinity
+	(*NetworkPolicy)(nil),            // 24: vrouter.v1.NetworkPolicy
+	(*NetworkPolicyRule)(nil),        // 25: vrouter.v1.NetworkPolicyRule
+	(*PolicyEndpoint)(nil),           // 26: vrouter.v1.PolicyEndpoint
+	(*PortRange)(nil),                // 27: vrouter.v1.PortRange
+	(*SecurityPolicy)(nil),           // 28: vrouter.v1.SecurityPolicy
+	(*SecurityRule)(nil),             // 29: vrouter.v1.SecurityRule
+	(*SecurityPeer)(nil),             // 30: vrouter.v1.SecurityPeer
+	(*IpBlock)(nil),                  // 31: vrouter.v1.IpBlock
+	(*SecurityPort)(nil),             // 32: vrouter.v1.SecurityPort
+	(*LabelSelector)(nil),            // 33: vrouter.v1.LabelSelector
+	(*LabelSelectorRequirement)(nil), // 34: vrouter.v1.LabelSelectorRequirement
+	(*Route)(nil),                    // 35: vrouter.v1.Route
+	(*Encapsulation)(nil),            // 36: vrouter.v1.Encapsulation
+	(*Tunnel)(nil),                   // 37: vrouter.v1.Tunnel
+	(*NextHop)(nil),                  // 38: vrouter.v1.NextHop
+	(*Fabric)(nil),                   // 39: vrouter.v1.Fabric
+	(*Uplink)(nil),                   // 40: vrouter.v1.Uplink
+	(*Peer)(nil),                     // 41: vrouter.v1.Peer
+	(*Vhost)(nil),                    // 42: vrouter.v1.Vhost
+	nil,                              // 43: vrouter.v1.VirtualMachineInterface.LabelsEntry
+	nil,                              // 44: vrouter.v1.VirtualMachineInterface.NamespaceLabelsEntry
+	nil,                              // 45: vrouter.v1.LabelSelector.MatchLabelsEntry
 }
 var file_vrouter_v1_resources_proto_depIdxs = []int32{
-	12, // 0: vrouter.v1.VirtualNetwork.subnets:type_name -> vrouter.v1.Subnet
-	14, // 1: vrouter.v1.VirtualMachineInterface.allowed_address_pairs:type_name -> vrouter.v1.AllowedAddressPair
-	41, // 2: vrouter.v1.VirtualMachineInterface.labels:type_name -> vrouter.v1.VirtualMachineInterface.LabelsEntry
-	42, // 3: vrouter.v1.VirtualMachineInterface.namespace_labels:type_name -> vrouter.v1.VirtualMachineInterface.NamespaceLabelsEntry
-	15, // 4: vrouter.v1.VirtualMachineInterface.tap:type_name -> vrouter.v1.Tap
+	13, // 0: vrouter.v1.VirtualNetwork.subnets:type_name -> vrouter.v1.Subnet
+	15, // 1: vrouter.v1.VirtualMachineInterface.allowed_address_pairs:type_name -> vrouter.v1.AllowedAddressPair
+	43, // 2: vrouter.v1.VirtualMachineInterface.labels:type_name -> vrouter.v1.VirtualMachineInterface.LabelsEntry
+	44, // 3: vrouter.v1.VirtualMachineInterface.namespace_labels:type_name -> vrouter.v1.VirtualMachineInterface.NamespaceLabelsEntry
+	16, // 4: vrouter.v1.VirtualMachineInterface.tap:type_name -> vrouter.v1.Tap
 	1,  // 5: vrouter.v1.InstanceIP.mode:type_name -> vrouter.v1.InstanceIP.Mode
 	2,  // 6: vrouter.v1.FloatingIP.direction:type_name -> vrouter.v1.FloatingIP.Direction
-	18, // 7: vrouter.v1.FloatingIP.floating_ip_port_mappings:type_name -> vrouter.v1.FloatingIpPortMappings
-	20, // 8: vrouter.v1.FloatingIP.members:type_name -> vrouter.v1.Member
-	21, // 9: vrouter.v1.FloatingIP.session_affinity:type_name -> vrouter.v1.SessionAffinity
-	3,  // 10: vrouter.v1.FloatingIP.hash_fields:type_name -> vrouter.v1.FloatingIP.HashField
-	19, // 11: vrouter.v1.FloatingIpPortMappings.port_mappings:type_name -> vrouter.v1.PortMapping
-	0,  // 12: vrouter.v1.PortMapping.protocol:type_name -> vrouter.v1.Protocol.Value
-	4,  // 13: vrouter.v1.Member.state:type_name -> vrouter.v1.Member.State
-	19, // 14: vrouter.v1.Member.target_ports:type_name -> vrouter.v1.PortMapping
-	35, // 15: vrouter.v1.Member.tunnel:type_name -> vrouter.v1.Tunnel
-	5,  // 16: vrouter.v1.SessionAffinity.type:type_name -> vrouter.v1.SessionAffinity.Type
-	23, // 17: vrouter.v1.NetworkPolicy.rules:type_name -> vrouter.v1.NetworkPolicyRule
-	24, // 18: vrouter.v1.NetworkPolicyRule.source:type_name -> vrouter.v1.PolicyEndpoint
-	24, // 19: vrouter.v1.NetworkPolicyRule.destination:type_name -> vrouter.v1.PolicyEndpoint
-	6,  // 20: vrouter.v1.NetworkPolicyRule.direction:type_name -> vrouter.v1.NetworkPolicyRule.Direction
-	7,  // 21: vrouter.v1.NetworkPolicyRule.action:type_name -> vrouter.v1.NetworkPolicyRule.Action
-	0,  // 22: vrouter.v1.NetworkPolicyRule.protocol:type_name -> vrouter.v1.Protocol.Value
-	25, // 23: vrouter.v1.NetworkPolicyRule.source_ports:type_name -> vrouter.v1.PortRange
-	25, // 24: vrouter.v1.NetworkPolicyRule.destination_ports:type_name -> vrouter.v1.PortRange
-	31, // 25: vrouter.v1.SecurityPolicy.subject:type_name -> vrouter.v1.LabelSelector
-	8,  // 26: vrouter.v1.SecurityPolicy.policy_types:type_name -> vrouter.v1.SecurityPolicy.PolicyType
-	27, // 27: vrouter.v1.SecurityPolicy.ingress:type_name -> vrouter.v1.SecurityRule
-	27, // 28: vrouter.v1.SecurityPolicy.egress:type_name -> vrouter.v1.SecurityRule
-	28, // 29: vrouter.v1.SecurityRule.peers:type_name -> vrouter.v1.SecurityPeer
-	30, // 30: vrouter.v1.SecurityRule.ports:type_name -> vrouter.v1.SecurityPort
-	31, // 31: vrouter.v1.SecurityPeer.selector:type_name -> vrouter.v1.LabelSelector
-	31, // 32: vrouter.v1.SecurityPeer.namespace_selector:type_name -> vrouter.v1.LabelSelector
-	29, // 33: vrouter.v1.SecurityPeer.ip_block:type_name -> vrouter.v1.IpBlock
-	0,  // 34: vrouter.v1.SecurityPort.protocol:type_name -> vrouter.v1.Protocol.Value
-	43, // 35: vrouter.v1.LabelSelector.match_labels:type_name -> vrouter.v1.LabelSelector.MatchLabelsEntry
-	32, // 36: vrouter.v1.LabelSelector.match_expressions:type_name -> vrouter.v1.LabelSelectorRequirement
-	36, // 37: vrouter.v1.Route.next_hops:type_name -> vrouter.v1.NextHop
-	9,  // 38: vrouter.v1.Tunnel.encapsulations:type_name -> vrouter.v1.Encapsulation.Value
-	35, // 39: vrouter.v1.NextHop.tunnel:type_name -> vrouter.v1.Tunnel
-	40, // 40: vrouter.v1.Fabric.vhost0:type_name -> vrouter.v1.Vhost
-	38, // 41: vrouter.v1.Fabric.uplink:type_name -> vrouter.v1.Uplink
-	9,  // 42: vrouter.v1.Fabric.encapsulations:type_name -> vrouter.v1.Encapsulation.Value
-	39, // 43: vrouter.v1.Fabric.peers:type_name -> vrouter.v1.Peer
-	44, // [44:44] is the sub-list for method output_type
-	44, // [44:44] is the sub-list for method input_type
-	44, // [44:44] is the sub-list for extension type_name
-	44, // [44:44] is the sub-list for extension extendee
-	0,  // [0:44] is the sub-list for field type_name
+	20, // 7: vrouter.v1.FloatingIP.floating_ip_port_mappings:type_name -> vrouter.v1.FloatingIpPortMappings
+	22, // 8: vrouter.v1.FloatingIP.members:type_name -> vrouter.v1.Member
+	23, // 9: vrouter.v1.FloatingIP.session_affinity:type_name -> vrouter.v1.SessionAffinity
+	4,  // 10: vrouter.v1.FloatingIP.hash_fields:type_name -> vrouter.v1.FloatingIP.HashField
+	3,  // 11: vrouter.v1.FloatingIP.external_traffic_policy:type_name -> vrouter.v1.FloatingIP.TrafficPolicy
+	3,  // 12: vrouter.v1.FloatingIP.internal_traffic_policy:type_name -> vrouter.v1.FloatingIP.TrafficPolicy
+	19, // 13: vrouter.v1.FloatingIP.health_check:type_name -> vrouter.v1.HealthCheck
+	21, // 14: vrouter.v1.FloatingIpPortMappings.port_mappings:type_name -> vrouter.v1.PortMapping
+	0,  // 15: vrouter.v1.PortMapping.protocol:type_name -> vrouter.v1.Protocol.Value
+	5,  // 16: vrouter.v1.Member.state:type_name -> vrouter.v1.Member.State
+	21, // 17: vrouter.v1.Member.target_ports:type_name -> vrouter.v1.PortMapping
+	37, // 18: vrouter.v1.Member.tunnel:type_name -> vrouter.v1.Tunnel
+	6,  // 19: vrouter.v1.SessionAffinity.type:type_name -> vrouter.v1.SessionAffinity.Type
+	25, // 20: vrouter.v1.NetworkPolicy.rules:type_name -> vrouter.v1.NetworkPolicyRule
+	26, // 21: vrouter.v1.NetworkPolicyRule.source:type_name -> vrouter.v1.PolicyEndpoint
+	26, // 22: vrouter.v1.NetworkPolicyRule.destination:type_name -> vrouter.v1.PolicyEndpoint
+	7,  // 23: vrouter.v1.NetworkPolicyRule.direction:type_name -> vrouter.v1.NetworkPolicyRule.Direction
+	8,  // 24: vrouter.v1.NetworkPolicyRule.action:type_name -> vrouter.v1.NetworkPolicyRule.Action
+	0,  // 25: vrouter.v1.NetworkPolicyRule.protocol:type_name -> vrouter.v1.Protocol.Value
+	27, // 26: vrouter.v1.NetworkPolicyRule.source_ports:type_name -> vrouter.v1.PortRange
+	27, // 27: vrouter.v1.NetworkPolicyRule.destination_ports:type_name -> vrouter.v1.PortRange
+	33, // 28: vrouter.v1.SecurityPolicy.subject:type_name -> vrouter.v1.LabelSelector
+	9,  // 29: vrouter.v1.SecurityPolicy.policy_types:type_name -> vrouter.v1.SecurityPolicy.PolicyType
+	29, // 30: vrouter.v1.SecurityPolicy.ingress:type_name -> vrouter.v1.SecurityRule
+	29, // 31: vrouter.v1.SecurityPolicy.egress:type_name -> vrouter.v1.SecurityRule
+	30, // 32: vrouter.v1.SecurityRule.peers:type_name -> vrouter.v1.SecurityPeer
+	32, // 33: vrouter.v1.SecurityRule.ports:type_name -> vrouter.v1.SecurityPort
+	33, // 34: vrouter.v1.SecurityPeer.selector:type_name -> vrouter.v1.LabelSelector
+	33, // 35: vrouter.v1.SecurityPeer.namespace_selector:type_name -> vrouter.v1.LabelSelector
+	31, // 36: vrouter.v1.SecurityPeer.ip_block:type_name -> vrouter.v1.IpBlock
+	0,  // 37: vrouter.v1.SecurityPort.protocol:type_name -> vrouter.v1.Protocol.Value
+	45, // 38: vrouter.v1.LabelSelector.match_labels:type_name -> vrouter.v1.LabelSelector.MatchLabelsEntry
+	34, // 39: vrouter.v1.LabelSelector.match_expressions:type_name -> vrouter.v1.LabelSelectorRequirement
+	38, // 40: vrouter.v1.Route.next_hops:type_name -> vrouter.v1.NextHop
+	10, // 41: vrouter.v1.Tunnel.encapsulations:type_name -> vrouter.v1.Encapsulation.Value
+	37, // 42: vrouter.v1.NextHop.tunnel:type_name -> vrouter.v1.Tunnel
+	42, // 43: vrouter.v1.Fabric.vhost0:type_name -> vrouter.v1.Vhost
+	40, // 44: vrouter.v1.Fabric.uplink:type_name -> vrouter.v1.Uplink
+	10, // 45: vrouter.v1.Fabric.encapsulations:type_name -> vrouter.v1.Encapsulation.Value
+	41, // 46: vrouter.v1.Fabric.peers:type_name -> vrouter.v1.Peer
+	47, // [47:47] is the sub-list for method output_type
+	47, // [47:47] is the sub-list for method input_type
+	47, // [47:47] is the sub-list for extension type_name
+	47, // [47:47] is the sub-list for extension extendee
+	0,  // [0:47] is the sub-list for field type_name
 }
 
 func init() { file_vrouter_v1_resources_proto_init() }
@@ -3273,7 +3456,7 @@ func file_vrouter_v1_resources_proto_init() {
 	}
 	file_vrouter_v1_rules_proto_init()
 	file_vrouter_v1_resources_proto_msgTypes[3].OneofWrappers = []any{}
-	file_vrouter_v1_resources_proto_msgTypes[26].OneofWrappers = []any{
+	file_vrouter_v1_resources_proto_msgTypes[27].OneofWrappers = []any{
 		(*NextHop_Interface)(nil),
 		(*NextHop_Vrf)(nil),
 		(*NextHop_Receive)(nil),
@@ -3285,8 +3468,8 @@ func file_vrouter_v1_resources_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_vrouter_v1_resources_proto_rawDesc), len(file_vrouter_v1_resources_proto_rawDesc)),
-			NumEnums:      10,
-			NumMessages:   34,
+			NumEnums:      11,
+			NumMessages:   35,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
