@@ -26,13 +26,13 @@ func TestRouterAnswersThroughTunnels(t *testing.T) {
 			}
 			last := udpTo(web2Port, fam.web[1], fam.web[0], 1, 2, "x")
 			last.ttl = 1
+			p := newPair(t, w)
 			for name, spec := range map[string]packetSpec{
 				"echo":          {src: fam.web[1], dst: gw, l4: echo},
 				"reset":         tcpTo(web2Port, fam.web[1], gw, 1, 2, syn, ""),
 				"unreachable":   udpTo(web2Port, fam.web[1], gw, 1, 2, "x"),
 				"time exceeded": last,
 			} {
-				p := newPair(t, w)
 				label := vrfLabel + uint32(podsVRF)
 				if w.encapsulation == VXLAN {
 					label = firstVNI + uint32(podsVRF)
@@ -48,11 +48,6 @@ func TestRouterAnswersThroughTunnels(t *testing.T) {
 				src, dst, ttl := ends(t, o.inner.NetworkLayer())
 				if dst != fam.web[1] || src != gw || ttl != replyTTL || w.encapsulation != VXLAN && o.label != labelOf+uint32(web2Port) {
 					t.Errorf("%v %s %s: %s > %s ttl %d, label %d", w, fam.name, name, src, dst, ttl, o.label)
-				}
-				p.nodes[1].inject(uplinkPort, frames[0])
-				p.nodes[1].run()
-				if name == "reset" || name == "time exceeded" {
-					continue // nobody there has such a session
 				}
 			}
 		}

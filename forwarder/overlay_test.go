@@ -374,7 +374,7 @@ func TestSuperpacketsAcrossNodes(t *testing.T) {
 				if len(p.outer[0]) != want {
 					t.Errorf("%v %s %s: %d packets between the nodes, want %d; drops %s", w, fam.name, name, len(p.outer[0]), want, p.drops())
 				}
-				if features == 0 {
+				if features&port.FeatureTSO4 == 0 {
 					for _, b := range p.outer[0] {
 						w.witness(t, b)
 					}
@@ -446,5 +446,33 @@ func TestBundleOfTunnelPackets(t *testing.T) {
 				t.Errorf("%v: out of order", w)
 			}
 		}
+	}
+}
+
+// Fragments of two VRFs are not those of one datagram, however alike.
+func TestFragmentsOfTwoVRFs(t *testing.T) {
+	w := way{MPLSoverUDP, 4}
+	p := newPair(t, w)
+	r := p.nodes[0]
+	whole := build(t, udpTo(0, "10.244.0.12", "10.244.0.11", 40000, 9999, strings.Repeat("z", 1000)))
+	cut := func(from, to int, flags uint16) []byte {
+		b := append(append([]byte(nil), whole[14:34]...), whole[34+from:34+to]...)
+		ip := header.IPv4(b)
+		ip.SetTotalLength(len(ip))
+		binary.BigEndian.PutUint16(b[6:], flags|uint16(from/8))
+		ip.UpdateChecksum()
+		return b
+	}
+	r.inject(uplinkPort,
+		w.wrap(t, labelOf+uint32(web1Port), cut(0, 504, header.IPv4MoreFragments), nil),
+		w.wrap(t, vrfLabel+uint32(clientVRF), cut(504, 1008, 0), nil))
+	p.run()
+	if n, held := len(r.sent(web1Port)), r.f.PortCounters(uplinkPort).Held; n != 1 || held != 1 {
+		t.Errorf("%d sent, %d held; drops %s", n, held, p.drops())
+	}
+	r.inject(uplinkPort, w.wrap(t, labelOf+uint32(web1Port), cut(504, 1008, 0), nil))
+	p.run()
+	if n := len(r.sent(web1Port)); n != 1 {
+		t.Errorf("%d sent; drops %s", n, p.drops())
 	}
 }

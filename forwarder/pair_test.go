@@ -166,7 +166,7 @@ func (p *pair) run() {
 			r.run()
 			for _, f := range r.sentFrames(uplinkPort) {
 				moved = true
-				p.outer[i] = append(p.outer[i], append([]byte(nil), f.Bytes()...))
+				p.outer[i] = append(p.outer[i], onTheWire(f))
 				if f.Offload.GSOType&(port.GSOTunnelIPv4|port.GSOTunnelIPv6) != 0 { // as a packet socket delivers it
 					f.Offload.GSOType &^= port.GSOTunnelIPv4 | port.GSOTunnelIPv6
 					f.Offload.OuterL4, f.Offload.InnerL3 = 0, 0
@@ -175,6 +175,15 @@ func (p *pair) run() {
 			}
 		}
 	}
+}
+
+// onTheWire is a frame as a device would send it that completes checksums.
+func onTheWire(f *port.Frame) []byte {
+	b := append([]byte(nil), f.Bytes()...)
+	if o := f.Offload; o.Flags&port.NeedsCsum != 0 && o.GSOType == port.GSONone {
+		binary.BigEndian.PutUint16(b[o.CsumStart+o.CsumOffset:], ^sum16(b[o.CsumStart:]))
+	}
+	return b
 }
 
 // drops lists what both nodes dropped.

@@ -2,6 +2,7 @@ package forwarder
 
 import (
 	"encoding/binary"
+	"net/netip"
 	"strings"
 	"testing"
 
@@ -259,5 +260,37 @@ func TestNeighborSlots(t *testing.T) {
 	}
 	if len(slots) > MaxNeighbors || len(slots) < MaxNeighbors*9/10 || full < MaxNeighbors/2 {
 		t.Errorf("%d slots, %d refused", len(slots), full)
+	}
+}
+
+// A route to a gateway leads out of the uplink to its MAC address, and what comes back
+// finds the workload.
+func TestWorkloadReachesAGateway(t *testing.T) {
+	for i, fam := range outsideFamilies {
+		p := newPair(t, way{MPLSoverUDP, 4})
+		r := p.nodes[0]
+		slot, ok := r.f.Neighbor(gateway)
+		if !ok {
+			t.Fatal("no slot")
+		}
+		prefix := netip.MustParsePrefix([]string{"198.51.100.0/24", "2001:db8:51::/48"}[i])
+		r.state.vrfs[podsVRF][prefix] = nexthop.Route{NextHop: NeighborNextHop(slot), Network: podsNet}
+		r.publish()
+		pod := bothFamilies[i].web[0]
+		for range 3 { // the first by the slow path, the others by the quick one
+			r.inject(web1Port, build(t, udpTo(web1Port, pod, fam.client, 7, 9999, "out")))
+			r.run()
+			got := p.one(0, uplinkPort)
+			checkSums(t, got)
+			if eth := got.LinkLayer().(*layers.Ethernet); [6]byte(eth.DstMAC) != gateway || [6]byte(eth.SrcMAC) != uplinkMAC(0) {
+				t.Errorf("MACs %v > %v", eth.SrcMAC, eth.DstMAC)
+			}
+			r.inject(uplinkPort, outside(build(t, udpTo(0, fam.client, pod, 9999, 7, "back")), gateway))
+			r.run()
+			checkSums(t, p.one(0, web1Port))
+		}
+		if r.sessions() != 1 {
+			t.Errorf("%d sessions", r.sessions())
+		}
 	}
 }
