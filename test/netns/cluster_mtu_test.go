@@ -53,17 +53,30 @@ func TestClusterMTU(t *testing.T) {
 	// RFC 4787 REQ-14, RFC 7348 section 4.3: datagrams longer than the MTU go in inner
 	// fragments, which the receiver's kernel joins.
 	t.Run("fragments", func(t *testing.T) {
+		c.note("FRAGMENT_TIMEOUT") // of a datagram with a fragment that was too long
 		for f := range service {
 			for _, target := range []string{at(to.address[f], echoPort), at(service[f], 9000)} {
-				conn := from.dial(t, from.name, "udp", target)
 				for _, size := range []int{1400, 3000, 8192, 40000} {
-					if _, _, err := echo(conn, bytes.Repeat([]byte{'x'}, size)); err != nil {
-						t.Errorf("%d bytes to %s: %v", size, target, err)
-					}
+					c.comesBack(t, from, target, size)
 				}
 			}
 			from.run(from.name, "ping", "-c", "1", "-W", "5", "-s", "4000", to.address[f])
 		}
+	})
+}
+
+// comesBack waits until a datagram of a size comes back from an echo server. One that
+// is too long is lost, and its sender's kernel cuts the next: once for the question,
+// once for the answer.
+func (c *cluster) comesBack(t *testing.T, from *pod, target string, size int) {
+	t.Helper()
+	conn := from.dial(t, from.name, "udp", target)
+	c.until(fmt.Sprintf("%d bytes come back from %s", size, target), func() bool {
+		if err := conn.SetDeadline(time.Now().Add(500 * time.Millisecond)); err != nil {
+			t.Fatal(err)
+		}
+		_, _, err := echo(conn, bytes.Repeat([]byte{'x'}, size))
+		return err == nil
 	})
 }
 
@@ -104,16 +117,7 @@ func TestClusterMTUMixed(t *testing.T) {
 				}
 				from.upload(t, from.name, at(to.address[f], sinkPort), 4<<20)
 				from.upload(t, from.name, at(service[f], sinkPort), 4<<20)
-				// A datagram that is too long is lost, and its sender's kernel cuts the next one:
-				// once for the question, once for the answer.
-				conn := from.dial(t, from.name, "udp", at(to.address[f], echoPort))
-				c.until("8 KiB come back", func() bool {
-					if err := conn.SetDeadline(time.Now().Add(200 * time.Millisecond)); err != nil {
-						t.Fatal(err)
-					}
-					_, _, err := echo(conn, bytes.Repeat([]byte{'x'}, 8192))
-					return err == nil
-				})
+				c.comesBack(t, from, at(to.address[f], echoPort), 8192)
 			}
 		})
 	}

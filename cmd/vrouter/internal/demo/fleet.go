@@ -135,9 +135,9 @@ func (f *fleet) make(nodes int) error {
 	return nil
 }
 
-// start starts a node's daemon, `vrouter run` in the node's namespace, and waits until
-// it answers. The daemon does not outlive us, however we end.
-func (f *fleet) start(ctx context.Context, m *member) error {
+// start starts a node's daemon, `vrouter run` in the node's namespace. The daemon does
+// not outlive us, however we end.
+func (f *fleet) start(m *member) error {
 	self, err := os.Executable()
 	if err != nil {
 		return err
@@ -166,13 +166,21 @@ func (f *fleet) start(ctx context.Context, m *member) error {
 	if err := <-started; err != nil {
 		return err
 	}
+	if m.world != nil {
+		return nil // the daemon before has had it
+	}
 	api, err := client.New(client.Config{Address: m.socket})
 	if err != nil {
 		return err
 	}
 	m.world = &world{api: api}
+	return nil
+}
+
+// answers waits until a node's daemon answers.
+func (m *member) answers(ctx context.Context) error {
 	up, err := eventually(ctx, func() (bool, error) {
-		_, err := api.Status(ctx)
+		_, err := m.world.api.Status(ctx)
 		return err == nil, nil
 	})
 	if err == nil && !up {
@@ -228,7 +236,8 @@ func (f *fleet) sync(ctx context.Context) (resources int, err error) {
 	return resources, nil
 }
 
-// ready waits until every port of every live node is up.
+// ready waits until every port of every live node is up, and each node knows the way
+// to every other.
 func (f *fleet) ready(ctx context.Context) error {
 	for _, m := range f.Live() {
 		var reason string
@@ -245,8 +254,25 @@ func (f *fleet) ready(ctx context.Context) error {
 		if err != nil || !up {
 			return errors.Join(err, fmt.Errorf("%s: a port is not up: %s", m.Name, reason))
 		}
+		for _, other := range f.Others(m) {
+			var last *pb.ExplainResponse
+			known, err := eventually(ctx, func() (known bool, err error) {
+				last, err = m.journey(ctx, other)
+				return last.GetVerdict() == pb.Verdict_FORWARD, err
+			})
+			if err != nil || !known {
+				return errors.Join(err, fmt.Errorf("%s does not reach %s: %s", m.Name, other.Name, last.GetReason()))
+			}
+		}
 	}
 	return nil
+}
+
+// journey explains a packet from the node's client to another node's web server.
+func (m *member) journey(ctx context.Context, to *member) (*pb.ExplainResponse, error) {
+	return m.world.api.Explain(ctx, &pb.ExplainRequest{
+		VirtualMachineInterface: m.client().Name, Destination: to.web().V4, Protocol: pb.Protocol_TCP, DestinationPort: webPort,
+	})
 }
 
 // close ends daemons and servers and removes the namespaces.
