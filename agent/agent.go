@@ -56,6 +56,7 @@ type Agent struct {
 	started time.Time
 	ports   *ports.Reconciler
 	checks  *healthcheck.Server
+	live    *liveness
 	names   atomic.Pointer[compile.Names]
 
 	// turn is held by a transaction from its first check to its last port. It
@@ -96,6 +97,7 @@ func New(o Options) (*Agent, error) {
 		watchers:    newWatchers(),
 	}
 	a.checks = healthcheck.New(a.fabricUp, o.Log)
+	a.live = newLiveness(a.PeerDown, o.Log)
 	if err := a.restore(); err != nil {
 		return nil, err
 	}
@@ -150,10 +152,11 @@ func (a *Agent) program(r *compile.Result) {
 	a.ports.Withdraw(r.Ports)
 	a.options.Forwarder.Publish(r.Snapshot)
 	a.ports.Set(r.Ports)
+	a.checks.Set(r.HealthChecks)
+	a.live.set(r.Sessions)
 	if a.options.Watcher != nil {
 		a.options.Watcher.Set(target(r))
 	}
-	a.checks.Set(r.HealthChecks)
 }
 
 // fabricUp reports whether the ports that join the node with others have their
@@ -172,6 +175,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return a.ports.Run(ctx) })
 	g.Go(func() error { return a.checks.Run(ctx) })
+	g.Go(func() error { return a.live.run(ctx) })
 	g.Go(func() error { return a.drainPolicyLog(ctx) })
 	if a.options.Watcher != nil {
 		g.Go(func() error { return a.options.Watcher.Run(ctx, a.Underlay) })

@@ -208,6 +208,7 @@ func (a *Agent) components(st *pb.GetStatusResponse, stored persist.Status) {
 	}
 	add("flow-table", pb.Health_DEGRADED, flows)
 	add("health-checks", pb.Health_DEGRADED, strings.Join(a.checks.Problems(), "; "))
+	add("bfd", pb.Health_DEGRADED, a.live.complaint())
 	headless := ""
 	if st.GetHeadlessSince() != nil {
 		headless = fmt.Sprintf("HEADLESS since %s at generation %d: no controller is connected, forwarding goes on as it was",

@@ -92,6 +92,11 @@ func (f *Forwarder) decide(snap *Snapshot, q *question, d *decision, t *Trace) {
 	labelled := q.tunnel && q.target != 0
 	if !labelled {
 		route, hop, reason = f.route(snap, in, q, d, t)
+		if q.tunnel && hop.Kind != nexthop.Interface && hop.Kind != nexthop.FloatingIP && hop.Kind != nexthop.Receive {
+			if found, ok := snap.served(&q.key); ok { // what was dialled is no address of this VRF
+				hop, reason = found, DropUnknown
+			}
+		}
 	}
 	ok := false
 	switch {
@@ -109,6 +114,12 @@ func (f *Forwarder) decide(snap *Snapshot, q *question, d *decision, t *Trace) {
 		ok = f.resolve(snap, route, hop, q, d, t)
 	}
 	if !ok {
+		return
+	}
+
+	d.direct(snap, q)
+	if in.Kind == Overlay && d.nextHop[flowtable.Reply].IsDiscard() {
+		d.end(DropTunnelReturn, t)
 		return
 	}
 
@@ -150,8 +161,10 @@ func (s *Snapshot) way(id nexthop.ID, q *question) (*Interface, DropReason) {
 		switch {
 		case int(hop.Index) >= len(s.tunnels) || int(q.key.VRF) >= len(s.VRFs):
 			return out, DropTunnelGone
-		case s.tunnels[hop.Index].reason == DropTunnelGone || s.tunnels[hop.Index].reason == DropPeerDown:
-			return out, s.tunnels[hop.Index].reason
+		case s.tunnels[hop.Index].reason == DropTunnelGone:
+			return out, DropTunnelGone
+		case s.tunnels[hop.Index].down && s.port(q.in).Kind != Host: // BFD finds out from there that the peer is back
+			return out, DropPeerDown
 		}
 		out = &s.VRFs[q.key.VRF].Overlay
 		if out.Kind == Absent {

@@ -106,6 +106,8 @@ type Result struct {
 	Names    *Names
 	// HealthChecks are what load balancers outside may ask for.
 	HealthChecks []healthcheck.Service
+	// Sessions watch the other nodes.
+	Sessions Sessions
 }
 
 // New returns a compiler that has seen no resources.
@@ -194,7 +196,7 @@ func (c *Compiler) Compile(st *state.State, affected []state.Key) (*Result, erro
 			SNAT:          c.snat(),
 		},
 		Ports: slices.Clone(c.now.specs),
-		Names: c.policies.names, HealthChecks: c.healthChecks(),
+		Names: c.policies.names, HealthChecks: c.healthChecks(), Sessions: c.sessions(),
 	}, nil
 }
 

@@ -236,6 +236,9 @@ func (c *checker) fabric(k Key, f *pb.Fabric) {
 				c.report.add(k, field, "%s is this node's own address; leave the node itself out of peers", a)
 			}
 		}
+		if peer.GetBfd() != nil && f.GetUplink() == nil {
+			c.report.add(k, fmt.Sprintf("spec.peers[%d].bfd", i), "there is no way to other nodes to watch; add spec.uplink, or leave bfd out")
+		}
 	}
 	if mac := f.GetVhost0().GetMacAddress(); mac != "" && MAC("", mac).String() == routerMAC {
 		c.report.add(k, "spec.vhost0.macAddress", "%s is the vRouter's own; choose another", routerMAC)

@@ -201,6 +201,14 @@ var wrong = []struct{ text, field, says string }{
 	{`{"name":"node","fabric":{"vhost0":{},"uplink":{"device":"eth0"},"peers":[{"name":"b","addresses":["fd00:2::20"]},{"name":"c","addresses":["fd00:2:0::20"]}]}}`, "spec.peers[1].addresses[0]", "spec.peers[0].addresses[0]"},
 	{`{"name":"node","fabric":{"vhost0":{},"peers":[{"name":"b","addresses":["192.0.2.30"]},{"name":"b","addresses":["192.0.2.31"]}]}}`, "spec.peers", "once"},
 	{`{"name":"node","fabric":{"vhost0":{},"peers":[{"name":"b","addresses":["0.0.0.0"]}]}}`, "spec.peers[0].addresses[0]", "routed"},
+	{`{"name":"node","fabric":{"vhost0":{"addresses":["192.0.2.10/24"]},"uplink":{"device":"eth0"},"peers":[{"name":"b","addresses":["192.0.2.30"],"bfd":{"minTtl":200}}]}}`, "spec.peers[0].bfd", "MULTIHOP"},
+	{`{"name":"node","fabric":{"vhost0":{"addresses":["192.0.2.10/24"]},"uplink":{"device":"eth0"},"peers":[{"name":"b","addresses":["192.0.2.30"],"bfd":{"intervalMilliseconds":5}}]}}`, "spec.peers[0].bfd.intervalMilliseconds", "10"},
+	// What comes from outside.
+	{`{"name":"x","floatingIp":{"address":"10.96.0.11","virtualNetwork":"services","sourceRanges":["10.0.0.1/8"]}}`, "spec.sourceRanges[0]", "host bits"},
+	{`{"name":"x","floatingIp":{"address":"10.96.0.11","virtualNetwork":"services","sourceRanges":["::ffff:10.0.0.0/104"]}}`, "spec.sourceRanges[0]", "write it as IPv4"},
+	{`{"name":"x","floatingIp":{"address":"fd00:96::11","virtualNetwork":"services","healthCheck":{"port":32000}}}`, "spec.healthCheck.port", "no IPv6 address"},
+	{`{"name":"x","floatingIp":{"address":"10.96.0.11","virtualNetwork":"services","healthCheck":{}}}`, "spec.healthCheck.port", "1"},
+	{`{"name":"x","floatingIp":{"address":"192.0.2.10","virtualNetwork":"ip-fabric","floatingIpPortMappings":{"portMappings":[{"srcPort":32000,"dstPort":8080}]},"healthCheck":{"port":32000}}}`, "spec.healthCheck.port", "is mapped by FloatingIP/x"},
 }
 
 // TestWrongFieldChangesNothing sends each wrong field between two good resources:

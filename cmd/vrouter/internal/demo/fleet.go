@@ -166,6 +166,9 @@ func (f *fleet) start(m *member) error {
 	if err := <-started; err != nil {
 		return err
 	}
+	if m.world != nil {
+		return nil // the daemon before has had it
+	}
 	api, err := client.New(client.Config{Address: m.socket})
 	if err != nil {
 		return err

@@ -49,7 +49,7 @@ var fleetSteps = []step[*fleet]{
 	{"tunnels change under a transfer: VXLAN, MPLS over GRE, MPLS over UDP", changeTunnels},
 	{"nodes' own addresses: from outside by the uplink; nodes to pods by vhost0", ownAddresses},
 	{"the journey of a packet to another node, by the production slow path", fleetExplain},
-	{"a node dies (kill -9, link down): others' connections go on; then it is taken out", nodeDies},
+	{"a node dies (kill -9, link down): others' connections go on; it is taken out, and comes back", nodeDies},
 	{"every packet accounted for, on each node", fleetAccount},
 }
 
@@ -237,7 +237,7 @@ func nodeDies(ctx context.Context, f *fleet) (string, []string, error) {
 	if len(open) != len(f.nodes) {
 		return "", nil, fmt.Errorf("200 connections and only %d members", len(open))
 	}
-	if err := errors.Join(victim.stop(syscall.SIGKILL), cut(f.namespaceOf("wire"), victim.Name)); err != nil {
+	if err := errors.Join(victim.stop(syscall.SIGKILL), setPort(f.namespaceOf("wire"), victim.Name, false)); err != nil {
 		return "", nil, err
 	}
 	for name, u := range open {
@@ -258,7 +258,35 @@ func nodeDies(ctx context.Context, f *fleet) (string, []string, error) {
 			return "", nil, fmt.Errorf("after it was taken out: %w", err)
 		}
 	}
-	return fmt.Sprintf("%d connections to other nodes went on; 40 new ones found live members", len(open)-1), nil, nil
+	if err := f.revive(ctx, victim); err != nil {
+		return "", nil, fmt.Errorf("it does not come back: %w", err)
+	}
+	back, err := eventually(ctx, func() (bool, error) {
+		server, _, err := client.get(ctx, serviceWeb)
+		return server == victim.web().Name, err
+	})
+	if err != nil || !back {
+		return "", nil, errors.Join(err, fmt.Errorf("%s does not serve again", victim.web().Name))
+	}
+	return fmt.Sprintf("%d connections to other nodes went on; 40 new ones found live members; then %s served again", len(open)-1, victim.web().Name), nil, nil
+}
+
+// revive brings a dead node back: its cable, its daemon, and it into the state of all.
+func (f *fleet) revive(ctx context.Context, m *member) error {
+	if err := setPort(f.namespaceOf("wire"), m.Name, true); err != nil {
+		return err
+	}
+	if err := f.start(m); err != nil {
+		return err
+	}
+	if err := m.answers(ctx); err != nil {
+		return err
+	}
+	m.dead = false
+	if _, err := f.sync(ctx); err != nil {
+		return err
+	}
+	return f.ready(ctx)
 }
 
 func fleetAccount(ctx context.Context, f *fleet) (string, []string, error) {

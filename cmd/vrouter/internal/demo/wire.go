@@ -71,12 +71,15 @@ func plug(wire, port, namespace string, addresses ...string) error {
 	})
 }
 
-// cut takes a port's link down, as when somebody pulls the cable.
-func cut(wire, port string) error {
+// setPort takes a port of the wire up or down, as when somebody pulls the cable.
+func setPort(wire, port string, up bool) error {
 	return netns.Do(wire, func() error {
 		link, err := netlink.LinkByName(port)
 		if err != nil {
 			return err
+		}
+		if up {
+			return netlink.LinkSetUp(link)
 		}
 		return netlink.LinkSetDown(link)
 	})
