@@ -329,13 +329,3 @@ func (n *node) onlyNoted() {
 		}
 	}
 }
-
-// all returns the sum of a drop reason over all nodes.
-func (c *cluster) allDrops(reason string) (n uint64) {
-	for _, node := range c.nodes {
-		if node.daemon != nil {
-			n += node.drops("", reason)
-		}
-	}
-	return n
-}
