@@ -144,15 +144,21 @@ func (c *cluster) acquaint() {
 				continue
 			}
 			for _, p := range b.pods {
-				c.until(fmt.Sprintf("%s knows the way to %s", a.name, b.name), func() bool {
-					answer, err := a.api.Explain(context.Background(), &pb.ExplainRequest{
-						VirtualMachineInterface: a.pods[0].name, Destination: p.address[v4], Protocol: pb.Protocol_TCP, DestinationPort: webPort,
-					})
-					return err == nil && answer.GetVerdict() == pb.Verdict_FORWARD
-				})
+				a.knows(p.address[v4])
 			}
 		}
 	}
+}
+
+// knows waits until a packet from the node's first pod to an address would leave.
+func (n *node) knows(address string) {
+	n.t.Helper()
+	n.until(n.name+" knows the way to "+address, func() bool {
+		answer, err := n.api.Explain(context.Background(), &pb.ExplainRequest{
+			VirtualMachineInterface: n.pods[0].name, Destination: address, Protocol: pb.Protocol_TCP, DestinationPort: webPort,
+		})
+		return err == nil && answer.GetVerdict() == pb.Verdict_FORWARD
+	})
 }
 
 // nodeWebPort is where the node's own web server is.
