@@ -472,6 +472,11 @@ var dropDescriptions = [NumDropReasons]DropDescription{
 		"A tunnel carries a tunnel packet to this node's own address.",
 		"Somebody routes the underlay through the overlay, or tries to get past the check of peers: look at who sends it.",
 	},
+	DropTunnelForged: {
+		"TUNNEL_FORGED",
+		"A workload's connection would leave as a tunnel packet from this node's address, which the other nodes would believe.",
+		"Look at the workload: it tries to get into networks that are not its own, or speaks VXLAN or MPLS over UDP to something outside, for which it needs an address of its own.",
+	},
 	DropTunnelSource: {
 		"TUNNEL_SOURCE",
 		"A packet that came through a tunnel claims to come from an address that is on this node.",

@@ -1,0 +1,23 @@
+package forwarder
+
+import (
+	"testing"
+)
+
+// Other nodes believe tunnel packets that come from this node's address, so no
+// workload may send one with it.
+func TestNobodySendsTunnelPacketsAsTheNode(t *testing.T) {
+	for family, a := range snatFamilies {
+		for _, dport := range []uint16{6635, 4789} {
+			r := newSNATRig(t, standardPorts)
+			r.inject(web1Port, build(t, udpTo(web1Port, a.pod, a.server, 50000, dport, "\x00\x06\x71\x40a label and what it leads to")))
+			r.run()
+			if n := len(r.sent(uplinkPort)); n != 0 || r.drops(web1Port, DropTunnelForged) != 1 {
+				t.Errorf("%s: %d packets to port %d left with the node's address; drops %v", family, n, dport, r.allDrops())
+			}
+			if n := r.used(1); n != 0 {
+				t.Errorf("%s: %d ports are in use", family, n)
+			}
+		}
+	}
+}
