@@ -21,3 +21,17 @@ func TestNobodySendsTunnelPacketsAsTheNode(t *testing.T) {
 		}
 	}
 }
+
+// A place in the list of peers that no node has is nobody, whatever a packet's source.
+func TestUnusedPeerIsNobody(t *testing.T) {
+	w := way{MPLSoverUDP, 6}
+	p := newPair(t, w)
+	p.both(func(s *state) { s.peers = append(s.peers, Peer{}) })
+	r := p.nodes[0]
+	r.inject(uplinkPort, w.wrap(t, labelOf+uint32(web1Port), inner(t, udpTo(web2Port, "10.244.0.12", "10.244.0.11", 1, 2, "x")), func(x *wrapping) { x.src = "::" }))
+	p.run()
+	if r.drops(uplinkPort, DropTunnelUnknownPeer) != 1 {
+		t.Errorf("drops %s", p.drops())
+	}
+	p.nothing()
+}
