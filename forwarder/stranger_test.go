@@ -2,6 +2,11 @@ package forwarder
 
 import (
 	"testing"
+
+	"github.com/google/gopacket"
+	"github.com/google/gopacket/layers"
+
+	"github.com/vrouter-go/vrouter/nexthop"
 )
 
 // Other nodes believe tunnel packets that come from this node's address, so no
@@ -34,4 +39,67 @@ func TestUnusedPeerIsNobody(t *testing.T) {
 		t.Errorf("drops %s", p.drops())
 	}
 	p.nothing()
+}
+
+// Outside there is nobody with an address that is here: the node's kernel, which
+// would believe it, does not get to see such a packet.
+func TestLocalSourceFromOutsideIsNotHandedOver(t *testing.T) {
+	for _, fam := range []struct{ name, pod, node, far string }{
+		{"IPv4", "10.244.0.11", nodeOf[4][0], "198.51.100.7"}, {"IPv6", "fd00:244::11", nodeOf[6][0], "2001:db8:51::7"},
+	} {
+		p := newPair(t, way{MPLSoverUDP, 4})
+		r := p.nodes[0]
+		quote := inner(t, udpTo(0, fam.node, fam.far, 5, 6, "sent by the node"))
+		problem := []gopacket.SerializableLayer{&layers.ICMPv4{TypeCode: layers.CreateICMPv4TypeCode(3, 3)}, gopacket.Payload(quote)}
+		if fam.name == "IPv6" {
+			problem = []gopacket.SerializableLayer{&layers.ICMPv6{TypeCode: layers.CreateICMPv6TypeCode(1, 4)}, gopacket.Payload(append([]byte{0, 0, 0, 0}, quote...))}
+		}
+		for name, spec := range map[string]packetSpec{
+			"UDP":        udpTo(0, fam.pod, fam.node, 1, 22, "x"),
+			"ICMP error": {src: fam.pod, dst: fam.node, l4: problem},
+		} {
+			before := r.drops(uplinkPort, DropUplinkSource)
+			r.inject(uplinkPort, outside(build(t, spec), gateway))
+			p.run()
+			if n := len(r.sent(vhostPort)); n != 0 || r.drops(uplinkPort, DropUplinkSource) != before+1 {
+				t.Errorf("%s %s: the node got %d packets; drops %s", fam.name, name, n, p.drops())
+			}
+		}
+	}
+}
+
+// oneToOne makes floating IPs that translate all ports one to one, to one member.
+func (s *state) oneToOne(t *testing.T, n int) {
+	s.members(t, func(m []nexthop.Member) []nexthop.Member {
+		m = m[n : n+1]
+		m[0].Port = 0
+		return m
+	})
+	for i, fip := range s.floating {
+		next := *fip
+		next.Whole, next.Mappings = fip.Mappings[PortKey{Proto: 6, Port: 80}], nil
+		s.floating[i] = &next
+	}
+}
+
+// RFC 5508 REQ-1: of the queries only echo has sessions, from outside too
+func TestQueryFromOutsideHasNoSession(t *testing.T) {
+	p := newPair(t, way{MPLSoverUDP, 4})
+	p.both(func(s *state) { s.oneToOne(t, 0) })
+	r := p.nodes[0]
+	timestamp := packetSpec{src: "198.51.100.7", dst: "10.96.0.10", l4: []gopacket.SerializableLayer{&layers.ICMPv4{TypeCode: layers.CreateICMPv4TypeCode(13, 0), Id: 1}, gopacket.Payload("timestamp...")}}
+	for _, before := range []string{"without a session", "with one of identifier 0"} {
+		sessions := r.sessions()
+		drops := r.drops(uplinkPort, DropICMPType)
+		r.inject(uplinkPort, outside(build(t, timestamp), gateway))
+		p.run()
+		if n := len(r.sent(web1Port)); n != 0 || r.sessions() != sessions || r.drops(uplinkPort, DropICMPType) != drops+1 {
+			t.Errorf("%s: %d packets, %d sessions; drops %s", before, n, r.sessions()-sessions, p.drops())
+		}
+		r.inject(uplinkPort, outside(build(t, echoTo(0, "198.51.100.7", "10.96.0.10", 0, 1, false, "ping")), gateway))
+		p.run()
+		if n := len(r.sent(web1Port)); n != 1 {
+			t.Fatalf("%d echo requests; drops %s", n, p.drops())
+		}
+	}
 }
