@@ -360,7 +360,7 @@ var dropDescriptions = [NumDropReasons]DropDescription{
 	},
 	DropICMPErrorSpoof: {
 		"ICMP_ERROR_SPOOF",
-		"The workload complains by ICMP about a packet that was not sent to it.",
+		"A workload, or somebody outside, complains by ICMP about a packet that was not sent that way.",
 		"If the workload routes for others, add their addresses to its allowed address pairs; otherwise it tries to disturb somebody's connection.",
 	},
 	DropICMPErrorNoSession: {

@@ -1,6 +1,7 @@
 package forwarder
 
 import (
+	"net/netip"
 	"testing"
 
 	"github.com/google/gopacket"
@@ -100,6 +101,47 @@ func TestQueryFromOutsideHasNoSession(t *testing.T) {
 		p.run()
 		if n := len(r.sent(web1Port)); n != 1 {
 			t.Fatalf("%d echo requests; drops %s", n, p.drops())
+		}
+	}
+}
+
+// RFC 5927 §4: only who is on the way may complain, and what is between two ends here
+// does not go outside
+func TestErrorFromOutsideAboutLocalSession(t *testing.T) {
+	for _, to := range []struct {
+		name     string
+		from     uint16
+		src, dst string
+		dport    uint16
+		label    uint32
+	}{
+		{"the node's, to a workload", vhostPort, nodeOf[4][0], "10.244.0.11", 6000, 0},
+		{"a workload's, to what another routes for", clientPort, "203.0.113.7", "10.244.7.7", 6000, vrfLabel + uint32(podsVRF)},
+	} {
+		w := way{MPLSoverUDP, 4}
+		p := newPair(t, w)
+		r := p.nodes[0]
+		for _, routes := range r.state.vrfs {
+			routes[netip.MustParsePrefix("10.244.7.0/24")] = nexthop.Route{NextHop: InterfaceNextHop(web1Port), Network: podsNet}
+		}
+		r.publish()
+		question := udpTo(to.from, to.src, to.dst, 5000, to.dport, "question")
+		r.inject(to.from, build(t, question))
+		p.run()
+		if n := len(r.sent(web1Port)); n != 1 {
+			t.Fatalf("%s: %d packets; drops %s", to.name, n, p.drops())
+		}
+		spec := packetSpec{src: "198.51.100.7", dst: to.src, l4: []gopacket.SerializableLayer{
+			&layers.ICMPv4{TypeCode: layers.CreateICMPv4TypeCode(3, 4), Seq: 576}, gopacket.Payload(inner(t, question)),
+		}}
+		frame := outside(build(t, spec), gateway)
+		if to.label != 0 {
+			frame = w.wrap(t, to.label, inner(t, spec), nil)
+		}
+		r.inject(uplinkPort, frame)
+		p.run()
+		if n := len(r.sent(to.from)); n != 0 || r.drops(uplinkPort, DropICMPErrorSpoof) != 1 {
+			t.Errorf("%s: got %d errors; drops %s", to.name, n, p.drops())
 		}
 	}
 }
