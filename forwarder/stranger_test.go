@@ -145,3 +145,44 @@ func TestErrorFromOutsideAboutLocalSession(t *testing.T) {
 		}
 	}
 }
+
+// A session out of a tunnel does not go on by a tunnel when its member moves to
+// another node.
+func TestMovedMemberIsNoTransit(t *testing.T) {
+	w := way{VXLAN, 4}
+	p := newPair(t, w)
+	r := p.nodes[1]
+	// An address that two workloads share: no translation.
+	routed := func(hop nexthop.ID, itf uint16) {
+		g, err := nexthop.NewGroup([]nexthop.Member{{ID: 7, Weight: 1, NextHop: hop, Interface: itf}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		s := r.state
+		fip := &FloatingIP{ID: 3, Name: "shared", Address: addr("10.244.9.9"), Network: podsNet, VRF: podsVRF, Ingress: true, Whole: &Service{ID: 3, Group: g, Hash: nexthop.HashAll}}
+		s.floating = append(s.floating[:2:2], fip)
+		s.vrfs[podsVRF][netip.MustParsePrefix("10.244.9.9/32")] = nexthop.Route{NextHop: fipID + 2, Network: podsNet}
+		r.publish()
+	}
+	routed(InterfaceNextHop(web2Port), web2Port)
+	spec := w.wrap(t, firstVNI+uint32(podsVRF), inner(t, tcpTo(web1Port, "10.244.0.11", "10.244.9.9", 1000, 80, syn, "")), func(x *wrapping) { x.src, x.dst = x.dst, x.src })
+	to := uplinkMAC(1)
+	copy(spec, to[:])
+	r.inject(uplinkPort, spec)
+	r.run()
+	if n := len(r.sent(web2Port)); n != 1 {
+		t.Fatalf("%d packets; drops %v", n, r.allDrops())
+	}
+	routed(tunnelID+nexthop.ID(web1Port), 0)
+	r.inject(uplinkPort, spec)
+	r.run()
+	for _, f := range r.sent(uplinkPort) { // that nobody is here: a reset
+		o := w.witness(t, f).inner
+		if tcp := o.Layer(layers.LayerTypeTCP).(*layers.TCP); !tcp.RST {
+			t.Errorf("went on to another node: %v", o)
+		}
+	}
+	if r.drops(uplinkPort, DropFloatingIPNoMember) != 1 || r.sessions() != 0 {
+		t.Errorf("%d sessions; drops %v", r.sessions(), r.allDrops())
+	}
+}
