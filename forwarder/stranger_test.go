@@ -186,3 +186,27 @@ func TestMovedMemberIsNoTransit(t *testing.T) {
 		t.Errorf("%d sessions; drops %v", r.sessions(), r.allDrops())
 	}
 }
+
+// Nor do they see one where a connection from outside is answered: its source port
+// would be the answer's destination.
+func TestNoAnswerIsATunnelPacket(t *testing.T) {
+	p := newPair(t, way{MPLSoverUDP, 4})
+	r, node := p.nodes[0], nodeOf[4][0]
+	p.both(func(s *state) {
+		s.members(t, func(m []nexthop.Member) []nexthop.Member { return m[:1] })
+		port := *s.floating[0] // the service, at a port of the node
+		port.ID, port.Address, port.VRF, port.Fallback = 3, addr(node), fabricVRF, InterfaceNextHop(vhostPort)
+		s.floating = append(s.floating, &port)
+		s.vrfs[fabricVRF][netip.MustParsePrefix(node+"/32")] = nexthop.Route{NextHop: fipID + 2, Network: fabricNet}
+	})
+	for sport, want := range map[uint16]int{6634: 1, 6635: 0, 4789: 0} {
+		r.inject(uplinkPort, outside(build(t, udpTo(0, "198.51.100.7", node, sport, 80, "x")), gateway))
+		p.run()
+		if n := len(r.sent(web1Port)); n != want {
+			t.Errorf("from port %d: %d packets; drops %s", sport, n, p.drops())
+		}
+	}
+	if n := r.drops(uplinkPort, DropTunnelForged); n != 2 {
+		t.Errorf("%d dropped; drops %s", n, p.drops())
+	}
+}
