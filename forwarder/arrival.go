@@ -222,11 +222,33 @@ func (in *Interface) has(addr *[16]byte) bool {
 // isNested reports whether a connection is that of another node's tunnels to this
 // one.
 func (s *Snapshot) isNested(key *flowtable.Key) bool {
-	if key.Proto != header.ProtoGRE && (key.Proto != header.ProtoUDP || key.DstPort != header.PortMPLS && key.DstPort != header.PortVXLAN) {
-		return false
-	}
-	_, node := s.NodeAddresses[key.Dst]
+	return isTunnelPort(key.Proto, key.DstPort) && s.isNode(&key.Dst)
+}
+
+// isTunnelPort reports whether what is sent to a port of a node may be a tunnel packet.
+func isTunnelPort(proto uint8, port uint16) bool {
+	return proto == header.ProtoGRE || proto == header.ProtoUDP && (port == header.PortMPLS || port == header.PortVXLAN)
+}
+
+// isNode reports whether an address is one of this node's own.
+func (s *Snapshot) isNode(addr *[16]byte) bool {
+	_, node := s.NodeAddresses[*addr]
 	return node
+}
+
+// forges reports whether packets of a connection, or its answers, would leave by the
+// uplink as tunnel packets from this node's address. Other nodes believe these,
+// whatever label they carry, so only the node itself may send them.
+func (s *Snapshot) forges(in, out *Interface, key, reply *flowtable.Key) bool {
+	switch {
+	case in.Kind == Host || out.Kind == Host:
+		return false
+	case out.Kind == Uplink && isTunnelPort(reply.Proto, reply.SrcPort):
+		return s.isNode(&reply.Dst)
+	case in.Kind == Uplink && isTunnelPort(key.Proto, key.SrcPort):
+		return s.isNode(&key.Dst)
+	}
+	return false
 }
 
 // sendBack sends a frame of the router's own, an IP packet or an ARP packet, to where

@@ -65,7 +65,11 @@ func (w *Worker) assign(in *Interface, p *packet) {
 		case p.l.ICMPError:
 			p.fate = fateICMPError
 			return
-		case !isEcho(&p.l) && in.Kind != Uplink: // the node itself takes others
+		case isEcho(&p.l):
+		case in.Kind == Uplink: // the node itself takes others
+			p.fate = fateICMPQuery
+			return
+		default:
 			w.drop(p, DropICMPType) // only echo has a session: a deviation from RFC 5508 REQ-1, see docs/design
 			return
 		}

@@ -130,6 +130,10 @@ func (f *Forwarder) decide(snap *Snapshot, q *question, d *decision, t *Trace) {
 		return
 	}
 	d.reply.VRF = out.VRF
+	if snap.forges(in, out, &q.key, &d.reply) {
+		d.end(DropTunnelForged, t)
+		return
+	}
 	if reason := replyFault(&d.reply); reason != DropUnknown {
 		d.end(reason, t)
 		return

@@ -113,6 +113,7 @@ const (
 	DropTunnelGroup
 	DropTunnelECN
 	DropTunnelNested
+	DropTunnelForged
 	DropTunnelSource
 	DropTunnelDestination
 	DropTunnelTransit

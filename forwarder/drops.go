@@ -360,7 +360,7 @@ var dropDescriptions = [NumDropReasons]DropDescription{
 	},
 	DropICMPErrorSpoof: {
 		"ICMP_ERROR_SPOOF",
-		"The workload complains by ICMP about a packet that was not sent to it.",
+		"A workload, or somebody outside, complains by ICMP about a packet that was not sent that way.",
 		"If the workload routes for others, add their addresses to its allowed address pairs; otherwise it tries to disturb somebody's connection.",
 	},
 	DropICMPErrorNoSession: {
@@ -471,6 +471,11 @@ var dropDescriptions = [NumDropReasons]DropDescription{
 		"TUNNEL_NESTED",
 		"A tunnel carries a tunnel packet to this node's own address.",
 		"Somebody routes the underlay through the overlay, or tries to get past the check of peers: look at who sends it.",
+	},
+	DropTunnelForged: {
+		"TUNNEL_FORGED",
+		"A workload's connection would leave as a tunnel packet from this node's address, which the other nodes would believe.",
+		"Look at the workload: it tries to get into networks that are not its own, or speaks VXLAN or MPLS over UDP to something outside, for which it needs an address of its own.",
 	},
 	DropTunnelSource: {
 		"TUNNEL_SOURCE",

@@ -22,6 +22,12 @@ func (w *Worker) icmpErrorTransit(in *Interface, p *packet) {
 		w.drop(p, reason)
 		return
 	}
+	if in.Kind >= Uplink { // RFC 5927 §4, as in quoted: what is for somebody here never went that way
+		if hop, _ := w.snap.follow(in.VRF, &inner.Dst); w.snap.isHere(hop, &inner.Dst) {
+			w.drop(p, DropICMPErrorSpoof)
+			return
+		}
+	}
 	key := flowtable.Key{
 		Src: inner.Dst, Dst: inner.Src,
 		SrcPort: inner.DstPort, DstPort: inner.SrcPort,
@@ -39,14 +45,18 @@ func (w *Worker) icmpErrorTransit(in *Interface, p *packet) {
 		return
 	}
 	s := w.flows.Session(ref)
-	nh, reason := w.wayBack(s, ref.Direction())
+	dir := ref.Direction()
+	hops, reason := w.waysOf(s, dir)
+	if reason == DropUnknown && in.Kind >= Uplink && w.belongs(p, s, dir, hops[flowtable.Forward]) != DropUnknown {
+		reason = DropICMPErrorSpoof
+	}
 	if reason != DropUnknown {
 		w.drop(p, reason)
 		return
 	}
-	original := s.Key(1 - ref.Direction())
+	original := s.Key(1 - dir)
 	translateError(p, &inner, &original)
-	w.output(p, nh)
+	w.output(p, hops[dir])
 }
 
 // quoted reads the packet that an ICMP error quotes and says why the error is
@@ -99,27 +109,27 @@ func quote(p *packet) []byte {
 	return all
 }
 
-// wayBack is the next hop of a session's direction under the snapshot of this
-// batch. A session that was decided under an older one is decided about without
-// changing it: its next own packet does that.
-func (w *Worker) wayBack(s *flowtable.Session, dir flowtable.Direction) (nexthop.ID, DropReason) {
+// waysOf returns the next hops of a session's directions under the snapshot of this
+// batch, or why a packet of direction dir has none. A session that was decided under
+// an older one is decided about without changing it: its next own packet does that.
+func (w *Worker) waysOf(s *flowtable.Session, dir flowtable.Direction) (hops [2]nexthop.ID, reason DropReason) {
 	if d := s.Decision(); d.Epoch() == w.snap.Epoch {
-		nh := nexthop.ID(d.NextHop(dir))
-		if nh.IsDiscard() {
-			return 0, DropReason(nh)
+		hops = [2]nexthop.ID{nexthop.ID(d.NextHop(flowtable.Forward)), nexthop.ID(d.NextHop(flowtable.Reply))}
+		if nh := hops[dir]; nh.IsDiscard() {
+			return hops, DropReason(nh)
 		}
-		return nh, DropUnknown
+		return hops, DropUnknown
 	}
 	q := w.askAgain(s, nil)
 	d := &w.decision
 	w.fwd.decide(w.snap, &q, d, nil)
 	switch d.verdict {
 	case verdictForward:
-		return d.nextHop[dir], DropUnknown
+		return d.nextHop, DropUnknown
 	case verdictDrop, verdictRefuse, verdictEnd:
-		return 0, d.reason
+		return hops, d.reason
 	}
-	return 0, DropICMPErrorNoSession // its binding is void
+	return hops, DropICMPErrorNoSession // its binding is void
 }
 
 // translateError turns an ICMP error into what the sender of the quoted packet

@@ -145,11 +145,12 @@ func (d *decision) adoptMember(snap *Snapshot, svc *Service, q *question, t *Tra
 func (d *decision) keep(snap *Snapshot, m *nexthop.Member, q *question, t *Trace) bool {
 	reply := q.live.Key(flowtable.Reply)
 	address, port := m.Address, m.Port
+	if q.tunnel && m.Interface == 0 {
+		return false // it has moved away, and nothing goes from tunnel to tunnel
+	}
 	if snap.NextHops.At(m.NextHop).Kind == nexthop.Tunnel {
 		d.remote, d.remotePort = address, port
 		address, port = q.key.Dst, q.key.DstPort
-	} else if q.tunnel && m.Interface == 0 {
-		return false
 	}
 	routed := address == [16]byte{}
 	if !routed && address != reply.Src || port != 0 && port != reply.SrcPort {

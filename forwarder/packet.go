@@ -52,6 +52,7 @@ const (
 	fatePending               // not classified yet
 	fateSession               // look the key up and forward
 	fateICMPError             // translate by the session it quotes
+	fateICMPQuery             // from the uplink and no echo: the node's, or nobody's
 	fateBundle                // a superpacket of tunnel packets, to be cut before they are unwrapped
 )
 

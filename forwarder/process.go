@@ -126,8 +126,11 @@ func (w *Worker) processOne(p *packet) {
 // forward moves one classified packet to its output.
 func (w *Worker) forward(in *Interface, p *packet) {
 	if p.fate != fateSession {
-		if p.fate == fateICMPError {
+		switch p.fate {
+		case fateICMPError:
 			w.icmpErrorTransit(in, p)
+		case fateICMPQuery:
+			w.icmpQuery(p)
 		}
 		return
 	}

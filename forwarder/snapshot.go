@@ -147,7 +147,7 @@ type Snapshot struct {
 	// Uplink is the index of the fabric port, 0 where there is none.
 	Uplink  uint16
 	Tunnels []Tunnel // by the Index of a Tunnel next hop; the zero value is unused
-	Peers   []Peer   // the other nodes, by Tunnel.Peer
+	Peers   []Peer   // the other nodes, by Tunnel.Peer; the zero value is unused
 	// Labels is where a packet goes that arrives with an MPLS label: an interface's
 	// next hop, or a VRF's to be looked up in; 0 is an unknown label. By label.
 	Labels []nexthop.ID

@@ -53,7 +53,9 @@ func (s *Snapshot) makeTunnels(before *Snapshot) {
 	} else {
 		s.nodes = make(map[[16]byte]uint32, len(s.Peers))
 		for i := range s.Peers {
-			s.nodes[s.Peers[i].Address] = uint32(i)
+			if s.Peers[i].Address != ([16]byte{}) { // else a place that no node has: it is not the one that sends from ::
+				s.nodes[s.Peers[i].Address] = uint32(i)
+			}
 		}
 	}
 	if was := before.port(before.Uplink); slices.Equal(s.Peers, before.Peers) && slices.Equal(s.Tunnels, before.Tunnels) &&

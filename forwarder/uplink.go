@@ -158,9 +158,28 @@ func (w *Worker) forNode(p *packet) (bool, DropReason) {
 	return node, DropUplinkDestination
 }
 
+// icmpQuery takes an ICMP message from the uplink that is neither an error nor echo:
+// no session has such.
+func (w *Worker) icmpQuery(p *packet) {
+	switch node, reason := w.forNode(p); {
+	case node:
+		w.handOver(p)
+	case reason != DropUnknown:
+		w.drop(p, reason)
+	default:
+		w.drop(p, DropICMPType)
+	}
+}
+
 // handOver sends a packet that is the node's own to vhost0 as it is: the node is the
-// host that it was sent to, so it is no hop on the way (RFC 1812 §2.2.1).
+// host that it was sent to, so it is no hop on the way (RFC 1812 §2.2.1). Its kernel
+// takes what comes by vhost0 from an address that is here for what it claims to be, so
+// that is asked here.
 func (w *Worker) handOver(p *packet) {
+	if hop, _ := w.snap.follow(FabricVRF, &p.l.Src); w.snap.isHere(hop, &p.l.Src) {
+		w.drop(p, DropUplinkSource)
+		return
+	}
 	host := w.snap.port(w.snap.host)
 	x := exit{port: w.snap.host, mtu: maxOuterLength, mac: host.MAC, from: p.mac}
 	if reason := w.attached(host, &x); reason != DropUnknown {

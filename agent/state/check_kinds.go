@@ -228,6 +228,13 @@ func (c *checker) fabric(k Key, f *pb.Fabric) {
 	if f.GetSnatPorts() != nil && f.GetUplink() == nil {
 		c.report.add(k, "spec.snatPorts", "are of no use without an uplink, which is where translated packets leave; add spec.uplink, or leave them out")
 	}
+	if r := SnatPorts(f); f.GetSnatPorts() != nil {
+		for _, p := range tunnelPorts {
+			if p >= r.First && p <= r.Last {
+				c.report.add(k, "spec.snatPorts", "%d to %d has UDP port %d, by which the other nodes' tunnels come; choose a range without it", r.First, r.Last, p)
+			}
+		}
+	}
 	own := NodeAddresses(f)
 	for i, peer := range f.GetPeers() {
 		for j, s := range peer.GetAddresses() {

@@ -14,6 +14,10 @@ type Ports struct{ First, Last uint16 }
 // end, and above the NodePorts (30000 to 32767).
 var defaultSnatPorts = Ports{61000, 65535}
 
+// tunnelPorts are the UDP ports of VXLAN (RFC 7348 §8) and MPLS (RFC 7510 §3): what
+// comes in for them is a tunnel packet, and never an answer to a workload.
+var tunnelPorts = [...]uint16{4789, 6635}
+
 // SnatPorts returns the ports that source translation to the node's addresses has.
 func SnatPorts(f *pb.Fabric) Ports {
 	r := f.GetSnatPorts()

@@ -75,6 +75,8 @@ var wrong = []struct{ text, field, says string }{
 	{`{"name":"ip-fabric","virtualNetwork":{"fabricSnat":true}}`, "spec.fabricSnat", "translated into"},
 	{`{"name":"node","fabric":{"vhost0":{"addresses":["192.0.2.10/24"]},"uplink":{"device":"eth0"},"snatPorts":{"start":1000,"end":2000}}}`, "spec.snatPorts", "1024"},
 	{`{"name":"node","fabric":{"vhost0":{"addresses":["192.0.2.10/24"]},"uplink":{"device":"eth0"},"snatPorts":{"start":3000,"end":2000}}}`, "spec.snatPorts", "below"},
+	{`{"name":"node","fabric":{"vhost0":{"addresses":["192.0.2.10/24"]},"uplink":{"device":"eth0"},"snatPorts":{"start":4789,"end":5000}}}`, "spec.snatPorts", "4789"},
+	{`{"name":"node","fabric":{"vhost0":{"addresses":["192.0.2.10/24"]},"uplink":{"device":"eth0"},"snatPorts":{"start":5000,"end":6635}}}`, "spec.snatPorts", "6635"},
 	{`{"name":"x","floatingIp":{"address":"192.0.2.10","virtualNetwork":"ip-fabric","floatingIpPortMappings":{"portMappings":[{"srcPort":30080},{"srcPort":61000}]},"virtualMachineInterfaces":["web-1"]}}`, "spec.floatingIpPortMappings.portMappings[1].srcPort", "snatPorts"},
 	{`{"name":"node","fabric":{"vhost0":{"addresses":["192.0.2.10/24"]}}}`, "spec.fabricSnat", "add Fabric spec.uplink"},
 	{`{"name":"node","fabric":{"vhost0":{"addresses":["192.0.2.10/24"]},"snatPorts":{"start":61000}}}`, "spec.snatPorts", "without an uplink"},
