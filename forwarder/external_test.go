@@ -17,7 +17,7 @@ import (
 const nodePort = 30080
 
 var (
-	callerMAC = [6]byte{2, 0, 0, 9, 0, 1}
+	callerMAC  = [6]byte{2, 0, 0, 9, 0, 1}
 	gatewayMAC = [6]byte{2, 0, 0, 9, 0, 2}
 	outsideOf  = map[int]string{4: "198.51.100.7", 6: "2001:db8:51::7"}
 )
