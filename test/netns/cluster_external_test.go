@@ -89,6 +89,16 @@ func TestClusterExternal(t *testing.T) {
 		t.Run("internal policy", func(t *testing.T) { c.internalLocal(t, f) })
 		t.Run("kube-proxy", func(t *testing.T) { c.kubeProxyAcrossNodes(t, f) })
 	})
+	t.Run("VXLAN", func(t *testing.T) { // names no interface: the network and what was dialled tell the member
+		c.plan.encapsulations = "VXLAN"
+		c.sync()
+		eachPodFamily(t, func(t *testing.T, f family) {
+			c.expect(t, "outside", at(c.nodes[1].address[f], clusterPort), outside[f], c.firsts()...)
+			c.expect(t, "outside", at(balancer[f], 80), outside[f], c.firsts()...)
+			c.nodePortsFromInside(t, f)
+			c.directReturn(t, f)
+		})
+	})
 	t.Run("health check", c.healthCheck)
 }
 
@@ -249,7 +259,7 @@ func (c *cluster) directReturn(t *testing.T, f family) {
 		flows := called.flows(&pb.FlowFilter{Source: beyond[f], SourcePort: uint32(local.Port())})
 		return len(flows) == 1 && flows[0].GetReplyCounters().GetPackets() == 0
 	})
-	wire := c.tap("direct-" + f.String())
+	wire := c.tap("direct-" + c.plan.encapsulations + f.String())
 	if server := c.upload(t, "server", at(called.address[f], directPort), 8<<20); server != serving.pods[0].name {
 		t.Errorf("%s received it", server)
 	}
@@ -260,7 +270,7 @@ func (c *cluster) directReturn(t *testing.T, f family) {
 		out := wire.frames(filter, "eth.src", ipField(f)+".src", "frame.protocols")
 		direct := 0
 		for _, x := range out {
-			if x[0] == serving.mac() && x[1] == called.address[f] && !strings.Contains(x[2], "mpls") {
+			if x[0] == serving.mac() && x[1] == called.address[f] && !strings.Contains(x[2], "mpls") && !strings.Contains(x[2], "vxlan") {
 				direct++
 			}
 		}
@@ -357,7 +367,23 @@ func (c *cluster) kubeProxyAcrossNodes(t *testing.T, f family) {
 	c.expect(t, "outside", at(n.address[f], kernelPort), n.address[f], here, there)
 	c.expect(t, "outside", at(n.address[f], clusterPort), outside[f], c.firsts()...)
 	n.expect(t, "node", at(n.address[f], kernelPort), n.address[f], here, there)
+	// With externalTrafficPolicy Local kube-proxy masquerades nothing.
+	n.run("node", "nft", "-f", n.write("kube.nft", fmt.Sprintf(kubeProxyLocal, kernelPort, at(here.address[v4], webPort), at(here.address[v6], webPort))))
+	c.expect(t, "outside", at(n.address[f], kernelPort), outside[f], here)
 }
+
+// kubeProxyLocal is the way to the one local endpoint of a Service whose
+// externalTrafficPolicy is Local: port, IPv4 endpoint, IPv6 endpoint.
+const kubeProxyLocal = `
+delete table inet kube
+table inet kube {
+	chain prerouting {
+		type nat hook prerouting priority dstnat
+		meta nfproto ipv4 tcp dport %d dnat ip to %s
+		meta nfproto ipv6 tcp dport %[1]d dnat ip6 to %[3]s
+	}
+}
+`
 
 // healthCheck: load balancers are told how many members a node has, and follow them.
 func (c *cluster) healthCheck(t *testing.T) {
