@@ -59,7 +59,7 @@ func (s *Snapshot) again(live *flowtable.Session, now uint32) question {
 // returns false when the decision is final.
 func (d *decision) answers(snap *Snapshot, in *Interface, q *question, t *Trace) bool {
 	hop, id := snap.follow(q.key.VRF, &q.key.Src)
-	if snap.isHere(hop, &q.key.Src) {
+	if snap.isHere(hop, &q.key.Src) && !snap.comesBack(q) {
 		reason := DropUplinkSource
 		if q.tunnel {
 			reason = DropTunnelSource
@@ -71,9 +71,23 @@ func (d *decision) answers(snap *Snapshot, in *Interface, q *question, t *Trace)
 		d.nextHop[flowtable.Reply] = q.back // of a new session: install knows
 		return true
 	}
-	d.nextHop[flowtable.Reply] = snap.returnHop(hop, id, q.peer)
+	d.nextHop[flowtable.Reply] = snap.returnHop(hop, id, &q.key.Src, q.peer)
 	return true
 }
+
+// comesBack reports whether a connection is one of this node's own processes to a port
+// of another node that has chosen a member here. The kernel sent it out by the uplink,
+// and its answers go back the way that it came.
+func (s *Snapshot) comesBack(q *question) bool {
+	if _, own := s.NodeAddresses[q.key.Src]; !own || !q.tunnel || int(q.peer) >= len(s.Peers) {
+		return false
+	}
+	called, ok := s.nodes[q.key.Dst]
+	return ok && s.isOneNode(called, q.peer)
+}
+
+// isOneNode reports whether two of Peers are addresses of one node.
+func (s *Snapshot) isOneNode(a, b uint32) bool { return a == b || s.Peers[a].Name == s.Peers[b].Name }
 
 // direct lets a member here answer a client outside by this node's own uplink, where
 // its floating IP allows that and the way to the client is known. Until it is,
@@ -102,6 +116,24 @@ func (s *Snapshot) placesAt(addr *[16]byte) []uint32 {
 		return s.dialled[s.Peers[peer].Local]
 	}
 	return nil
+}
+
+// openAt returns the next hop of the floating IP that a port of another node is open by,
+// which a sender here calls. What is mapped at this node's own address in a network is
+// open at every node's, with the same members, so the choice is made here, as for any
+// other service: the other node would have to send the connection on.
+func (s *Snapshot) openAt(key *flowtable.Key, network uint32) (hop nexthop.NextHop, ok bool) {
+	peer, ok := s.nodes[key.Dst]
+	if !ok {
+		return nexthop.NextHop{}, false
+	}
+	for _, place := range s.dialled[s.Peers[peer].Local] {
+		fip := s.FloatingIPs[place]
+		if fip.Fallback != 0 && fip.Ingress && fip.Network == network && fip.Mappings[PortKey{Proto: key.Proto, Port: key.DstPort}] != nil {
+			return nexthop.NextHop{Kind: nexthop.FloatingIP, Index: place}, true
+		}
+	}
+	return nexthop.NextHop{}, false
 }
 
 // served returns the next hop of the floating IP that a connection out of a tunnel is
@@ -147,13 +179,17 @@ func (s *Snapshot) isHere(hop nexthop.NextHop, addr *[16]byte) bool {
 	return hop.Kind == nexthop.Interface && itf.Kind == Workload && itf.owns(addr)
 }
 
-// returnHop returns where answers to another node's packet go, whose source has a next
-// hop: to the node that has the address, or back to the one that the packet came
+// returnHop returns where answers to another node's packet go, whose source src has a
+// next hop: to the node that has the address, or back to the one that the packet came
 // from. 0 is nowhere.
-func (s *Snapshot) returnHop(hop nexthop.NextHop, id nexthop.ID, peer uint32) nexthop.ID {
+func (s *Snapshot) returnHop(hop nexthop.NextHop, id nexthop.ID, src *[16]byte, peer uint32) nexthop.ID {
 	switch hop.Kind {
 	case nexthop.Tunnel:
-		return id
+		// A node's own process that called a port of a third node did so without its
+		// vRouter, which would not know the answers.
+		if owner, node := s.nodes[*src]; !node || int(peer) >= len(s.Peers) || s.isOneNode(owner, peer) {
+			return id
+		}
 	case nexthop.FloatingIP: // several have the address, or a workload there calls from it
 		if svc := s.FloatingIPs[hop.Index].Whole; svc != nil {
 			for i := range svc.Group.Len() {
@@ -195,7 +231,7 @@ func (f *Forwarder) deliver(snap *Snapshot, q *question, d *decision, t *Trace) 
 		if q.bound() && m.ID == q.live.Member() && d.keep(snap, &m, q, t) {
 			return true
 		}
-		d.bind(snap, fip, &m, q)
+		d.bind(snap, &m, q)
 		t.member(fip, svc, &m, 0, false)
 		return true
 	}
@@ -256,7 +292,7 @@ func (s *Snapshot) forges(in, out *Interface, key, reply *flowtable.Key) bool {
 func (w *Worker) sendBack(p *packet, f *port.Frame) DropReason {
 	if p.tunnel {
 		hop, id := w.snap.follow(p.vrf, &p.l.Src)
-		back := w.snap.returnHop(hop, id, p.peer)
+		back := w.snap.returnHop(hop, id, &p.l.Src, p.peer)
 		if back.IsDiscard() {
 			return DropTunnelReturn
 		}

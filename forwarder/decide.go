@@ -92,6 +92,11 @@ func (f *Forwarder) decide(snap *Snapshot, q *question, d *decision, t *Trace) {
 	labelled := q.tunnel && q.target != 0
 	if !labelled {
 		route, hop, reason = f.route(snap, in, q, d, t)
+		if hop.Kind == nexthop.Tunnel && !q.tunnel && !q.staysUnbound() {
+			if found, ok := snap.openAt(&q.key, route.Network); ok {
+				hop = found
+			}
+		}
 		if q.tunnel && hop.Kind != nexthop.Interface && hop.Kind != nexthop.FloatingIP && hop.Kind != nexthop.Receive {
 			if found, ok := snap.served(&q.key); ok { // what was dialled is no address of this VRF
 				hop, reason = found, DropUnknown
@@ -210,6 +215,12 @@ func replyFault(reply *flowtable.Key) DropReason {
 
 // bound reports whether the question is about a live session with a member.
 func (q *question) bound() bool { return q.live != nil && q.live.Member() != 0 }
+
+// staysUnbound reports whether the question is about a connection with a node itself,
+// at a port that a floating IP may have taken since: it ends where it began.
+func (q *question) staysUnbound() bool {
+	return q.live != nil && !q.bound() && outlivesMember(q.key.Proto)
+}
 
 // sends reports whether the interface is the one that may send from an address
 // in a VRF. A port or VRF whose number has gone to another owner is not: what the

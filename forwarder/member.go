@@ -17,8 +17,7 @@ func (f *Forwarder) balance(snap *Snapshot, fip *FloatingIP, q *question, d *dec
 		return false
 	}
 	svc := fip.service(q.key.Proto, q.key.DstPort)
-	local := q.live != nil && !q.bound() && outlivesMember(q.key.Proto) // a connection of the node's own
-	if fip.Fallback != 0 && !q.bound() && (svc == nil || local) {
+	if fip.Fallback != 0 && !q.bound() && (svc == nil || q.staysUnbound()) {
 		// A node address: what is not mapped is for the node itself.
 		d.nextHop[flowtable.Forward] = fip.Fallback
 		d.dstNet = fip.Network
@@ -80,7 +79,7 @@ func (f *Forwarder) chooseMember(snap *Snapshot, fip *FloatingIP, svc *Service, 
 		}
 	}
 	d.remember = svc.Affinity != 0
-	d.bind(snap, fip, &m, q)
+	d.bind(snap, &m, q)
 	t.member(fip, svc, &m, hash, sticky)
 	return true
 }
@@ -95,7 +94,7 @@ func (svc *Service) isLocal(kind InterfaceKind, tunnel bool) bool {
 }
 
 // bind makes m the connection's member. Behind a tunnel the other node maps the port.
-func (d *decision) bind(snap *Snapshot, fip *FloatingIP, m *nexthop.Member, q *question) {
+func (d *decision) bind(snap *Snapshot, m *nexthop.Member, q *question) {
 	d.member = m.ID
 	d.nextHop[flowtable.Forward] = m.NextHop
 	if snap.NextHops.At(m.NextHop).Kind == nexthop.Tunnel {
@@ -110,8 +109,8 @@ func (d *decision) bind(snap *Snapshot, fip *FloatingIP, m *nexthop.Member, q *q
 	}
 	if m.Address == q.key.Src {
 		// The member calls itself. With its own address as source its kernel
-		// would refuse the packet as martian, so the service address stands in.
-		d.reply.Dst = fip.Address
+		// would refuse the packet as martian, so the address that it dialled stands in.
+		d.reply.Dst = q.key.Dst
 	}
 }
 

@@ -156,8 +156,8 @@ func TestClusterSNAT(t *testing.T) {
 	}
 }
 
-// beyond makes outside a gateway with a server behind it, and the node's way out.
-func (c *cluster) beyond(n *node) {
+// beyond makes outside a gateway with a server behind it, and the nodes' way out.
+func (c *cluster) beyond(nodes ...*node) {
 	c.t.Helper()
 	mtu := fmt.Sprint(beyondMTU)
 	for _, role := range []string{"outside", "server"} { // nobody forwards by a link whose own address is on trial
@@ -173,7 +173,9 @@ func (c *cluster) beyond(n *node) {
 		c.ip("outside", "address add "+c.gatewayBeyond(family(f))+bits+" dev beyond nodad")
 		c.ip("server", "address add "+beyond[f]+bits+" dev beyond nodad")
 		c.ip("server", "route add default via "+c.gatewayBeyond(family(f)))
-		mustIP(c.t, n.ns("node"), "route add default via "+outside[f])
+		for _, n := range nodes {
+			mustIP(c.t, n.ns("node"), "route add default via "+outside[f])
+		}
 	}
 }
 

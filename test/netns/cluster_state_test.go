@@ -33,7 +33,19 @@ type plan struct {
 	gone map[*pod]bool
 	// strangers are hosts that speak VXLAN and are no vRouters.
 	strangers []stranger
+	frontends []frontend
 	more      string // further documents for every node
+}
+
+// frontend is one more floating IP of every node with members on any: a NodePort, an
+// address that no node has, an address of another network.
+type frontend struct {
+	name    string
+	network string    // "": ip-fabric
+	address [2]string // zero: the nodes' own, each node's at the node
+	ports   string    // port mappings, in a flow sequence
+	spec    string    // further fields, a line each
+	members []*pod
 }
 
 // stranger is a host with a kernel VXLAN device in the network of the pods.
@@ -97,6 +109,16 @@ func (n *node) desired() string {
 	for f := range service {
 		doc("FloatingIP", fmt.Sprintf("web-%v", family(f)), "%s", n.service(family(f)))
 	}
+	for _, x := range p.frontends {
+		for f := range service {
+			address := x.address
+			if address == [2]string{} {
+				address = n.address
+			}
+			doc("FloatingIP", fmt.Sprintf("%s-%v", x.name, family(f)), "  address: %q\n  virtualNetwork: %s\n  floatingIpPortMappings: {portMappings: [%s]}\n%s%s",
+				address[f], cmp.Or(x.network, "ip-fabric"), x.ports, x.spec, n.members(family(f), x.members))
+		}
+	}
 	b.WriteString(p.more)
 	return b.String()
 }
@@ -138,13 +160,31 @@ func (n *node) service(f family) string {
 		if !ok || n.c.plan.gone[pod] || n.c.plan.detached && pod.node != n {
 			continue
 		}
-		fmt.Fprintf(&b, "    - {virtualMachineInterface: %s, state: %s, address: %q", pod.name, state, pod.address[f])
-		if pod.node != n {
-			fmt.Fprintf(&b, ", tunnel: %s", pod.node.tunnel(pod.label, podsVNI))
-		}
-		b.WriteString("}\n")
+		b.WriteString(n.member(f, pod, state))
 	}
 	return b.String()
+}
+
+// members is a floating IP's list of pods that are ready.
+func (n *node) members(f family, pods []*pod) string {
+	if len(pods) == 0 {
+		return ""
+	}
+	var b strings.Builder
+	b.WriteString("  members:\n")
+	for _, pod := range pods {
+		b.WriteString(n.member(f, pod, "READY"))
+	}
+	return b.String()
+}
+
+// member is a pod in a floating IP's list on a node.
+func (n *node) member(f family, pod *pod, state string) string {
+	tunnel := ""
+	if pod.node != n {
+		tunnel = ", tunnel: " + pod.node.tunnel(pod.label, podsVNI)
+	}
+	return fmt.Sprintf("    - {virtualMachineInterface: %s, state: %s, address: %q%s}\n", pod.name, state, pod.address[f], tunnel)
 }
 
 // serviceMappings are the ports of the service; those above 7000 count datagrams.
