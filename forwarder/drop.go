@@ -111,6 +111,7 @@ const (
 	DropTunnelVNI
 	DropTunnelPayload
 	DropTunnelGroup
+	DropTunnelSourceMAC
 	DropTunnelECN
 	DropTunnelNested
 	DropTunnelSource
@@ -124,6 +125,12 @@ const (
 	DropUplinkLink
 	DropUplinkSource
 	DropUplinkDestination
+
+	// Bridging.
+	DropBridgeUnknownMAC
+	DropFloodIsolated
+	DropFloodNobody
+	DropFloodLimit
 
 	// Whether it may.
 	DropNetworkPolicy

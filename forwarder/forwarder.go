@@ -231,7 +231,7 @@ func (f *Forwarder) age(ctx context.Context) {
 // the session need not wait for its timeout.
 func (f *Forwarder) abandoned(s *flowtable.Session) bool {
 	key := s.Key(flowtable.Forward)
-	return !f.snapshot.Load().opener(s.Port(), key.VRF).sends(key.VRF, &key.Src)
+	return !f.snapshot.Load().opener(s.Port(), key.VRF).speaks(&key)
 }
 
 // Step lets every worker serve all its queues once, in order, in the caller's

@@ -188,8 +188,11 @@ func (t *tunnel) takes(f *port.Frame, features port.Features) bool {
 func (t *tunnel) encapsulate(f *port.Frame, flow uint32) {
 	inner := f.Buf[f.Start:f.End]
 	innerType := binary.BigEndian.Uint16(inner[12:])
-	tos := inner[header.EthernetLength+1]
-	if innerType == header.EtherTypeIPv6 {
+	tos := uint8(0)
+	switch innerType {
+	case header.EtherTypeIPv4:
+		tos = inner[header.EthernetLength+1]
+	case header.EtherTypeIPv6:
 		tos = header.IPv6(inner[header.EthernetLength:]).TrafficClass()
 	}
 	f.Start -= int(t.length) - header.EthernetLength // a frame begins Headroom bytes or more into its buffer
