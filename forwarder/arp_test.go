@@ -141,7 +141,7 @@ func newNeighbourRig(t testing.TB) *rig {
 	}
 	// A range that it may send from does not make every address in it the workload's.
 	web1.Sources = append(web1.Sources, AddressRange{Address: addr("10.244.0.40"), Bits: 126})
-	toClients := fipID + nexthop.ID(len(r.state.floating))
+	toClients := vrfID + nexthop.ID(clientVRF)
 	pods, clients := r.state.vrfs[podsVRF], r.state.vrfs[clientVRF]
 	for _, p := range []string{"0.0.0.0/0", "::/0"} {
 		pods[netip.MustParsePrefix(p)] = nexthop.Route{NextHop: InterfaceNextHop(vhostPort), Network: fabricNet}
@@ -158,27 +158,9 @@ func newNeighbourRig(t testing.TB) *rig {
 	for _, p := range []string{"198.51.100.0/24", "2001:db8:51::/48"} {
 		clients[netip.MustParsePrefix(p)] = nexthop.Route{NextHop: InterfaceNextHop(clientPort)}
 	}
-	clients[netip.MustParsePrefix("198.18.0.0/15")] = nexthop.Route{NextHop: toClients + 1}
+	clients[netip.MustParsePrefix("198.18.0.0/15")] = nexthop.Route{NextHop: vrfID + nexthop.ID(podsVRF)}
 	r.publish()
-	r.addHops(nexthop.NextHop{Kind: nexthop.VRF, VRF: clientVRF}, nexthop.NextHop{Kind: nexthop.VRF, VRF: podsVRF})
 	return r
-}
-
-// addHops publishes the present snapshot with more next hops behind those that
-// it has.
-func (r *rig) addHops(more ...nexthop.NextHop) {
-	r.t.Helper()
-	snap := *r.f.Snapshot()
-	var hops []nexthop.NextHop
-	for id := nexthop.FirstID; id < nexthop.ID(snap.NextHops.Len()); id++ {
-		hops = append(hops, snap.NextHops.At(id))
-	}
-	table, err := nexthop.NewTable(append(hops, more...))
-	if err != nil {
-		r.t.Fatal(err)
-	}
-	snap.NextHops = table
-	r.f.Publish(&snap)
 }
 
 // silent expects that no port sent anything and that the one packet from a port

@@ -37,6 +37,7 @@ type segmentPort struct {
 
 // makeBridges makes the bridges of the VRFs that have one.
 func (s *Snapshot) makeBridges() {
+	s.bridges = nil
 	for v := range s.VRFs {
 		if s.VRFs[v].Bridge == nil {
 			continue
@@ -238,14 +239,6 @@ func (x *exit) keep(p *packet) DropReason {
 // linkHash is flowHash for packets without a session.
 func linkHash(l *header.Layout) uint32 {
 	return uint32(nexthop.HashTuple(nexthop.HashAll, &l.Src, &l.Dst, 0, 0, l.Proto))
-}
-
-// addressInner writes the MAC addresses that a frame keeps into its tunnel, which
-// stands in front of it.
-func (x *exit) addressInner(f *port.Frame) {
-	inner := (*[12]byte)(f.Buf[f.Start+int(x.tunnel.length)-header.EthernetLength:])
-	*(*[6]byte)(inner[0:]) = x.mac
-	*(*[6]byte)(inner[6:]) = x.from
 }
 
 // linkAddress returns the MAC address that a sender in an interface's VRF, which asks

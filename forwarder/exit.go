@@ -87,10 +87,7 @@ func (x *exit) address(f *port.Frame) {
 // where it is one.
 func (w *Worker) leave(f *port.Frame, x *exit) DropReason {
 	if x.tunnel != nil {
-		x.tunnel.encapsulate(f, x.flow)
-		if x.keeps {
-			x.addressInner(f)
-		}
+		x.tunnel.encapsulate(f, x.flow, x.keeps)
 	}
 	return w.enqueue(x.port, f)
 }

@@ -47,6 +47,7 @@ type state struct {
 	labels   []nexthop.ID
 	vnis     map[uint32]uint16
 	overlays []Interface // by VRF
+	bridges  map[uint16]*Bridge
 }
 
 // Networks and VRFs of the standard state. Network ids are VRF + 1.
@@ -231,6 +232,9 @@ func (r *rig) publish() {
 				}
 			}
 		})})
+	}
+	for vrf, b := range s.bridges {
+		snap.VRFs[vrf].Bridge = b
 	}
 	for vrf := range s.overlays {
 		snap.VRFs[vrf].Overlay = s.overlays[vrf]
