@@ -2443,7 +2443,8 @@ type Route struct {
 	Prefix string `protobuf:"bytes,2,opt,name=prefix,proto3" json:"prefix,omitempty"`
 	// mac_address of a workload of the network on another node, or behind an interface of this one: frames to it go to the next hop. A
 	// tunnel carries them by VXLAN with its vni, whatever encapsulation is preferred, and keeps their MAC addresses. Only the control
-	// plane says where MAC addresses are; the vRouter learns none from frames.
+	// plane says where MAC addresses are; the vRouter learns none from frames. An interface of the network on this node goes before the
+	// route.
 	MacAddress string `protobuf:"bytes,4,opt,name=mac_address,json=macAddress,proto3" json:"mac_address,omitempty"`
 	// flood makes the next hops the network's flood list: all other nodes that take part in the network. Broadcast and multicast of its
 	// interfaces here go to each of them once; true is the only value.
