@@ -160,7 +160,7 @@ var wrong = []struct{ text, field, says string }{
 	{`{"name":"x","route":{"vrf":"segment","flood":true,"nextHops":[{"tunnel":{"remote":"192.0.2.20","vni":300}}]}}`, "spec.flood", "Route/all"},
 	{`{"name":"x","route":{"vrf":"segment","macAddress":"02:00:00:00:03:02","nextHops":[{"interface":"host-1"}]}}`, "spec.macAddress", "Route/one"},
 	{`{"name":"x","route":{"vrf":"pods","macAddress":"02:00:00:00:03:09","nextHops":[{"interface":"web-1"}]}}`, "spec.macAddress", "bridging: true"},
-	{`{"name":"x","route":{"vrf":"segment","macAddress":"00:00:5e:00:01:00","nextHops":[{"interface":"host-1"}]}}`, "spec.macAddress", "router"},
+	{`{"name":"x","route":{"vrf":"segment","macAddress":"00:00:5e:00:01:00","nextHops":[{"interface":"host-1"}]}}`, "spec.macAddress", "vRouter's own"},
 	{`{"name":"x","route":{"vrf":"segment","macAddress":"02:00:00:00:03:09","nextHops":[{"interface":"web-1"}]}}`, "spec.nextHops[0].interface", "network pods"},
 	{`{"name":"x","route":{"vrf":"segment","macAddress":"02:00:00:00:03:09","nextHops":[{"interface":"vhost0"}]}}`, "spec.nextHops[0].interface", "ip-fabric"},
 	{`{"name":"x","route":{"vrf":"segment","macAddress":"02:00:00:00:03:09","nextHops":[{"tunnel":{"remote":"192.0.2.20","label":17}}]}}`, "spec.nextHops[0].tunnel.vni", "VXLAN"},
