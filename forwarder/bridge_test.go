@@ -198,6 +198,29 @@ func TestBridgedUnicast(t *testing.T) {
 	}
 }
 
+// Link-local addresses are at home on a segment, and their sessions last.
+func TestBridgedLinkLocal(t *testing.T) {
+	p := newSegment(t, 6)
+	m, to := mac(byte(web1Port)), mac(byte(web2Port))
+	for range 2 {
+		q := framed(m, to, build(t, udpTo(web1Port, "fe80::11", "fe80::12", 4000, 5000, "question")))
+		p.nodes[0].inject(web1Port, bytes.Clone(q))
+		p.run()
+		p.reached(q, 100+int(web2Port))
+		p.both(func(*state) {})
+		for _, r := range p.nodes {
+			if r.f.Sweep(); r.sessions() != 1 {
+				t.Errorf("%d sessions", r.sessions())
+			}
+		}
+	}
+	p.nodes[0].inject(web1Port, framed(m, to, build(t, udpTo(web1Port, netip.AddrFrom16(RouterLinkLocal).String(), "fe80::12", 4000, 5000, "question"))))
+	p.run()
+	if p.nothing(); p.nodes[0].drops(web1Port, DropSourceSpoof) != 1 {
+		t.Errorf("drops %s", p.drops())
+	}
+}
+
 // One tuple that is routed and bridged, and bridged to one MAC address and to
 // another: each packet goes where its MAC address says.
 func TestTheMACAddressDecides(t *testing.T) {
@@ -645,6 +668,11 @@ func TestFramesFromTheWire(t *testing.T) {
 			t.Errorf("%d: want %v, drops %v", i, c.reason, r.allDrops())
 		}
 	}
+	was := r.drops(uplinkPort, DropBridgeUnknownMAC)
+	in(framed(kernelMAC, aliasMAC(1, alias1Port), arpFrame(t, arpSpec{from: web2Port, hw: net.HardwareAddr(kernelMAC[:]).String(), op: layers.ARPReply, sender: "10.244.0.99", target: "10.244.0.71"})))
+	if r.drops(uplinkPort, DropBridgeUnknownMAC) != was+1 {
+		t.Errorf("ARP from node to node by this one: drops %v", r.allDrops())
+	}
 	p.both(func(s *state) { s.bridges = nil })
 	in(bytes.Clone(q))
 	if r.drops(uplinkPort, DropTunnelGroup) != 1 {
@@ -708,6 +736,17 @@ func TestBridgedOddities(t *testing.T) {
 	slices.SortFunc(want, bytes.Compare)
 	if len(got) != 2 || !bytes.Equal(got[0], want[0]) || !bytes.Equal(got[1], want[1]) {
 		t.Errorf("fragments: %d, drops %s", len(got), p.drops())
+	}
+	// A part that is bridged does not follow a first one that is routed.
+	binary.BigEndian.PutUint16(last[18:], 99)
+	header.IPv4(last[14:]).UpdateChecksum()
+	routed := framed(mac(byte(web1Port)), RouterMAC, bytes.Clone(first))
+	binary.BigEndian.PutUint16(routed[18:], 99)
+	header.IPv4(routed[14:]).UpdateChecksum()
+	p.nodes[0].inject(web1Port, bytes.Clone(last), routed)
+	p.run()
+	if got := p.got()[100+int(web2Port)]; len(got) != 1 {
+		t.Errorf("%d fragments, drops %s", len(got), p.drops())
 	}
 	// What web-2 says about it.
 	quote := first[14 : 14+28]

@@ -53,12 +53,8 @@ func (q *question) meets(s *flowtable.Session, dir flowtable.Direction) bool {
 func (f *Forwarder) decideBridged(snap *Snapshot, q *question, d *decision, t *Trace) {
 	vrf, _ := PlainVRF(q.key.VRF)
 	in := snap.ingress(q.in, vrf, q.tunnel)
-	switch {
-	case !in.speaks(&q.key):
+	if !in.speaks(&q.key) {
 		d.end(DropSourceInterfaceGone, t)
-		return
-	case q.tunnel && snap.has(vrf, &q.key.Src):
-		d.end(DropTunnelSource, t)
 		return
 	}
 	d.nextHop = [2]nexthop.ID{flowtable.Forward: q.target, flowtable.Reply: q.back}
