@@ -10,7 +10,7 @@ import (
 // sender's VRF can reach (proxy ARP, RFC 1027): the gateway, other workloads,
 // floating IPs, so that all traffic comes to it. It learns nothing from ARP:
 // the control plane says who is where. In a network that bridges it answers for those
-// on the segment with their own addresses (RFC 9161 §3.2), and passes on what it
+// on the segment with their own addresses (RFC 9161), and passes on what it
 // cannot answer.
 func (w *Worker) arp(in *Interface, p *packet) {
 	b := p.bytes()

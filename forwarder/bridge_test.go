@@ -308,8 +308,8 @@ func groupFrames(t testing.TB, from uint16, fromMAC [6]byte, v4, v6 string) map[
 	return m
 }
 
-// Everybody on the segment gets a flooded frame once, whatever node it is on, nobody
-// else does, and it does not come back.
+// RFC 7432 §11: everybody on the segment gets a flooded frame once, whatever node it is on, nobody else does
+// and it does not come back.
 func TestFloods(t *testing.T) {
 	for _, underlay := range []int{4, 6} {
 		p := newSegment(t, underlay)
@@ -430,6 +430,7 @@ func TestFloodsAndIsolation(t *testing.T) {
 	p.reached(ask, int(alias1Port), int(alias2Port), 100+int(web2Port), 100+int(web3Port), 100+int(alias1Port), 100+int(alias2Port))
 }
 
+// RFC 9161: the owner's MAC address is told for those on the segment, what is not known is passed on
 // Questions for addresses: answered with the owner's MAC address where it is on the
 // segment, with the router's where it routes, passed on where nobody is known.
 func TestAddressResolutionOnASegment(t *testing.T) {
