@@ -430,9 +430,8 @@ func TestFloodsAndIsolation(t *testing.T) {
 	p.reached(ask, int(alias1Port), int(alias2Port), 100+int(web2Port), 100+int(web3Port), 100+int(alias1Port), 100+int(alias2Port))
 }
 
-// RFC 9161: the owner's MAC address is told for those on the segment, what is not known is passed on
-// Questions for addresses: answered with the owner's MAC address where it is on the
-// segment, with the router's where it routes, passed on where nobody is known.
+// RFC 9161: an address on the segment is answered with its owner's MAC address, a routed one with the
+// router's, and a question about any other is passed on
 func TestAddressResolutionOnASegment(t *testing.T) {
 	p := newSegment(t, 4)
 	r := p.nodes[0]
