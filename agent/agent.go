@@ -20,6 +20,7 @@ import (
 	"github.com/vrouter-go/vrouter/agent/persist"
 	"github.com/vrouter-go/vrouter/agent/ports"
 	"github.com/vrouter-go/vrouter/agent/state"
+	"github.com/vrouter-go/vrouter/agent/underlay"
 	"github.com/vrouter-go/vrouter/flowtable"
 	"github.com/vrouter-go/vrouter/forwarder"
 	pb "github.com/vrouter-go/vrouter/proto/vrouter/v1"
@@ -31,6 +32,9 @@ type Options struct {
 	Version   string // of the daemon
 	Forwarder *forwarder.Forwarder
 	Driver    ports.Driver
+	// Watcher finds out how the other nodes are reached and tells Agent.Underlay; nil:
+	// somebody else tells it, or nobody.
+	Watcher *underlay.Watcher
 	// StateDir is where desired state is kept; "" keeps it in memory only.
 	StateDir string
 	// DefaultQuota is the flow quota of an interface that gives none. 0 = a quarter
@@ -52,6 +56,7 @@ type Agent struct {
 	started time.Time
 	ports   *ports.Reconciler
 	checks  *healthcheck.Server
+	live    *liveness
 	names   atomic.Pointer[compile.Names]
 
 	// turn is held by a transaction from its first check to its last port. It
@@ -59,6 +64,9 @@ type Agent struct {
 	turn     sync.Mutex
 	compiler *compile.Compiler // guarded by turn
 	answers  answers           // guarded by turn
+	around   surroundings      // guarded by turn
+	// seen is a copy of around, for those who only look.
+	seen atomic.Pointer[surroundings]
 
 	mu          sync.RWMutex // held for writing while the state changes
 	state       *state.State
@@ -89,6 +97,7 @@ func New(o Options) (*Agent, error) {
 		watchers:    newWatchers(),
 	}
 	a.checks = healthcheck.New(a.fabricUp, o.Log)
+	a.live = newLiveness(a.PeerDown, o.Log)
 	if err := a.restore(); err != nil {
 		return nil, err
 	}
@@ -144,6 +153,10 @@ func (a *Agent) program(r *compile.Result) {
 	a.options.Forwarder.Publish(r.Snapshot)
 	a.ports.Set(r.Ports)
 	a.checks.Set(r.HealthChecks)
+	a.live.set(r.Sessions)
+	if a.options.Watcher != nil {
+		a.options.Watcher.Set(target(r))
+	}
 }
 
 // fabricUp reports whether the ports that join the node with others have their
@@ -162,7 +175,11 @@ func (a *Agent) Run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return a.ports.Run(ctx) })
 	g.Go(func() error { return a.checks.Run(ctx) })
+	g.Go(func() error { return a.live.run(ctx) })
 	g.Go(func() error { return a.drainPolicyLog(ctx) })
+	if a.options.Watcher != nil {
+		g.Go(func() error { return a.options.Watcher.Run(ctx, a.Underlay) })
+	}
 	return g.Wait()
 }
 

@@ -115,7 +115,9 @@ func (a *Agent) tell(key flowtable.Key, e forwarder.Explanation) *pb.ExplainResp
 		Output: portName(v.snap, e.Output), Generation: v.snap.Generation, FloatingIp: v.floatingIP(key),
 	}
 	if e.Member != 0 {
-		x.Member = x.GetOutput()
+		if x.Member = x.GetOutput(); e.Tunnel.Used {
+			x.Member = v.memberName(memberOf{x.GetFloatingIp(), e.Member})
+		}
 	}
 	if e.Session != 0 {
 		x.Session = a.liveFlow(v, e.Session)
@@ -134,12 +136,47 @@ func (a *Agent) tell(key flowtable.Key, e forwarder.Explanation) *pb.ExplainResp
 		x.Reply = dropReply(e, key.Proto)
 	}
 	for i := range e.Steps {
-		x.Steps = append(x.Steps, v.step(&e.Steps[i]))
+		s := v.step(&e.Steps[i])
+		if e.Steps[i].Stage == forwarder.StageTunnel {
+			s.Detail = v.beyond(&e.Steps[i], key, x.GetMember())
+		}
+		x.Steps = append(x.Steps, s)
 	}
 	if last := len(x.GetSteps()) - 1; x.GetVerdict() == pb.Verdict_FORWARD && last >= 0 {
 		x.Steps[last] = &pb.ExplainStep{Stage: "output", Result: "out of " + x.GetOutput(), Detail: v.asSent(key, e.Rewritten)}
 	}
 	return x
+}
+
+// beyond says what the other node does with a packet, as far as this one knows.
+func (v *flowView) beyond(s *forwarder.Step, key flowtable.Key, member string) string {
+	node := s.Peer.Name
+	text := node + " goes on by its own routes"
+	if s.Remote != ([16]byte{}) {
+		to := endpoint(s.Remote, s.RemotePort)
+		if s.RemotePort == 0 {
+			to = endpoint(s.Remote, key.DstPort)
+		}
+		text = fmt.Sprintf("%s maps %s to %s", node, endpoint(key.Dst, key.DstPort), to)
+		if member != "" {
+			text += " out of " + member
+		}
+	}
+	switch {
+	case s.Peer.Down:
+		text += "; it is out of reach"
+	case !s.Peer.Resolved:
+		text += "; its next hop is not resolved"
+	}
+	return text
+}
+
+// identifier says what a tunnel's number is.
+func identifier(t forwarder.Tunnel) string {
+	if t.Encapsulation == forwarder.VXLAN {
+		return fmt.Sprintf("VNI %d", t.Identifier)
+	}
+	return fmt.Sprintf("label %d", t.Identifier)
 }
 
 // asSent is a packet's tuple as it leaves.
@@ -192,7 +229,7 @@ func dropReply(e forwarder.Explanation, proto uint8) string {
 		return "TCP RST"
 	case e.Verdict == "REFUSE":
 		return "ICMP port unreachable"
-	case e.Reason == forwarder.DropNoRoute:
+	case e.Reason == forwarder.DropNoRoute, e.Reason == forwarder.DropNATNoAddress:
 		return "ICMP network unreachable"
 	case e.Reason == forwarder.DropOutputGone || e.Reason == forwarder.DropMemberGone:
 		return "ICMP host unreachable"
@@ -218,6 +255,8 @@ func (v *flowView) step(s *forwarder.Step) *pb.ExplainStep {
 		return say("route", s.Prefix().String()+" in "+v.vrf(s.VRF), v.hopName(s.Route.NextHop)+v.inNetwork(s.Route.Network))
 	case forwarder.StageNoRoute:
 		return say("route", "no route to "+addr+" in "+v.vrf(s.VRF), v.owners(s.VRF, s.Address))
+	case forwarder.StageSNAT:
+		return say("source-nat", "leaves as "+addr, fmt.Sprintf("fabricSnat: with a port of the node's, %d to %d", v.snap.SNAT.Ports.First, v.snap.SNAT.Ports.Last))
 	case forwarder.StageLocal:
 		return say("local", "the vRouter itself", "")
 	case forwarder.StageBridge:
@@ -236,6 +275,10 @@ func (v *flowView) step(s *forwarder.Step) *pb.ExplainStep {
 		return say("network-policy", verdictText(s.Verdict), fmt.Sprintf("%s by rule %s", v.networks(&s.Query), v.names.Rule(uint32(s.Verdict.Rule))))
 	case forwarder.StageSecurity:
 		return say("security-policy", verdictText(s.Verdict), fmt.Sprintf("%s by rule %s", s.Verdict.Stage, v.names.Rule(uint32(s.Verdict.Rule))))
+	case forwarder.StageArrival:
+		return say("tunnel", "from "+s.Peer.Name, "to what the label names")
+	case forwarder.StageTunnel:
+		return say("tunnel", fmt.Sprintf("to %s at %s, %s %s", s.Peer.Name, netip.AddrFrom16(s.Peer.Address).Unmap(), s.Tunnel.Encapsulation, identifier(s.Tunnel)), "")
 	case forwarder.StageForward:
 		return say("output", "forwarded", "")
 	}
@@ -262,7 +305,11 @@ func verdictText(v policy.Verdict) string {
 }
 
 func (v *flowView) member(m *nexthop.Member) string {
-	text := portName(v.snap, m.Interface) + " at " + netip.AddrFrom16(m.Address).Unmap().String()
+	where := portName(v.snap, m.Interface)
+	if m.Interface == 0 {
+		where = v.hopName(m.NextHop)
+	}
+	text := where + " at " + netip.AddrFrom16(m.Address).Unmap().String()
 	if m.Port != 0 {
 		text += fmt.Sprintf(" port %d", m.Port)
 	}

@@ -1,12 +1,14 @@
 package agent
 
 import (
+	"fmt"
 	"net/netip"
 	"time"
 
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/vrouter-go/vrouter/agent/compile"
+	"github.com/vrouter-go/vrouter/agent/state"
 	"github.com/vrouter-go/vrouter/flowtable"
 	"github.com/vrouter-go/vrouter/forwarder"
 	"github.com/vrouter-go/vrouter/nexthop"
@@ -19,13 +21,40 @@ type flowView struct {
 	names    *compile.Names
 	timeouts flowtable.Timeouts
 	now      uint32
+	// floating returns a FloatingIP of desired state by name, nil for none.
+	floating func(name string) *pb.FloatingIP
+	members  map[memberOf]string // names of members on other nodes, as far as asked for
+}
+
+// memberOf is a member of a floating IP by the id that sessions keep.
+type memberOf struct {
+	floatingIP string
+	id         uint32
 }
 
 func (a *Agent) flowView() *flowView {
 	return &flowView{
 		snap: a.options.Forwarder.Snapshot(), names: a.names.Load(),
 		timeouts: a.options.Timeouts, now: a.options.Forwarder.Now(),
+		floating: a.floating, members: map[memberOf]string{},
 	}
+}
+
+// floating returns a FloatingIP of desired state, nil for none.
+func (a *Agent) floating(name string) *pb.FloatingIP {
+	a.mu.RLock()
+	defer a.mu.RUnlock()
+	return a.state.Get(state.Key{Kind: state.FloatingIP, Name: name}).GetFloatingIp()
+}
+
+// memberName names a member that is on another node; "" where it has left.
+func (v *flowView) memberName(m memberOf) string {
+	name, known := v.members[m]
+	if !known {
+		name = compile.MemberName(m.floatingIP, v.floating(m.floatingIP), m.id)
+		v.members[m] = name
+	}
+	return name
 }
 
 // flow describes a session. The caller keeps the session good.
@@ -45,16 +74,38 @@ func (v *flowView) flow(ref flowtable.Ref, s *flowtable.Session) *pb.Flow {
 	}
 	if id := hop(flowtable.Forward); id.IsDiscard() {
 		f.Verdict, f.DropReason = pb.Verdict_DROP, forwarder.DropReason(id).String()
-	} else if h := v.snap.NextHops.At(id); h.Kind == nexthop.Interface {
-		f.Output = portName(v.snap, h.Port)
+	} else {
+		f.Output = v.output(id)
 	}
 	if s.Member() != 0 {
-		f.Member = f.Output
 		f.FloatingIp = v.floatingIP(forward)
+		if f.Member = f.GetOutput(); v.snap.NextHops.At(hop(flowtable.Forward)).Kind == nexthop.Tunnel {
+			f.Member = v.memberName(memberOf{f.GetFloatingIp(), s.Member()})
+		}
 	} else if forward.Src != reply.Dst {
 		f.FloatingIp = v.floatingIP(flowtable.Key{Dst: reply.Dst, VRF: reply.VRF})
 	}
 	return f
+}
+
+// output names the port that a next hop leaves by; "" where it leads to none.
+func (v *flowView) output(id nexthop.ID) string {
+	switch h := v.snap.NextHops.At(id); h.Kind {
+	case nexthop.Interface, nexthop.Neighbor:
+		return portName(v.snap, h.Port)
+	case nexthop.Tunnel:
+		return portName(v.snap, v.snap.Uplink)
+	}
+	return ""
+}
+
+// tunnel describes a way to another node in one phrase: node-b MPLS_UDP 100017.
+func (v *flowView) tunnel(t forwarder.Tunnel) string {
+	name := "a node that is gone"
+	if t.Used && int(t.Peer) < len(v.snap.Peers) {
+		name = v.snap.Peers[t.Peer].Name
+	}
+	return fmt.Sprintf("%s %s %d", name, t.Encapsulation, t.Identifier)
 }
 
 // floatingIP names the floating IP that a packet was sent to.
@@ -99,6 +150,13 @@ func (v *flowView) hopName(id nexthop.ID) string {
 			return "floating-ip " + f.Name
 		}
 		return "floating-ip that is gone"
+	case nexthop.Tunnel:
+		if int(h.Index) < len(v.snap.Tunnels) && v.snap.Tunnels[h.Index].Used {
+			return "tunnel " + v.tunnel(v.snap.Tunnels[h.Index])
+		}
+		return "tunnel that is gone"
+	case nexthop.Neighbor:
+		return "neighbor on the uplink"
 	default:
 		return h.Kind.String()
 	}

@@ -27,10 +27,11 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // rig is a daemon over memory devices, and a client of its real socket.
 type rig struct {
-	t     *testing.T
-	agent *agent.Agent
-	api   pb.AgentServiceClient
-	stop  func()
+	t         *testing.T
+	agent     *agent.Agent
+	forwarder *forwarder.Forwarder
+	api       pb.AgentServiceClient
+	stop      func()
 
 	mu      sync.Mutex
 	devices map[string]*memory.Device
@@ -53,6 +54,7 @@ func start(t *testing.T, stateDir string) *rig {
 			t.Error(err)
 		}
 	})
+	r.forwarder = fwd
 	driver := ports.Memory("memory", r.open)
 	r.agent, err = agent.New(agent.Options{Node: "test", Version: "test", Forwarder: fwd, Driver: driver, StateDir: stateDir, Log: log})
 	if err != nil {

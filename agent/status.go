@@ -31,6 +31,7 @@ func (a *Agent) Status() *pb.GetStatusResponse {
 		st.Workers = append(st.Workers, &pb.WorkerStatus{Id: uint32(i), Queues: uint32(w.Queues), Packets: w.Packets, Batches: w.Batches})
 	}
 	a.portStatus(st)
+	a.nodeStatus(st)
 	a.components(st, stored)
 	return st
 }
@@ -133,6 +134,12 @@ func (a *Agent) onePort(snap *forwarder.Snapshot, index uint16, s ports.Status) 
 	if s.Up {
 		p.State = pb.PortStatus_UP
 	}
+	if u := s.Spec.Uplink; u != nil {
+		p.Device, p.Netns, p.MacAddress, p.Mtu = u.Device, u.Netns, "", 0
+		if link := a.known().view.Link; link.Index != 0 {
+			p.MacAddress, p.Mtu = macText(link.MAC), uint32(link.MTU)
+		}
+	}
 	if int(index) < len(snap.Interfaces) {
 		itf := &snap.Interfaces[index]
 		p.FlowQuota = uint64(itf.Quota)
@@ -150,7 +157,7 @@ func featureNames(f port.Features, queues int) []string {
 	for _, n := range [...]struct {
 		bit  port.Features
 		name string
-	}{{port.FeatureTSO4, "tso4"}, {port.FeatureTSO6, "tso6"}, {port.FeatureUSO, "uso"}, {port.FeatureCsum, "checksum"}} {
+	}{{port.FeatureTSO4, "tso4"}, {port.FeatureTSO6, "tso6"}, {port.FeatureUSO, "uso"}, {port.FeatureCsum, "checksum"}, {port.FeatureTunnelGSO, "tunnel"}} {
 		if f&n.bit != 0 {
 			list = append(list, n.name)
 		}
@@ -193,6 +200,7 @@ func (a *Agent) components(st *pb.GetStatusResponse, stored persist.Status) {
 	if stored.Err != nil {
 		reason = fmt.Sprintf("state is not durable since generation %d: %v; forwarding goes on, free the disk and apply again", stored.Generation, stored.Err)
 	}
+	add("underlay", pb.Health_DEGRADED, underlayReason(st))
 	add("persistence", pb.Health_DEGRADED, reason)
 	flows := ""
 	if a.options.Forwarder.Ager().Stats().Pressure {
@@ -200,6 +208,7 @@ func (a *Agent) components(st *pb.GetStatusResponse, stored persist.Status) {
 	}
 	add("flow-table", pb.Health_DEGRADED, flows)
 	add("health-checks", pb.Health_DEGRADED, strings.Join(a.checks.Problems(), "; "))
+	add("bfd", pb.Health_DEGRADED, a.live.complaint())
 	headless := ""
 	if st.GetHeadlessSince() != nil {
 		headless = fmt.Sprintf("HEADLESS since %s at generation %d: no controller is connected, forwarding goes on as it was",

@@ -59,7 +59,7 @@ func traffic(t *Table, seed uint64) []Key {
 
 // BenchmarkHit is what the flow table costs a packet of a live session: hash,
 // lookup, last seen, counters, decision. One at a time; after a batch's Touch;
-// after a batch's Prefetch.
+// after the prefetch.
 func BenchmarkHit(b *testing.B) {
 	for _, n := range []int{10_000, 1_000_000, 10_000_000} {
 		t := benchTable(b, n)
@@ -117,8 +117,12 @@ func hitPrefetch(t *Table, keys []Key, n int) (sum uint64) {
 		for j := range batch {
 			hashes[j] = t.Hash(&batch[j])
 		}
-		t.Prefetch(hashes[:], hints[:], false)
+		t.PrefetchBuckets(hashes[:])
+		t.PrefetchSessions(hashes[:PrefetchAhead], hints[:], false)
 		for j := range batch {
+			if from := j + PrefetchAhead; j%PrefetchStride == 0 && from < benchBatch {
+				t.PrefetchSessions(hashes[from:from+PrefetchStride], hints[from:], false)
+			}
 			sum += used(t, t.LookupHint(&batch[j], hashes[j], hints[j]))
 		}
 	}

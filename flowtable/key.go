@@ -58,10 +58,18 @@ const (
 // can choose colliding keys, and differs from boot to boot: keep it out of
 // decisions that nodes must share, such as ECMP.
 func (t *Table) Hash(k *Key) uint64 {
-	a := mix(binary.LittleEndian.Uint64(k.Src[:8])^t.seed[0], binary.LittleEndian.Uint64(k.Src[8:])^t.seed[1])
-	b := mix(binary.LittleEndian.Uint64(k.Dst[:8])^t.seed[2], binary.LittleEndian.Uint64(k.Dst[8:])^t.seed[3])
-	c := uint64(k.SrcPort) | uint64(k.DstPort)<<16 | uint64(k.VRF)<<32 | uint64(k.Proto)<<48
-	return mix(mix(a^c, b^mixA)^t.seed[0], mixB)
+	return t.HashWords(binary.LittleEndian.Uint64(k.Src[:8]), binary.LittleEndian.Uint64(k.Src[8:]),
+		binary.LittleEndian.Uint64(k.Dst[:8]), binary.LittleEndian.Uint64(k.Dst[8:]),
+		uint64(k.SrcPort)|uint64(k.DstPort)<<16|uint64(k.VRF)<<32|uint64(k.Proto)<<48)
+}
+
+// HashWords is Hash of a key in registers: the addresses as little-endian words,
+// and in rest the source port, the destination port, the VRF and the protocol,
+// 16 bits each from the lowest on.
+func (t *Table) HashWords(srcHi, srcLo, dstHi, dstLo, rest uint64) uint64 {
+	a := mix(srcHi^t.seed[0], srcLo^t.seed[1])
+	b := mix(dstHi^t.seed[2], dstLo^t.seed[3])
+	return mix(mix(a^rest, b^mixA)^t.seed[0], mixB)
 }
 
 // mix folds the 128-bit product of x and y (the round of wyhash).

@@ -1,31 +1,34 @@
 #include "textflag.h"
 
-// func prefetch(buckets *bucket, n uint64, sessions *Session, hashes *uint64, hints *Ref, count int, whole uint64)
+// func prefetchBuckets(buckets *bucket, n uint64, hashes *uint64, count int)
+TEXT ·prefetchBuckets(SB), NOSPLIT, $0-32
+	MOVQ buckets+0(FP), SI
+	MOVQ n+8(FP), R8
+	MOVQ hashes+16(FP), R9
+	MOVQ count+24(FP), R11
+	LEAQ (R9)(R11*8), R11
+bucket:
+	MOVQ (R9), AX
+	MULQ R8                  // DX = bucket number (Table.place)
+	SHLQ $6, DX
+	PREFETCHT0 (SI)(DX*1)
+	ADDQ $8, R9
+	CMPQ R9, R11
+	JNE  bucket
+	RET
+
+// func prefetchSessions(buckets *bucket, n uint64, sessions *Session, hashes *uint64, hints *Ref, count int, whole uint64)
 //
-// The first loop asks for every bucket, the second finds in each the slot whose
-// signature matches and asks for the record it names. A prefetch retires at
-// once, so the misses of a whole batch are under way together; plain loads would
-// fill the reorder buffer after a few packets.
-TEXT ·prefetch(SB), NOSPLIT, $0-56
+// Finds in each bucket the slot whose signature matches and asks for the record
+// it names. A prefetch retires at once, so the misses of many packets are under
+// way together; plain loads would fill the reorder buffer after a few packets.
+TEXT ·prefetchSessions(SB), NOSPLIT, $0-56
 	MOVQ buckets+0(FP), SI
 	MOVQ n+8(FP), R8
 	MOVQ sessions+16(FP), DI
 	MOVQ hashes+24(FP), R9
 	MOVQ hints+32(FP), R10
 	MOVQ count+40(FP), R11
-
-	XORQ CX, CX
-bucket:
-	CMPQ CX, R11
-	JGE  buckets_done
-	MOVQ (R9)(CX*8), AX
-	MULQ R8                  // DX = bucket number (Table.place)
-	SHLQ $6, DX
-	PREFETCHT0 (SI)(DX*1)
-	INCQ CX
-	JMP  bucket
-
-buckets_done:
 	XORQ CX, CX
 session:
 	CMPQ CX, R11

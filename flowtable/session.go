@@ -19,7 +19,7 @@ type Session struct {
 	ports    [4]uint16     // 96: in the order of addr
 	decision atomic.Uint64 // 104: see Decision
 	vrf      [2]uint16     // 112: by direction
-	attr     atomic.Uint32 // 116: protocol | live or dead<<8 | charged port<<16
+	attr     atomic.Uint32 // 116: protocol | live, dead, leased<<8 | charged port<<16
 	member   atomic.Uint32 // 120
 	lastSeen atomic.Uint32 // 124: ticks; here because both directions read it
 	reply    half          // 128: extra = created; the link of an unused record
@@ -37,9 +37,10 @@ type half struct {
 
 // Session.attr: protocol, whether the session is live, charged port.
 const (
-	attrLive = uint32(1) << 8 // found by Lookup
-	attrDead = uint32(1) << 9 // removed; its record waits for the grace period
-	attrPort = 16
+	attrLive  = uint32(1) << 8  // found by Lookup
+	attrDead  = uint32(1) << 9  // removed; its record waits for the grace period
+	attrLease = uint32(1) << 10 // see SetLeased
+	attrPort  = 16
 )
 
 func (s *Session) half(d Direction) *half {
@@ -104,6 +105,14 @@ func (s *Session) Port() uint16 { return uint16(s.attr.Load() >> attrPort) }
 func (s *Session) SetPort(port uint16) {
 	s.attr.Store(s.attr.Load()&(1<<attrPort-1) | uint32(port)<<attrPort)
 }
+
+// Leased reports whether the session uses a port of a shared address as its source
+// after NAT, which whoever removes the session must give back: the reply key's
+// destination.
+func (s *Session) Leased() bool { return s.attr.Load()&attrLease != 0 }
+
+// SetLeased notes that the session uses such a port. Before Insert only.
+func (s *Session) SetLeased() { s.attr.Store(s.attr.Load() | attrLease) }
 
 // Member returns the ECMP or floating IP member that serves the session, 0 for none.
 func (s *Session) Member() uint32 { return s.member.Load() }

@@ -140,23 +140,6 @@ func (t *Table) overflow(hash uint64, i int) *bucket {
 // The value has no meaning; it is returned so that the load is not dropped.
 func (t *Table) Touch(hash uint64) uint64 { return t.buckets[t.place(hash)].meta.Load() }
 
-// prefetchGo is Prefetch without assembly: it loads instead.
-func (t *Table) prefetchGo(hashes []uint64, hints []Ref) (sum uint64) {
-	for _, hash := range hashes {
-		sum += t.Touch(hash)
-	}
-	for i, hash := range hashes {
-		b := &t.buckets[t.place(hash)]
-		hints[i] = 0
-		if m := b.match(hash); m != 0 {
-			hints[i] = Ref(b.slots[bits.TrailingZeros8(m)].Load())
-			s := t.Session(hints[i])
-			sum += s.forward.bytes.Load() + s.decision.Load() + s.reply.bytes.Load()
-		}
-	}
-	return sum
-}
-
 // match returns a bit for each slot that carries hash's signature. It has no
 // branch: which slot it will be is nothing a processor could predict.
 func (b *bucket) match(hash uint64) (m uint8) {
@@ -199,8 +182,8 @@ func (t *Table) lookupIn(b *bucket, k *Key, hash uint64) Ref {
 	return 0
 }
 
-// LookupHint is Lookup for a key that Prefetch gave a hint for. It is right
-// whatever the hint: sessions set up or removed since Prefetch are seen.
+// LookupHint is Lookup for a key that PrefetchSessions gave a hint for. It is right
+// whatever the hint: sessions set up or removed since then are seen.
 func (t *Table) LookupHint(k *Key, hash uint64, hint Ref) Ref {
 	if t.Session(hint).holds(k, hint.Direction()) {
 		return hint

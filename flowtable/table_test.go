@@ -234,7 +234,7 @@ func popcount(x uint64) (n int) {
 	return n
 }
 
-// The assembly and the Go form of Prefetch find the same, hits and misses alike.
+// The assembly and the Go form of the prefetch find the same, hits and misses alike.
 func TestPrefetchHints(t *testing.T) {
 	table := newTable(t, 5000)
 	var hashes []uint64
@@ -250,8 +250,13 @@ func TestPrefetchHints(t *testing.T) {
 		hashes = append(hashes, uint64(i)<<56)
 	}
 	hints, want := make([]Ref, len(hashes)), make([]Ref, len(hashes))
-	table.Prefetch(hashes, hints, true)
-	table.prefetchGo(hashes, want)
+	for from := 0; from < len(hashes); from += 1 + from%7 {
+		to := min(from+1+from%7, len(hashes))
+		table.PrefetchBuckets(hashes[from:to])
+		table.PrefetchSessions(hashes[from:to], hints[from:to], from%2 == 0)
+	}
+	table.touchBuckets(hashes)
+	table.touchSessions(hashes, want)
 	good := 0
 	for i := range hashes {
 		if hints[i] != want[i] {
@@ -264,7 +269,8 @@ func TestPrefetchHints(t *testing.T) {
 	if good < 4500 { // some twentieth of a full table lies in further buckets
 		t.Errorf("%d of 5000 live sessions were hinted", good)
 	}
-	table.Prefetch(nil, nil, false)
+	table.PrefetchBuckets(nil)
+	table.PrefetchSessions(nil, nil, false)
 }
 
 func TestLookupHintIsRightWhateverTheHint(t *testing.T) {
@@ -402,7 +408,8 @@ func TestNoAllocations(t *testing.T) {
 		s.SetKeys(k, k.Reverse())
 		reader.Insert(r)
 		hashes[0] = h
-		table.Prefetch(hashes, hints, true)
+		table.PrefetchBuckets(hashes)
+		table.PrefetchSessions(hashes, hints, true)
 		table.LookupHint(&k, h, hints[0])
 		s.Seen(1)
 		s.Count(Forward, 1, 1)

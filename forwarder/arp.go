@@ -108,6 +108,11 @@ func (w *Worker) who(in *Interface, index uint16, addr *[16]byte) holder {
 		}
 	}
 	hop, host := w.snap.hop(in.VRF, addr)
+	if hop == (nexthop.NextHop{}) && in.SNAT && !header.IsLinkLocal(*addr) {
+		if _, _, ok := w.snap.outside(addr); ok {
+			return holderRouted
+		}
+	}
 	switch {
 	case hop.Kind == nexthop.Discard || hop.Kind == nexthop.VRF:
 		return holderNone

@@ -52,8 +52,8 @@ func (s *Snapshot) again(live *flowtable.Session, now uint32) question {
 	switch hop := s.NextHops.At(q.back); {
 	case hop.Kind == nexthop.Tunnel && int(hop.Index) < len(s.tunnels):
 		q.tunnel, q.peer = true, s.tunnels[hop.Index].peer
-	case hop.Kind != nexthop.Neighbor:
-		q.tunnel, q.peer = true, nowhere // FabricVRF or not: its answers have no way
+	case hop.Kind != nexthop.Neighbor || q.key.VRF != FabricVRF:
+		q.tunnel, q.peer = true, nowhere // its answers have no way, or leave directly
 	}
 	if forward := nexthop.ID(d.NextHop(flowtable.Forward)); portOf(forward) != 0 {
 		q.target = forward
@@ -77,11 +77,54 @@ func (d *decision) answers(snap *Snapshot, in *Interface, q *question, t *Trace)
 		d.nextHop[flowtable.Reply] = q.back // of a new session: install knows
 		return true
 	}
-	if d.nextHop[flowtable.Reply] = snap.returnHop(hop, id, q.peer); d.nextHop[flowtable.Reply].IsDiscard() {
-		d.end(DropTunnelReturn, t)
-		return false
-	}
+	d.nextHop[flowtable.Reply] = snap.returnHop(hop, id, q.peer)
 	return true
+}
+
+// direct lets a member here answer a client outside by this node's own uplink, where
+// its floating IP allows that and the way to the client is known. Until it is,
+// answers go through the node that the connection came in by.
+func (d *decision) direct(snap *Snapshot, q *question) {
+	if !q.tunnel || d.service == nil || !d.service.DirectReturn {
+		return
+	}
+	if hop, _ := snap.follow(q.key.VRF, &q.key.Src); hop.Kind == nexthop.Tunnel || hop.Kind == nexthop.FloatingIP {
+		return // not outside: an address of the overlay
+	}
+	if hop, id := snap.follow(FabricVRF, &q.key.Src); hop.Kind == nexthop.Neighbor {
+		d.nextHop[flowtable.Reply] = id
+	}
+}
+
+// placesAt returns the places of the floating IPs that a connection from another node
+// may have dialled. An address of that node or a third is one of this node's own
+// here: a node's port is open on all nodes, and the one that the client called has
+// chosen a member here.
+func (s *Snapshot) placesAt(addr *[16]byte) []uint32 {
+	if places := s.dialled[*addr]; len(places) > 0 {
+		return places
+	}
+	if peer, ok := s.nodes[*addr]; ok {
+		return s.dialled[s.Peers[peer].Local]
+	}
+	return nil
+}
+
+// served returns the next hop of the floating IP that a connection out of a tunnel is
+// for whose label or VNI is that of a whole VRF: one with a member there.
+func (s *Snapshot) served(key *flowtable.Key) (hop nexthop.NextHop, ok bool) {
+	for _, place := range s.placesAt(&key.Dst) {
+		svc := s.FloatingIPs[place].service(key.Proto, key.DstPort)
+		if svc == nil {
+			continue
+		}
+		for i := range svc.Group.Len() {
+			if m := svc.Group.Member(i); m.Interface != 0 && s.port(m.Interface).VRF == key.VRF {
+				return nexthop.NextHop{Kind: nexthop.FloatingIP, Index: place}, true
+			}
+		}
+	}
+	return nexthop.NextHop{}, false
 }
 
 // follow returns the next hop of an address, behind any VRF next hops, a discard where
@@ -144,7 +187,7 @@ func (f *Forwarder) deliver(snap *Snapshot, q *question, d *decision, t *Trace) 
 	if itf.has(&q.key.Dst) {
 		return true
 	}
-	for _, place := range snap.dialled[q.key.Dst] {
+	for _, place := range snap.placesAt(&q.key.Dst) {
 		fip := snap.FloatingIPs[place]
 		svc := fip.service(q.key.Proto, q.key.DstPort)
 		if svc == nil {

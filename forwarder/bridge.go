@@ -8,7 +8,7 @@ import (
 )
 
 // Bridging: a network whose interfaces, here and on other nodes, are one Ethernet
-// segment beside the routing (docs/design/0012-bridging.md). Who has which MAC
+// segment beside the routing (docs/design/0013-bridging.md). Who has which MAC
 // address the control plane says; nothing is learned from frames.
 
 // Bridge is what the control plane says of a VRF whose network bridges. A value of

@@ -6,10 +6,9 @@ import "github.com/vrouter-go/vrouter/flowtable"
 // decided anew. It reports whether there was one. Control path: the caller found
 // the session by Table.Range and is still inside it.
 func (f *Forwarder) EndSession(ref flowtable.Ref) bool {
-	charged := f.flows.Session(ref).Port()
 	if !f.flows.Remove(ref) {
 		return false
 	}
-	f.refund(charged)
+	f.ended(f.flows.Session(ref), f.Now())
 	return true
 }

@@ -53,6 +53,7 @@ type decision struct {
 	remember bool          // the member is to be noted for session affinity
 	srcNet   uint32        // networks as the policy saw them
 	dstNet   uint32
+	lease    bool // the source is the node's address, with a port that install takes
 	// remote is where another node will take the packet, if it maps the port there;
 	// zero where nothing is mapped behind a tunnel.
 	remote     [16]byte
@@ -80,6 +81,10 @@ func (f *Forwarder) decide(snap *Snapshot, q *question, d *decision, t *Trace) {
 		d.end(DropSourceInterfaceGone, t)
 		return
 	}
+	if q.live != nil && snap.SNAT.withdrew(in, q.live) {
+		d.end(DropNATWithdrawn, t)
+		return
+	}
 	d.srcNet = in.Network
 	d.nextHop[flowtable.Reply] = InterfaceNextHop(q.in)
 	if in.Kind >= Uplink && !d.answers(snap, in, q, t) {
@@ -94,6 +99,11 @@ func (f *Forwarder) decide(snap *Snapshot, q *question, d *decision, t *Trace) {
 	labelled := q.tunnel && q.target != 0
 	if !labelled {
 		route, hop, reason = f.route(snap, in, q, d, t)
+		if q.tunnel && hop.Kind != nexthop.Interface && hop.Kind != nexthop.FloatingIP && hop.Kind != nexthop.Receive {
+			if found, ok := snap.served(&q.key); ok { // what was dialled is no address of this VRF
+				hop, reason = found, DropUnknown
+			}
+		}
 	}
 	ok := false
 	switch {
@@ -111,6 +121,12 @@ func (f *Forwarder) decide(snap *Snapshot, q *question, d *decision, t *Trace) {
 		ok = f.resolve(snap, route, hop, q, d, t)
 	}
 	if !ok {
+		return
+	}
+
+	d.direct(snap, q)
+	if in.Kind == Overlay && d.nextHop[flowtable.Reply].IsDiscard() {
+		d.end(DropTunnelReturn, t)
 		return
 	}
 
@@ -152,8 +168,10 @@ func (s *Snapshot) way(id nexthop.ID, q *question) (*Interface, DropReason) {
 		switch {
 		case int(hop.Index) >= len(s.tunnels) || int(q.key.VRF) >= len(s.VRFs):
 			return out, DropTunnelGone
-		case s.tunnels[hop.Index].reason == DropTunnelGone || s.tunnels[hop.Index].reason == DropPeerDown:
-			return out, s.tunnels[hop.Index].reason
+		case s.tunnels[hop.Index].reason == DropTunnelGone:
+			return out, DropTunnelGone
+		case s.tunnels[hop.Index].down && s.port(q.in).Kind != Host: // BFD finds out from there that the peer is back
+			return out, DropPeerDown
 		}
 		out = &s.VRFs[q.key.VRF].Overlay
 		if out.Kind == Absent {
@@ -243,10 +261,15 @@ func sameBinding(a, b flowtable.Key) bool {
 
 // route finds where the destination is: by the interface's own VRF, or by the
 // VRF of a floating IP the workload may open connections from, whichever has
-// the longer prefix; on a tie the floating IP wins (as in Contrail). A live session
-// keeps the source address that it has. It returns the next hop, or why there is
-// none.
+// the longer prefix; on a tie the floating IP wins (as in Contrail). Where neither
+// leads there it is outside, if the workload may go there with the node's address. A
+// live session keeps the source address that it has. It returns the next hop, or why
+// there is none.
 func (f *Forwarder) route(snap *Snapshot, in *Interface, q *question, d *decision, t *Trace) (nexthop.Route, nexthop.NextHop, DropReason) {
+	if q.live != nil && q.live.Leased() {
+		route, bits, ok := snap.outside(&q.key.Dst)
+		return f.walk(snap, in, FabricVRF, route, bits, ok, q, d, t)
+	}
 	route, bits, ok := snap.lookup(in.VRF, &q.key.Dst)
 	vrf := in.VRF
 	source, fixed := in.sourceOf(q, ok)
@@ -264,6 +287,19 @@ func (f *Forwarder) route(snap *Snapshot, in *Interface, q *question, d *decisio
 		d.fip = e.FloatingIP + 1
 		d.srcNet = snap.FloatingIPs[e.FloatingIP].Network
 	}
+	if !ok && q.mayLeave(in) {
+		t.noRoute(vrf, &q.key.Dst)
+		vrf = FabricVRF
+		route, bits, ok = snap.outside(&q.key.Dst)
+	}
+	return f.walk(snap, in, vrf, route, bits, ok, q, d, t)
+}
+
+// walk goes from a route in a VRF, of ok says there is one, to a next hop that is
+// no VRF.
+func (f *Forwarder) walk(snap *Snapshot, in *Interface, vrf uint16, route nexthop.Route, bits int, ok bool,
+	q *question, d *decision, t *Trace,
+) (nexthop.Route, nexthop.NextHop, DropReason) {
 	for hops := 0; ok; hops++ {
 		hop := snap.NextHops.At(route.NextHop)
 		t.route(vrf, &q.key.Dst, bits, route, hop)
@@ -272,6 +308,9 @@ func (f *Forwarder) route(snap *Snapshot, in *Interface, q *question, d *decisio
 		}
 		if hop.Kind != nexthop.VRF {
 			d.nextHop[flowtable.Forward] = route.NextHop
+			if hop.Kind == nexthop.Neighbor && d.fip == 0 && q.mayLeave(in) {
+				return route, hop, d.masquerade(snap, q, t)
+			}
 			return route, hop, DropUnknown
 		}
 		if hops == maxVRFHops {

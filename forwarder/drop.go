@@ -147,6 +147,9 @@ const (
 	DropMemberGone
 	DropNATPorts
 	DropNATProtocol
+	DropNATPortless
+	DropNATNoAddress
+	DropNATWithdrawn
 
 	// Sessions.
 	DropFlowTableFull

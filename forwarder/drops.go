@@ -610,13 +610,28 @@ var dropDescriptions = [NumDropReasons]DropDescription{
 	},
 	DropNATPorts: {
 		"NAT_PORTS",
-		"Source translation found no free port for this destination.",
-		"Spread the connections over more source addresses, or let idle ones close sooner; `vrctl flow list --dst ADDRESS` shows who holds them.",
+		"Source translation found no free port: all of the Fabric's snatPorts are in use for this protocol, or those that would tell this connection from others to the same destination.",
+		"Widen Fabric spec.snatPorts, lower the flowQuota of interfaces that hold many, or let idle connections close sooner; `vrctl flow list --dst ADDRESS` shows who holds them.",
 	},
 	DropNATProtocol: {
 		"NAT_PROTOCOL",
 		"Other addresses would break the protocol: its checksum or signature covers them (DCCP, UDP-Lite, AH).",
 		"Reach the workload by its own address with this protocol.",
+	},
+	DropNATPortless: {
+		"NAT_PORTLESS",
+		"The connection would leave with the node's address, which workloads share, and has no port or identifier to tell its answers by: not TCP, UDP, SCTP or an ICMP echo request.",
+		"Give the workload an address that is routed outside, or a FloatingIP of its own with direction EGRESS; or tunnel the protocol in UDP.",
+	},
+	DropNATNoAddress: {
+		"NAT_NO_ADDRESS",
+		"The connection would leave with the node's address, and the node has none of the family; the sender was told that there is no route.",
+		"Add an address of the family to Fabric spec.vhost0.addresses, or give the network no subnet of it.",
+	},
+	DropNATWithdrawn: {
+		"NAT_WITHDRAWN",
+		"The connection had left with a node address as its source, and the network's fabricSnat or that address is gone; the connection has ended.",
+		"Expected after the change: the workload has to connect again.",
 	},
 
 	// Sessions.

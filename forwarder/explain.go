@@ -19,6 +19,7 @@ const (
 	StageSession               // a live session has this key
 	StageRoute                 // longest prefix match and its next hop
 	StageNoRoute               // nothing matched
+	StageSNAT                  // outside: the node's address becomes the source
 	StageLocal                 // the router itself
 	StageFallback              // a node address: not mapped, so the node's own
 	StageUnmapped              // a service address: the port is not mapped
@@ -79,6 +80,12 @@ func (t *Trace) route(vrf uint16, dst *[16]byte, bits int, r nexthop.Route, hop 
 func (t *Trace) noRoute(vrf uint16, dst *[16]byte) {
 	if t != nil {
 		t.add(Step{Stage: StageNoRoute, VRF: vrf, Address: *dst})
+	}
+}
+
+func (t *Trace) masquerade(source [16]byte) {
+	if t != nil {
+		t.add(Step{Stage: StageSNAT, Address: source})
 	}
 }
 
@@ -255,6 +262,12 @@ func (f *Forwarder) explain(snap *Snapshot, key flowtable.Key, q question) Expla
 // distinguish gives a new session the source port that insert would give it, and
 // reports whether there is one.
 func (f *Forwarder) distinguish(q *question, d *decision) bool {
+	if d.lease {
+		class, e := endpoint(&q.key)
+		var ok bool
+		d.reply.DstPort, ok = f.nat.Peek(&d.reply.Dst, class, &e, q.now)
+		return ok && f.flows.Lookup(&d.reply, f.flows.Hash(&d.reply)) == 0
+	}
 	wanted := d.reply.DstPort
 	for try := uint32(0); f.flows.Lookup(&d.reply, f.flows.Hash(&d.reply)) != 0; try++ {
 		if !hasPorts(q.key.Proto) || wanted == 0 || try == maxPortTries {

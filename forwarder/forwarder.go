@@ -4,12 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"runtime"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/vrouter-go/vrouter/flowtable"
+	"github.com/vrouter-go/vrouter/internal/nat"
 	"github.com/vrouter-go/vrouter/internal/port"
 	"github.com/vrouter-go/vrouter/nexthop"
 )
@@ -32,7 +34,8 @@ type Config struct {
 	// Clock returns nanoseconds that never go back; nil = the monotonic clock.
 	// Tests and replay drive it.
 	Clock func() int64
-	// Seed keys the flow table's hash; zero = random. Only replay sets it.
+	// Seed keys the hashes of the flow table and of the ports of source translation;
+	// zero = random. Only replay sets it.
 	Seed [2]uint64
 	// FlowMemory, when set, holds the flow table instead of a mapping of its
 	// own.
@@ -47,6 +50,7 @@ type Config struct {
 type Forwarder struct {
 	flows    *flowtable.Table
 	affinity *nexthop.Affinity
+	nat      *nat.Table
 	snapshot atomic.Pointer[Snapshot]
 	workers  []*Worker
 	clock    func() int64
@@ -85,11 +89,12 @@ func New(c Config) (*Forwarder, error) {
 	f := &Forwarder{
 		flows:    flows,
 		affinity: nexthop.NewAffinity(c.AffinityEntries),
+		nat:      nat.New(c.portSeed()),
 		clock:    c.Clock,
 		start:    c.Clock(),
 		onPanic:  c.OnPanic,
 	}
-	f.ager = flowtable.NewAger(flows, c.Timeouts, f.abandoned, func(s *flowtable.Session) { f.refund(s.Port()) })
+	f.ager = flowtable.NewAger(flows, c.Timeouts, f.abandoned, func(s *flowtable.Session) { f.ended(s, f.Now()) })
 	f.snapshot.Store(emptySnapshot())
 	for i := range c.Workers {
 		w, err := newWorker(f, i)
@@ -99,6 +104,14 @@ func New(c Config) (*Forwarder, error) {
 		f.workers = append(f.workers, w)
 	}
 	return f, nil
+}
+
+// portSeed returns the key of the port table's hash.
+func (c *Config) portSeed() [2]uint64 {
+	if c.Seed != ([2]uint64{}) {
+		return c.Seed
+	}
+	return [2]uint64{rand.Uint64(), rand.Uint64()}
 }
 
 // monotonic returns a clock in nanoseconds since now.
@@ -155,11 +168,14 @@ func (f *Forwarder) Publish(s *Snapshot) {
 	f.epoch = f.epoch%flowtable.EpochMask + 1
 	s.Epoch = f.epoch
 	s.index(f.snapshot.Load())
+	sources := s.SNAT.addresses()
+	f.nat.Serve(sources, s.SNAT.Ports)
 	f.snapshot.Store(s)
 	f.ager.SetEpoch(s.Epoch)
 	for _, w := range f.workers {
 		w.pass()
 	}
+	f.nat.Retire(sources) // no worker asks for others any more
 }
 
 // pass waits until the worker has let go of the batch that it has in hand. A
@@ -227,11 +243,12 @@ func (f *Forwarder) age(ctx context.Context) {
 	}
 }
 
-// abandoned reports whether the workload that opened a session is gone, so that
-// the session need not wait for its timeout.
+// abandoned reports whether the workload that opened a session is gone, or the
+// address that it left with, so that the session need not wait for its timeout.
 func (f *Forwarder) abandoned(s *flowtable.Session) bool {
-	key := s.Key(flowtable.Forward)
-	return !f.snapshot.Load().opener(s.Port(), key.VRF).speaks(&key)
+	key, snap := s.Key(flowtable.Forward), f.snapshot.Load()
+	in := snap.opener(s.Port(), key.VRF)
+	return !in.speaks(&key) || snap.SNAT.withdrew(in, s)
 }
 
 // Step lets every worker serve all its queues once, in order, in the caller's

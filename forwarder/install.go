@@ -47,7 +47,7 @@ func (w *Worker) open(in *Interface, p *packet) flowtable.Ref {
 // reject drops a packet and, where the standard asks for it, tells the sender.
 func (w *Worker) reject(in *Interface, p *packet, reason DropReason) {
 	switch reason {
-	case DropNoRoute:
+	case DropNoRoute, DropNATNoAddress:
 		w.icmpError(in, p, reason, noRoute, 0) // RFC 1812 §5.2.7.1, RFC 4443 §3.1
 	case DropOutputGone, DropMemberGone, DropTunnelGone, DropPeerDown, DropNeighborUnresolved:
 		w.icmpError(in, p, reason, hostUnreachable, 0) // RFC 1812 §5.2.7.1, RFC 4443 §3.1
@@ -118,8 +118,17 @@ func (w *Worker) install(in *Interface, p *packet, q *question, d *decision) flo
 	s.Begin(w.now)
 	s.SetDecision(w.snap.Epoch, uint32(d.nextHop[flowtable.Forward]), uint32(d.nextHop[flowtable.Reply]))
 
+	if d.lease && !w.lease(s, q, d) {
+		w.reader.Free(ref)
+		w.fwd.refund(p.in)
+		w.reject(in, p, DropNATPorts)
+		return 0
+	}
 	got, reason := w.insert(ref, s, q, d)
 	if got != ref {
+		if d.lease {
+			w.fwd.release(&d.reply, w.now)
+		}
 		w.reader.Free(ref)
 		w.fwd.refund(p.in)
 		if reason != DropUnknown {
@@ -155,7 +164,7 @@ func (w *Worker) insert(ref flowtable.Ref, s *flowtable.Session, q *question, d 
 		case flowtable.Full:
 			return 0, DropFlowTableFull
 		}
-		if !hasPorts(q.key.Proto) || wanted == 0 || try == maxPortTries { // an echo reply has no port of its own
+		if d.lease || !hasPorts(q.key.Proto) || wanted == 0 || try == maxPortTries { // an echo reply has no port of its own
 			return 0, DropNATPorts
 		}
 		d.reply.DstPort = translatedPort(wanted, uint32(w.flows.Hash(&q.key)), try)
@@ -254,9 +263,8 @@ func (w *Worker) rebind(in *Interface, p *packet) *flowtable.Session {
 
 // remove ends a session.
 func (w *Worker) remove(ref flowtable.Ref) {
-	charged := w.flows.Session(ref).Port()
 	if w.reader.Remove(ref) {
-		w.fwd.refund(charged)
+		w.fwd.ended(w.flows.Session(ref), w.now) // the record waits until this batch is over
 	}
 }
 

@@ -25,9 +25,7 @@ func newWorker(f *Forwarder, id int) (*Worker, error) {
 		return nil, err
 	}
 	w := &Worker{fwd: f, id: id, flows: f.flows, reader: f.flows.NewReader(), poller: poller}
-	for i := range w.rx {
-		w.rx[i] = port.NewFrame()
-	}
+	copy(w.rx[:], port.NewFrames(len(w.rx)))
 	w.spare = make([]*port.Frame, 0, spareFrames)
 	w.lent = make([]*port.Frame, 0, spareFrames)
 	w.dirty = make([]uint16, 0, MaxPorts)

@@ -6,13 +6,18 @@ import (
 	"github.com/vrouter-go/vrouter/nexthop"
 )
 
+const (
+	stride = flowtable.PrefetchStride
+	ahead  = flowtable.PrefetchAhead
+)
+
 // process carries one batch of n frames, w.rx[:n], received on port in, from
 // the read to the flush. This is the data path, top to bottom:
 //
 //	out of the uplink's tunnels      arrive
 //	a known session's packet?        recognise, and else
 //	parse, validate, anti-spoof      classify
-//	ask for the flow table's lines   Prefetch, so that a batch's cache misses overlap
+//	ask for the flow table's lines   PrefetchBuckets, PrefetchSessions, some packets ahead
 //	find the session                 LookupHint
 //	forward along it                 carry, and else
 //	decide where there is none       open, redecide
@@ -26,11 +31,14 @@ func (w *Worker) process(in uint16, n int) {
 	packets := w.packets[:n]
 	w.receive(in, packets)
 	tcp := w.identify(in, packets)
-	w.flows.Prefetch(w.hashes[:n], w.hints[:n], tcp)
+	w.flows.PrefetchSessions(w.hashes[:min(n, ahead)], w.hints[:min(n, ahead)], tcp)
 
 	itf := w.snap.port(in)
 	for i := range packets {
 		p := &packets[i]
+		if from := i + ahead; i%stride == 0 && from < n {
+			w.flows.PrefetchSessions(w.hashes[from:min(n, from+stride)], w.hints[from:min(n, from+stride)], tcp)
+		}
 		if p.fate == fateSession {
 			p.ref = w.flows.LookupHint(&p.key, p.hash, w.hints[i])
 		}
@@ -84,13 +92,15 @@ func (w *Worker) identify(in uint16, packets []packet) (tcp bool) {
 		}
 		if p.quick = w.recognise(plain, p.vrf, p); p.quick {
 			p.fate = fateSession
-		} else {
-			w.classify(stands, p)
+		} else if w.classify(stands, p); p.fate == fateSession {
+			p.hash = w.flows.Hash(&p.key)
 		}
 		if p.fate == fateSession {
-			p.hash = w.flows.Hash(&p.key)
 			w.hashes[i] = p.hash
 			tcp = tcp || p.key.Proto == header.ProtoTCP
+		}
+		if i%stride == stride-1 {
+			w.flows.PrefetchBuckets(w.hashes[i-(stride-1) : i+1])
 		}
 	}
 	return tcp
@@ -141,7 +151,7 @@ func (w *Worker) forward(in *Interface, p *packet) {
 	dir := p.ref.Direction()
 	nh := s.Decision().NextHop(dir)
 	if nh < NumDropReasonIDs {
-		w.drop(p, DropReason(nh))
+		w.reject(in, p, DropReason(nh))
 		return
 	}
 	if in.Kind >= Uplink {

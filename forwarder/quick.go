@@ -39,8 +39,8 @@ const (
 	tcpQuickFlags        = header.TCPSyn | header.TCPFin | header.TCPRst | header.TCPAck
 )
 
-// recognise reads a frame's headers and sets p.key, p.l4 and p.end. It returns
-// false where classify must look.
+// recognise reads a frame's headers and sets p.key, p.hash, p.l4, p.payload and
+// p.end. It returns false where classify must look.
 func (w *Worker) recognise(e *edge, vrf uint16, p *packet) bool {
 	f := p.frame
 	length := f.End - f.Start
@@ -53,6 +53,7 @@ func (w *Worker) recognise(e *edge, vrf uint16, p *packet) bool {
 		return false
 	}
 	k := &p.key
+	var srcHi, srcLo, dstHi, dstLo uint64 // addresses as they lie in memory
 	var l4, end int
 	switch {
 	case (w1^e.in[1])&(1<<56-1) == ipv4Plain: // MAC address, EtherType, version and header length
@@ -64,25 +65,21 @@ func (w *Worker) recognise(e *edge, vrf uint16, p *packet) bool {
 		if sum, carry = bits.Add64(sum, uint64(c), carry); header.Fold16(sum+carry) != 0xffff {
 			return false
 		}
-		src, dst := b&^(1<<32-1)|mappedIPv4, uint64(c)<<32|mappedIPv4
-		if (e.own == 0 || uint32(b>>32) != e.own) && !w.snap.sends(e, 0, src, true) {
+		srcLo, dstLo = b&^(1<<32-1)|mappedIPv4, uint64(c)<<32|mappedIPv4
+		if (e.own == 0 || uint32(b>>32) != e.own) && !w.snap.sends(e, 0, srcLo, true) {
 			return false
 		}
-		binary.LittleEndian.PutUint64(k.Src[0:], 0)
-		binary.LittleEndian.PutUint64(k.Src[8:], src)
-		binary.LittleEndian.PutUint64(k.Dst[0:], 0)
-		binary.LittleEndian.PutUint64(k.Dst[8:], dst)
 		k.Proto = h[quickL3+9]
 		l4, end = quickL4v4, quickL3+int(binary.BigEndian.Uint16(h[quickL3+2:]))
 	case (w1^e.in[1])&^(0xf<<48)&(1<<56-1) == ipv6Plain:
 		if h[quickL3+7] <= 1 || length < quickL4v6+header.UDPLength {
 			return false
 		}
-		hi, lo := binary.LittleEndian.Uint64(h[quickL3+8:]), binary.LittleEndian.Uint64(h[quickL3+16:])
-		if hi == 0 || binary.LittleEndian.Uint64(h[quickL3+24:]) == 0 || !w.snap.sends(e, hi, lo, false) {
+		srcHi, srcLo = binary.LittleEndian.Uint64(h[quickL3+8:]), binary.LittleEndian.Uint64(h[quickL3+16:])
+		dstHi, dstLo = binary.LittleEndian.Uint64(h[quickL3+24:]), binary.LittleEndian.Uint64(h[quickL3+32:])
+		if srcHi == 0 || dstHi == 0 || !w.snap.sends(e, srcHi, srcLo, false) {
 			return false // ::/64 has the addresses that must not be here
 		}
-		k.Src, k.Dst = [16]byte(h[quickL3+8:]), [16]byte(h[quickL3+24:])
 		k.Proto = h[quickL3+6]
 		l4, end = quickL4v6, quickL4v6+int(binary.BigEndian.Uint16(h[quickL3+4:]))
 	default:
@@ -91,6 +88,10 @@ func (w *Worker) recognise(e *edge, vrf uint16, p *packet) bool {
 	if end > length {
 		return false
 	}
+	binary.LittleEndian.PutUint64(k.Src[0:], srcHi)
+	binary.LittleEndian.PutUint64(k.Src[8:], srcLo)
+	binary.LittleEndian.PutUint64(k.Dst[0:], dstHi)
+	binary.LittleEndian.PutUint64(k.Dst[8:], dstLo)
 	t := (*[header.TCPMinimumLength]byte)(f.Buf[f.Start+l4:])
 	ports := binary.BigEndian.Uint32(t[0:])
 	k.SrcPort, k.DstPort, k.VRF = uint16(ports>>16), uint16(ports), vrf
@@ -110,6 +111,7 @@ func (w *Worker) recognise(e *edge, vrf uint16, p *packet) bool {
 		return false
 	}
 	p.l4, p.payload, p.end = uint16(l4), uint16(l4+length), uint32(end)
+	p.hash = w.flows.HashWords(srcHi, srcLo, dstHi, dstLo, uint64(ports>>16)|uint64(ports&0xffff)<<16|uint64(vrf)<<32|uint64(k.Proto)<<48)
 	o := &f.Offload
 	return o.GSOType == port.GSONone && (o.Flags&port.NeedsCsum == 0 || o.CsumStart == p.l4 && o.CsumOffset == field)
 }
@@ -122,7 +124,7 @@ func (w *Worker) carry(p *packet) bool {
 	s := w.flows.Session(p.ref)
 	decision, dir := s.Decision(), p.ref.Direction()
 	nh := decision.NextHop(dir)
-	if p.ref == 0 || !s.Live() || decision.Epoch() != w.snap.Epoch || nh < NumDropReasonIDs {
+	if !s.Live() || decision.Epoch() != w.snap.Epoch || nh < NumDropReasonIDs {
 		return false
 	}
 	if p.in == w.snap.Uplink && !w.follows(p, s, dir, nexthop.ID(decision.NextHop(flowtable.Forward))) {
@@ -130,14 +132,52 @@ func (w *Worker) carry(p *packet) bool {
 	}
 	outPort := nh - NumDropReasonIDs
 	if int(outPort) >= len(w.snap.edges) {
-		return false
+		return w.carryOutside(p, s, dir, nexthop.ID(nh))
 	}
 	e, t := &w.snap.edges[outPort], w.tx[outPort]
-	f := p.frame
-	partial := f.Offload.Flags&port.NeedsCsum != 0
-	if !e.present || t == nil || int32(p.end)-quickL3 > e.mtu || partial && t.features&port.FeatureCsum == 0 {
+	if !e.present || t == nil || int32(p.end)-quickL3 > e.mtu || p.partial() && t.features&port.FeatureCsum == 0 {
 		return false
 	}
+	if !w.rewrite(p, s, dir, e) {
+		return false
+	}
+	if t.n == len(t.frames) { // enqueue, whose call costs as much as this
+		w.flushPort(uint16(outPort), t)
+	}
+	if t.n == 0 {
+		w.dirty = append(w.dirty, uint16(outPort))
+	}
+	t.frames[t.n] = p.frame
+	t.n++
+	return true
+}
+
+// carryOutside is carry where the session leads out by the uplink: to a neighbor, or
+// to another node.
+func (w *Worker) carryOutside(p *packet, s *flowtable.Session, dir flowtable.Direction, nh nexthop.ID) bool {
+	var x exit
+	if w.exit(nh, &x) != DropUnknown || int(p.end)-quickL3 > x.mtu || p.partial() && x.device.features&port.FeatureCsum == 0 {
+		return false
+	}
+	if !w.rewrite(p, s, dir, &noEdge) {
+		return false
+	}
+	if x.tunnel == nil {
+		x.address(p.frame)
+	} else {
+		src, dst, srcPort, dstPort := s.Target(dir)
+		x.flow = uint32(nexthop.HashTuple(nexthop.HashAll, src, dst, srcPort, dstPort, p.key.Proto)) // as flowHash
+	}
+	w.leave(p.frame, &x)
+	return true
+}
+
+// rewrite makes a recognised packet what leaves by a way out with these Ethernet
+// addresses, and notes it. It returns false, and has changed nothing, where the
+// families differ.
+func (w *Worker) rewrite(p *packet, s *flowtable.Session, dir flowtable.Direction, e *edge) bool {
+	f := p.frame
+	partial := p.partial()
 	src, dst, srcPort, dstPort := s.Target(dir)
 	if v4 := p.l4 == quickL4v4; v4 != (binary.LittleEndian.Uint64(src[0:]) == 0) || v4 != (binary.LittleEndian.Uint64(dst[0:]) == 0) {
 		return false // a service of the other family
@@ -155,7 +195,6 @@ func (w *Worker) carry(p *packet) bool {
 	write(e, p, src, dst, uint32(srcPort)<<16|uint32(dstPort), partial)
 	s.Count(dir, uint64(p.len), 1)
 	s.Seen(w.now)
-	w.enqueue(uint16(outPort), f)
 	p.fate = fateDone
 	return true
 }
@@ -167,28 +206,30 @@ func (w *Worker) carry(p *packet) bool {
 func write(e *edge, p *packet, src, dst *[16]byte, ports uint32, partial bool) {
 	f, k := p.frame, &p.key
 	h := (*[quickHeaders]byte)(f.Buf[f.Start:])
-	srcHi, srcLo := binary.LittleEndian.Uint64(src[0:]), binary.LittleEndian.Uint64(src[8:])
-	dstHi, dstLo := binary.LittleEndian.Uint64(dst[0:]), binary.LittleEndian.Uint64(dst[8:])
-	is, carry := bits.Add64(srcHi, srcLo, 0)
-	is, carry = bits.Add64(is, dstHi, carry)
-	is, carry = bits.Add64(is, dstLo, carry)
-	is += carry
-	was, carry := bits.Add64(binary.LittleEndian.Uint64(k.Src[0:]), binary.LittleEndian.Uint64(k.Src[8:]), 0)
-	was, carry = bits.Add64(was, binary.LittleEndian.Uint64(k.Dst[0:]), carry)
-	was, carry = bits.Add64(was, binary.LittleEndian.Uint64(k.Dst[8:]), carry)
-	was += carry
-	addresses, carry := bits.Add64(^was, is, 0)
-	addresses += carry
-
 	binary.LittleEndian.PutUint64(h[0:], e.out[0])
 	binary.LittleEndian.PutUint32(h[8:], uint32(e.out[1]))
+	var addresses uint64 // what the sum of all addresses grows by
 	if p.l4 == quickL4v4 {
-		binary.LittleEndian.PutUint32(h[quickL3+12:], uint32(srcLo>>32))
-		binary.LittleEndian.PutUint32(h[quickL3+16:], uint32(dstLo>>32))
+		s, d := binary.LittleEndian.Uint32(src[12:]), binary.LittleEndian.Uint32(dst[12:])
+		was := binary.LittleEndian.Uint64(h[quickL3+12:])
+		addresses = uint64(s) + uint64(d) + uint64(^uint32(was)) + uint64(^uint32(was>>32))
+		binary.LittleEndian.PutUint64(h[quickL3+12:], uint64(s)|uint64(d)<<32)
 		h[quickL3+8]--
-		sum := uint64(^binary.LittleEndian.Uint16(h[quickL3+10:])) + uint64(header.Fold32(addresses)) + 0xfffe // RFC 1624 §3: the TTL falls by one
+		sum := uint64(^binary.LittleEndian.Uint16(h[quickL3+10:])) + addresses + 0xfffe // RFC 1624 §3: the TTL falls by one
 		binary.LittleEndian.PutUint16(h[quickL3+10:], ^header.Fold16(sum))
 	} else {
+		srcHi, srcLo := binary.LittleEndian.Uint64(src[0:]), binary.LittleEndian.Uint64(src[8:])
+		dstHi, dstLo := binary.LittleEndian.Uint64(dst[0:]), binary.LittleEndian.Uint64(dst[8:])
+		is, carry := bits.Add64(srcHi, srcLo, 0)
+		is, carry = bits.Add64(is, dstHi, carry)
+		is, carry = bits.Add64(is, dstLo, carry)
+		is += carry
+		was, carry := bits.Add64(binary.LittleEndian.Uint64(k.Src[0:]), binary.LittleEndian.Uint64(k.Src[8:]), 0)
+		was, carry = bits.Add64(was, binary.LittleEndian.Uint64(k.Dst[0:]), carry)
+		was, carry = bits.Add64(was, binary.LittleEndian.Uint64(k.Dst[8:]), carry)
+		was += carry
+		addresses, carry = bits.Add64(^was, is, 0)
+		addresses = uint64(header.Fold32(addresses + carry))
 		binary.LittleEndian.PutUint64(h[quickL3+8:], srcHi)
 		binary.LittleEndian.PutUint64(h[quickL3+16:], srcLo)
 		binary.LittleEndian.PutUint64(h[quickL3+24:], dstHi)
@@ -209,7 +250,7 @@ func write(e *edge, p *packet, src, dst *[16]byte, ports uint32, partial bool) {
 		binary.LittleEndian.PutUint16(t[at:], header.Fold16(uint64(old)+uint64(header.Fold16(addresses)%0xffff)))
 		return
 	}
-	delta := uint64(header.Fold32(addresses)) + uint64(^wasPorts) + uint64(isPorts)
+	delta := addresses + uint64(^wasPorts) + uint64(isPorts)
 	if old == 0 && k.Proto == header.ProtoUDP || old == 0xffff && header.Fold16(delta) == 0xffff {
 		return // RFC 768: the sender made no checksum; or nothing changes, and there are two ways to write this one
 	}

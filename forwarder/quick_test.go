@@ -33,6 +33,7 @@ func (tw *twins) publish() {
 	tw.quick.publish()
 	tw.plain.publish()
 	tw.plain.f.snapshot.Load().edges = nil
+	tw.plain.f.snapshot.Load().overlays = nil
 }
 
 // run gives both the same frames and compares everything that leaves them.
@@ -211,4 +212,106 @@ func (tw *twins) sessions(r *rig) map[flowtable.Key][4]uint64 {
 		return true
 	})
 	return m
+}
+
+// The same holds for packets to and from other nodes and for those from outside.
+func TestQuickPathDoesTheSameThroughTunnels(t *testing.T) {
+	for _, w := range allWays() {
+		seed := rand.Uint64()
+		tw := &twins{
+			t: t, quick: newRigOf(t, 1, nodeState(0, w)), plain: newRigOf(t, 1, nodeState(0, w)), random: rand.New(rand.NewPCG(seed, 1)),
+		}
+		t.Logf("%v: seed %d", w, seed)
+		tw.publish()
+		bases := tw.conversationsAcross(w)
+		for _, base := range bases {
+			tw.run(base.in, []*port.Frame{base.make(base.plain())}) // opens the session
+		}
+		for _, base := range bases {
+			p := &tw.quick.f.workers[0].packets[0]
+			p.l.End = -1
+			tw.run(base.in, []*port.Frame{base.make(base.plain())})
+			if !p.quick || p.l.End != -1 {
+				t.Errorf("%v: not quick: in %d %x", w, base.in, base.frame)
+			}
+		}
+		for round := range 600 {
+			base := bases[tw.random.IntN(len(bases))]
+			var frames []*port.Frame
+			for range 1 + tw.random.IntN(12) {
+				frames = append(frames, base.make(tw.mutant(base.frame)))
+			}
+			tw.run(base.in, frames)
+			if round%100 == 99 {
+				tw.publish()
+			}
+		}
+		if diff := cmp.Diff(tw.sessions(tw.plain), tw.sessions(tw.quick)); diff != "" {
+			t.Errorf("%v: sessions differ: %s", w, diff)
+		}
+	}
+}
+
+// across is a conversation of which make turns a frame into what comes in.
+type across struct {
+	in    uint16
+	frame []byte
+	make  func(*port.Frame) *port.Frame
+}
+
+func (a *across) plain() *port.Frame {
+	f := port.NewFrame()
+	f.End = f.Start + copy(f.Buf[f.Start:], a.frame)
+	return f
+}
+
+// conversationsAcross returns packets of node 0's workloads to those of node 1, packets
+// that come the other way, and from outside.
+func (tw *twins) conversationsAcross(w way) (list []across) {
+	as := func(f *port.Frame) *port.Frame { return f }
+	wrapped := func(f *port.Frame) *port.Frame { return tw.wrapped(w, f) }
+	fromOutside := func(f *port.Frame) *port.Frame {
+		if f.Len() >= header.EthernetLength {
+			to := uplinkMAC(0)
+			copy(f.Bytes(), to[:])
+			copy(f.Bytes()[6:], gateway[:])
+		}
+		return f
+	}
+	ack := func(l *layers.TCP) { l.ACK, l.Seq, l.Ack = true, 1, 1 }
+	for i, fam := range bothFamilies {
+		out := outsideFamilies[i]
+		for sport := uint16(1); sport < 4; sport++ {
+			list = append(list,
+				across{web1Port, build(tw.t, tcpTo(web1Port, fam.web[0], fam.web[1], sport, 80, ack, "data to a workload there")), as},
+				across{web1Port, build(tw.t, udpTo(web1Port, fam.web[0], fam.web[2], sport, 80, "a datagram")), as},
+				across{clientPort, build(tw.t, udpTo(clientPort, fam.client, fam.fip, sport, 80, "to a service")), as},
+				across{uplinkPort, build(tw.t, tcpTo(0, fam.web[1], fam.web[0], 100+sport, 80, ack, "data from a workload there")), wrapped},
+				across{uplinkPort, build(tw.t, udpTo(0, fam.web[2], fam.web[0], 100+sport, 80, "a datagram")), wrapped},
+				across{uplinkPort, build(tw.t, udpTo(0, fam.web[1], fam.web[0], 80, sport, "an answer")), wrapped},
+				across{uplinkPort, build(tw.t, udpTo(0, out.client, out.service, sport, 80, "from outside")), fromOutside},
+			)
+		}
+	}
+	return list
+}
+
+// wrapped puts a frame, however broken, into a tunnel packet for node 0.
+func (tw *twins) wrapped(w way, f *port.Frame) *port.Frame {
+	label := labelOf + uint32(web1Port)
+	if w.encapsulation == VXLAN {
+		label = firstVNI + uint32(podsVRF)
+	}
+	if f.Len() < header.EthernetLength+1 {
+		return f
+	}
+	packet := append([]byte(nil), f.Bytes()[header.EthernetLength:]...)
+	whole := w.wrap(tw.t, label, packet, nil)
+	g := port.NewFrame()
+	g.End = g.Start + copy(g.Buf[g.Start:], whole)
+	g.Offload = f.Offload
+	if g.Offload.Flags&port.NeedsCsum != 0 {
+		g.Offload.CsumStart += uint16(len(whole) - len(packet) - header.EthernetLength)
+	}
+	return g
 }

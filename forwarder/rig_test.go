@@ -40,6 +40,7 @@ type state struct {
 	policies   []policy.NetworkPolicy
 	security   []policy.SecurityPolicy
 	nodes      map[[16]byte]struct{}
+	snat       SNAT
 	// Of a node among several (pair_test.go).
 	uplink   uint16
 	tunnels  []Tunnel
@@ -207,7 +208,11 @@ func (r *rig) publish() {
 	s := r.state
 	hops := append(FixedNextHops(s.uplink), nexthop.NextHop{Kind: nexthop.Receive})
 	for i := range maxFIPs {
-		hops = append(hops, nexthop.NextHop{Kind: nexthop.FloatingIP, Index: uint32(i)})
+		hop := nexthop.NextHop{} // discards where there is no such floating IP
+		if i < len(s.floating) {
+			hop = nexthop.NextHop{Kind: nexthop.FloatingIP, Index: uint32(i)}
+		}
+		hops = append(hops, hop)
 	}
 	for vrf := range uint16(tunnelID - vrfID) {
 		hops = append(hops, nexthop.NextHop{Kind: nexthop.VRF, VRF: vrf})
@@ -222,7 +227,7 @@ func (r *rig) publish() {
 	snap := &Snapshot{
 		Interfaces: append([]Interface(nil), s.interfaces...), NextHops: table,
 		FloatingIPs: append([]*FloatingIP(nil), s.floating...), NodeAddresses: s.nodes,
-		Uplink: s.uplink, Tunnels: slices.Clone(s.tunnels), Peers: slices.Clone(s.peers), Labels: slices.Clone(s.labels), VNIs: s.vnis,
+		Uplink: s.uplink, SNAT: s.snat, Tunnels: slices.Clone(s.tunnels), Peers: slices.Clone(s.peers), Labels: slices.Clone(s.labels), VNIs: s.vnis,
 	}
 	for _, routes := range s.vrfs {
 		snap.VRFs = append(snap.VRFs, VRF{FIB: nexthop.NewFIB(func(yield func(netip.Prefix, nexthop.Route) bool) {

@@ -34,7 +34,7 @@ const (
 	kernelV4, kernelV6        = "10.244.0.99", "fd00:244::99"
 	kernelPeer         uint32 = 1
 	kernelTunnel       uint16 = 20 // place in Tunnels
-	transferred               = 4 << 20
+	fileSize                  = 4 << 20
 	group4, group6            = "239.1.2.3", "ff05::1:3"
 	groupPort                 = 5000
 	patient                   = 10 * time.Second
@@ -207,7 +207,7 @@ func (w *wire) transfer(from, to, address string) {
 		_, _ = io.Copy(h, c)
 		got <- [sha256.Size]byte(h.Sum(nil))
 	}()
-	data := make([]byte, transferred)
+	data := make([]byte, fileSize)
 	random := rand.NewChaCha8([32]byte{1})
 	_, _ = random.Read(data)
 	err = netns.Do(from, func() error {

@@ -62,6 +62,9 @@ type Interface struct {
 	Egress []EgressNAT
 	// Serves are the target ports at which the workload answers for services.
 	Serves []PortKey
+	// SNAT says that connections of the workload that leave by the uplink take the
+	// node's address as their source.
+	SNAT bool
 }
 
 // AddressRange is a prefix in 16-byte form. Bits counts from the first of the
@@ -153,6 +156,8 @@ type Snapshot struct {
 	Labels []nexthop.ID
 	// VNIs is the VRF that a VXLAN network identifier stands for.
 	VNIs map[uint32]uint16
+	// SNAT is what interfaces with SNAT take as their source.
+	SNAT SNAT
 
 	// dialled are the floating IPs at an address, as places in FloatingIPs; set by
 	// Publish, and shared with the snapshot before where nothing else is dialled.

@@ -37,10 +37,11 @@ type tunnel struct {
 	v6      bool       // the outer family
 	udp     bool       // not GRE
 	bridged bool       // an Ethernet header stands behind the tunnel's
+	down    bool       // the peer is: only the node itself may go on trying
 	mtu     int32      // bytes of an inner IP packet
 	peer    uint32     // place in Snapshot.Peers
 	sum     uint32     // IPv4: of the header's words as they are; IPv6: of the pseudo-header's without the length
-	_       [22]byte
+	_       [21]byte
 }
 
 // makeTunnels makes the templates of all tunnels and the list of nodes. Where
@@ -76,10 +77,8 @@ func (s *Snapshot) newTunnel(to *Tunnel, uplink *Interface) tunnel {
 	if header.IsIPv4(peer.Address) != header.IsIPv4(peer.Local) {
 		return t
 	}
-	switch t.reason = DropUnknown; {
-	case peer.Down:
-		t.reason = DropPeerDown
-	case !peer.Resolved:
+	t.down = peer.Down
+	if t.reason = DropUnknown; !peer.Resolved {
 		t.reason = DropNeighborUnresolved
 	}
 	t.v6 = !header.IsIPv4(peer.Address)

@@ -2,6 +2,7 @@ package forwarder
 
 import (
 	"encoding/binary"
+	"math/bits"
 
 	"github.com/vrouter-go/vrouter/internal/header"
 	"github.com/vrouter-go/vrouter/internal/port"
@@ -53,7 +54,7 @@ func (w *Worker) findOuter(p *packet, o *outer) bool {
 	return ok
 }
 
-// plain reads outer headers without options, extensions and fragments. Of UDP and
+// plain reads, into the empty o, outer headers without options, extensions and fragments. Of UDP and
 // GRE the first 8 bytes are in the frame, and the IP packet is not longer than that.
 func (o *outer) plain(b []byte) bool {
 	const shortest = outerL3 + header.IPv4MinimumLength + header.UDPLength
@@ -62,13 +63,19 @@ func (o *outer) plain(b []byte) bool {
 	}
 	switch binary.BigEndian.Uint16(b[12:]) {
 	case header.EtherTypeIPv4:
-		ip := header.IPv4(b[outerL3:])
-		if ip[0] != 0x45 || binary.BigEndian.Uint16(b[outerL3+6:])&^header.IPv4DontFragment != 0 ||
-			header.Checksum(ip[:header.IPv4MinimumLength], 0) != 0xffff {
+		h := (*[header.IPv4MinimumLength]byte)(b[outerL3:])
+		if h[0] != 0x45 || binary.BigEndian.Uint16(h[6:])&^header.IPv4DontFragment != 0 {
 			return false
 		}
-		o.src, o.dst, o.tos, o.proto = ip.Source(), ip.Destination(), ip.TOS(), ip.Protocol()
-		o.l4, o.end = outerL3+header.IPv4MinimumLength, outerL3+ip.TotalLength()
+		x, y, z := binary.LittleEndian.Uint64(h[0:]), binary.LittleEndian.Uint64(h[8:]), binary.LittleEndian.Uint32(h[16:])
+		sum, carry := bits.Add64(x, y, 0)
+		if sum, carry = bits.Add64(sum, uint64(z), carry); header.Fold16(sum+carry) != 0xffff {
+			return false
+		}
+		binary.LittleEndian.PutUint64(o.src[8:], y&^(1<<32-1)|mappedIPv4)
+		binary.LittleEndian.PutUint64(o.dst[8:], uint64(z)<<32|mappedIPv4)
+		o.tos, o.proto = h[1], h[9]
+		o.l4, o.end = outerL3+header.IPv4MinimumLength, outerL3+int(binary.BigEndian.Uint16(h[2:]))
 	case header.EtherTypeIPv6:
 		ip := header.IPv6(b[outerL3:])
 		if len(b) < shortest+header.IPv6Length-header.IPv4MinimumLength || ip.Version() != 6 {
@@ -252,7 +259,7 @@ func (w *Worker) label(p *packet, label uint32) bool {
 	}
 	switch hop := w.snap.NextHops.At(id); hop.Kind {
 	case nexthop.Interface:
-		p.target, p.vrf = id, w.snap.port(hop.Port).VRF
+		p.target, p.vrf = InterfaceNextHop(hop.Port), w.snap.port(hop.Port).VRF
 		return w.snap.port(hop.Port).Kind != Absent && w.hasOverlay(p.vrf)
 	case nexthop.VRF:
 		p.target, p.vrf = 0, hop.VRF

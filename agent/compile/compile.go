@@ -36,6 +36,7 @@ type Compiler struct {
 	peerSlots                         slots[netip.Addr]
 
 	networks map[string]*network        // by name
+	leaving  map[string]struct{}        // the networks that leave by the node's address
 	routes   map[state.Key][]placement  // what each resource put into the networks
 	vmis     map[string]*vmi            // by name
 	fips     map[string]*floatingIP     // by name
@@ -109,6 +110,8 @@ type Result struct {
 	Names    *Names
 	// HealthChecks are what load balancers outside may ask for.
 	HealthChecks []healthcheck.Service
+	// Sessions watch the other nodes.
+	Sessions Sessions
 }
 
 // New returns a compiler that has seen no resources.
@@ -130,6 +133,7 @@ func New(c Config) *Compiler {
 		arrivals:     map[state.Key]arrival{},
 		entrances:    map[string]int{},
 		networks:     map[string]*network{},
+		leaving:      map[string]struct{}{},
 		routes:       map[state.Key][]placement{},
 		vmis:         map[string]*vmi{},
 		fips:         map[string]*floatingIP{},
@@ -164,7 +168,7 @@ func (c *Compiler) Compile(st *state.State, affected []state.Key) (*Result, erro
 	c.dirty = dirty{prefixes: map[prefixAt]struct{}{}, vmis: map[string]struct{}{}, overlays: map[string]struct{}{}, bridges: map[string]struct{}{}, peers: c.underlayChanged}
 	c.underlayChanged = false
 	steps := [...]func([]state.Key) error{
-		c.compileNetworks, c.compilePorts, c.compileNodes, c.compileFloatingIPs, c.compileInstanceIPs,
+		c.compileNetworks, c.compileSNAT, c.compilePorts, c.compileNodes, c.compileFloatingIPs, c.compileInstanceIPs,
 		c.compileRoutes, c.compileBridges, c.dropIdleTunnels, c.compileFabric, c.compileUplink, c.compilePolicies,
 		c.compileInterfaces, c.compileArrivals, c.compileOverlays, c.finishNetworks, c.finishPeers,
 		c.compileSecurity, c.compileVhost,
@@ -195,9 +199,10 @@ func (c *Compiler) Compile(st *state.State, affected []state.Key) (*Result, erro
 			Peers:         c.now.peers,
 			Labels:        c.now.labels,
 			VNIs:          c.now.vnis,
+			SNAT:          c.snat(),
 		},
 		Ports: slices.Clone(c.now.specs),
-		Names: c.policies.names, HealthChecks: c.healthChecks(),
+		Names: c.policies.names, HealthChecks: c.healthChecks(), Sessions: c.sessions(),
 	}, nil
 }
 

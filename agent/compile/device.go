@@ -47,6 +47,7 @@ func (c *Compiler) vhostSpec(v *pb.Vhost) *ports.Spec {
 			Name: name, Netns: v.GetNetns(), GuestName: name,
 			MAC: state.MAC(state.Vhost0, v.GetMacAddress()), MTU: int(mtu(v.GetMtu())),
 			Queues: int(max(v.GetQueues(), 1)), Up: true,
+			Loose: c.state.Fabric().GetUplink() != nil, // what comes in by it leaves by the uplink
 		},
 	}
 	var own []netip.Prefix

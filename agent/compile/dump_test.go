@@ -56,6 +56,9 @@ func dump(r *Result) string {
 		}) {
 			b.WriteString(line)
 		}
+		if itf.SNAT {
+			b.WriteString("  leaves by the node's address\n")
+		}
 		for _, k := range itf.Serves {
 			fmt.Fprintf(&b, "  serves %d/%d\n", k.Proto, k.Port)
 		}
@@ -80,6 +83,9 @@ func dump(r *Result) string {
 	}
 	slices.Sort(nodes)
 	fmt.Fprintf(&b, "node %v\n", nodes)
+	if s.SNAT != (forwarder.SNAT{}) {
+		fmt.Fprintf(&b, "others leave by %s and %s, ports %d to %d\n", text16(s.SNAT.IPv4), text16(s.SNAT.IPv6), s.SNAT.Ports.First, s.SNAT.Ports.Last)
+	}
 	policyText(&b, r)
 	return canonicalDevices(b.String())
 }

@@ -7,7 +7,6 @@ import (
 	"slices"
 
 	"github.com/vrouter-go/vrouter/agent/healthcheck"
-	"github.com/vrouter-go/vrouter/agent/state"
 )
 
 // healthChecks returns what the node answers load balancers outside, in order of
@@ -19,7 +18,7 @@ func (c *Compiler) healthChecks() []healthcheck.Service {
 		is4  bool
 	}
 	services := map[at]healthcheck.Service{}
-	nodes := state.NodeAddresses(c.state.Fabric())
+	nodes := c.nodeAddresses()
 	for _, name := range slices.Sorted(maps.Keys(c.checked)) {
 		f, check := c.fips[name], c.checked[name]
 		where := at{uint16(check.GetPort()), f.place.Address.Is4()}

@@ -6,6 +6,7 @@ import (
 
 	"github.com/vrouter-go/vrouter/forwarder"
 	"github.com/vrouter-go/vrouter/nexthop"
+	pb "github.com/vrouter-go/vrouter/proto/vrouter/v1"
 )
 
 // Next hops have fixed places: the discards and the interfaces that the
@@ -98,6 +99,18 @@ func memberID(floatingIP, vmi string, attempt int) uint32 {
 // memberIDs are those given to the members of one group, in the order of their
 // names.
 type memberIDs map[uint32]struct{}
+
+// MemberName returns the name of the member of a floating IP that sessions know by an
+// id; "" where it has left.
+func MemberName(name string, fip *pb.FloatingIP, id uint32) string {
+	ids := memberIDs{}
+	for _, m := range sortedMembers(fip) {
+		if ids.next(name, m.GetVirtualMachineInterface()) == id {
+			return m.GetVirtualMachineInterface()
+		}
+	}
+	return ""
+}
 
 // next returns the id of the next member.
 func (ids memberIDs) next(floatingIP, vmi string) uint32 {

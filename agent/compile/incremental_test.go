@@ -137,7 +137,8 @@ func drawResource(t *rapid.T) *pb.Resource {
 		return &pb.Resource{Name: fmt.Sprintf("n%d", i), Spec: &pb.Resource_VirtualNetwork{VirtualNetwork: &pb.VirtualNetwork{
 			Subnets: []*pb.Subnet{{Prefix: "10.1.0.0/24", Gateway: pick("", "10.1.0.1", "10.1.0.254")}, {Prefix: "fd00::/64", Gateway: "fd00::1"}},
 			Vrf:     pick("", "", fmt.Sprintf("vrf%d", i)), Label: label(), Vni: rapid.SampledFrom([]uint32{0, 0, 5, 6}).Draw(t, "vni"),
-			Bridging: rapid.Bool().Draw(t, "bridging"),
+			Bridging:   rapid.Bool().Draw(t, "bridging"),
+			FabricSnat: rapid.Bool().Draw(t, "leaves"),
 		}}}
 	case 3, 4:
 		i := n(5)
@@ -205,6 +206,9 @@ func drawResource(t *rapid.T) *pb.Resource {
 		}
 		if n(4) > 1 {
 			f.Uplink = &pb.Uplink{Device: "eth0"}
+			if rapid.Bool().Draw(t, "ports") {
+				f.SnatPorts = &pb.PortRange{Start: 2000, End: uint32(2000 + n(2))}
+			}
 			f.Peers = []*pb.Peer{{Name: pick("b", "c"), Addresses: []string{pick("192.0.2.21", "192.0.2.23")}}}
 			if rapid.Bool().Draw(t, "vxlan first") {
 				f.Encapsulations = []pb.Encapsulation_Value{pb.Encapsulation_VXLAN, pb.Encapsulation_MPLS_UDP}

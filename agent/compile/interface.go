@@ -132,6 +132,7 @@ func (c *Compiler) workload(name string, spec *pb.VirtualMachineInterface, v *vm
 			itf.Sources = append(itf.Sources, addressRange(p))
 		}
 	}
+	_, itf.SNAT = c.leaving[spec.GetVirtualNetwork()]
 	c.addServices(name, &itf)
 	return itf
 }

@@ -189,10 +189,7 @@ type member struct {
 // One on another node is told apart by its next hop alone: its address and port
 // say what that node will map to.
 func (c *Compiler) members(fipName string, fip *pb.FloatingIP, service netip.Addr) ([]member, error) {
-	list := slices.Clone(state.Members(fip))
-	slices.SortFunc(list, func(a, b *pb.Member) int {
-		return cmp.Compare(a.GetVirtualMachineInterface(), b.GetVirtualMachineInterface())
-	})
+	list := sortedMembers(fip)
 	ends, err := c.memberTunnels(fipName, list)
 	if err != nil {
 		return nil, err
@@ -220,6 +217,13 @@ func (c *Compiler) members(fipName string, fip *pb.FloatingIP, service netip.Add
 		})
 	}
 	return members, nil
+}
+
+// sortedMembers returns the members of a floating IP by name.
+func sortedMembers(fip *pb.FloatingIP) []*pb.Member {
+	return slices.SortedFunc(slices.Values(state.Members(fip)), func(a, b *pb.Member) int {
+		return cmp.Compare(a.GetVirtualMachineInterface(), b.GetVirtualMachineInterface())
+	})
 }
 
 // memberTunnels takes up the tunnels to the members on other nodes, in the order

@@ -41,6 +41,8 @@ var (
 	descDurable   = desc("state_saved_generation", "Newest generation on disk; below vrouter_generation the state is not durable.")
 	descHeadless  = desc("headless", "1 while no controller is connected though one owns resources.")
 	descResources = desc("resources", "Resources of desired state by kind.", "kind")
+	descUplink    = desc("uplink_up", "1 while the uplink is up and has a carrier; absent without an uplink.")
+	descPeers     = desc("peers", "Addresses of other nodes by the state of the way there: up, unresolved, down.", "state")
 	descHealth    = desc("component_healthy", "1 while a component of the daemon is healthy.", "component")
 )
 
@@ -55,7 +57,7 @@ type collector struct{ source Source }
 func (c collector) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range [...]*prometheus.Desc{
 		descPackets, descBytes, descSessions, descUp, descDrops, descTotals, descLive, descCapacity,
-		descCreated, descRefused, descTable, descGenerated, descDurable, descHeadless, descResources, descHealth,
+		descCreated, descRefused, descTable, descGenerated, descDurable, descHeadless, descResources, descHealth, descUplink, descPeers,
 	} {
 		ch <- d
 	}
@@ -103,6 +105,16 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 	gauge(descHeadless, flag(st.GetHeadlessSince() != nil))
 	for _, r := range st.GetResources() {
 		gauge(descResources, r.GetCount(), r.GetKind())
+	}
+	if u := st.GetUplink(); u != nil {
+		gauge(descUplink, flag(u.GetUp()))
+		peers := map[pb.PeerStatus_State]uint64{}
+		for _, p := range st.GetPeers() {
+			peers[p.GetState()]++
+		}
+		for state, name := range map[pb.PeerStatus_State]string{pb.PeerStatus_UP: "up", pb.PeerStatus_UNRESOLVED: "unresolved", pb.PeerStatus_DOWN: "down"} {
+			gauge(descPeers, peers[state], name)
+		}
 	}
 	for _, k := range st.GetComponents() {
 		gauge(descHealth, flag(k.GetHealth() == pb.Health_HEALTHY), k.GetName())

@@ -26,6 +26,8 @@ func (node) Status() *pb.GetStatusResponse {
 		Ports:      []*pb.PortStatus{{Name: "web-1", State: pb.PortStatus_UP, Received: &pb.PortCounters{Packets: 7, Bytes: 700}}},
 		Resources:  []*pb.ResourceCount{{Kind: "VirtualNetwork", Count: 2}},
 		Components: []*pb.ComponentStatus{{Name: "ports", Health: pb.Health_HEALTHY}},
+		Uplink:     &pb.UplinkStatus{Up: true},
+		Peers:      []*pb.PeerStatus{{State: pb.PeerStatus_UP}, {State: pb.PeerStatus_DOWN}, {State: pb.PeerStatus_UP}},
 		FlowTable:  &pb.FlowTableStatus{Sessions: 3, Capacity: 10},
 	}
 }

@@ -51,11 +51,11 @@ func (r *Reconciler) Withdraw(want []*Spec) {
 
 func (r *Reconciler) withdraw(want []*Spec) {
 	for index, a := range r.have {
-		if int(index) < len(want) && want[index] != nil && want[index].Tap.Name == a.spec.Tap.Name {
+		if int(index) < len(want) && want[index] != nil && sameDevice(want[index], a.spec) {
 			continue
 		}
 		r.close(a)
-		if r.driver.Forget != nil {
+		if r.driver.Forget != nil && a.spec.Uplink == nil {
 			r.driver.Forget(a.spec.Tap.Name)
 		}
 		delete(r.have, index)
@@ -90,7 +90,8 @@ func (r *Reconciler) Set(want []*Spec) {
 
 // open attaches a port's device.
 func (r *Reconciler) open(a *attached) {
-	dev, err := r.driver.Open(*a.spec)
+	dev, err := r.device(a.spec)
+	name, netns := a.spec.device()
 	if err == nil {
 		if err = r.forwarder.Attach(a.spec.Port, dev); err != nil {
 			err = errors.Join(err, dev.Close())
@@ -98,13 +99,28 @@ func (r *Reconciler) open(a *attached) {
 	}
 	if err != nil {
 		if a.err == nil || a.err.Error() != err.Error() {
-			r.log.Warn("port has no device", "interface", a.spec.Name, "device", a.spec.Tap.Name, "netns", a.spec.Tap.Netns, "error", err)
+			r.log.Warn("port has no device", "interface", a.spec.Name, "device", name, "netns", netns, "error", err)
 		}
 		a.err = err
 		return
 	}
 	a.dev, a.err = dev, nil
-	r.log.Info("port attached", "interface", a.spec.Name, "port", a.spec.Port, "device", a.spec.Tap.Name, "netns", a.spec.Tap.Netns)
+	r.log.Info("port attached", "interface", a.spec.Name, "port", a.spec.Port, "device", name, "netns", netns)
+}
+
+// device opens the device that a spec asks for.
+func (r *Reconciler) device(s *Spec) (port.Device, error) {
+	if s.Uplink != nil && r.driver.Uplink != nil {
+		return r.driver.Uplink(*s.Uplink)
+	}
+	return r.driver.Open(*s)
+}
+
+// sameDevice reports whether two specs are about one device, whatever it looks like.
+func sameDevice(a, b *Spec) bool {
+	nameA, _ := a.device()
+	nameB, _ := b.device()
+	return nameA == nameB && (a.Uplink == nil) == (b.Uplink == nil)
 }
 
 // close takes a port's device away.
@@ -128,7 +144,7 @@ func (r *Reconciler) update(a *attached, spec *Spec) {
 		return
 	}
 	err := tap.ErrRecreate
-	if old.Existing == spec.Existing {
+	if old.Existing == spec.Existing && spec.Uplink == nil {
 		err = nil
 		if r.driver.Update != nil {
 			err = r.driver.Update(a.dev, *spec)
@@ -172,7 +188,7 @@ func (r *Reconciler) changed(device string, gone bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for _, a := range r.have {
-		if a.spec.Tap.Name != device {
+		if a.spec.Uplink != nil || a.spec.Tap.Name != device {
 			continue
 		}
 		if gone {
@@ -182,6 +198,17 @@ func (r *Reconciler) changed(device string, gone bool) {
 		if a.dev == nil {
 			r.open(a)
 		}
+	}
+}
+
+// LinkChanged closes the device of a port whose link went or is another one now, and
+// opens what is there.
+func (r *Reconciler) LinkChanged(index uint16) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if a := r.have[index]; a != nil {
+		r.close(a)
+		r.open(a)
 	}
 }
 
@@ -208,7 +235,7 @@ func (r *Reconciler) Close() error {
 		}
 		r.forwarder.Detach(index)
 		release := port.Device.Close
-		if r.driver.Release != nil {
+		if r.driver.Release != nil && a.spec.Uplink == nil {
 			release = r.driver.Release
 		}
 		errs = append(errs, release(a.dev))
@@ -234,6 +261,9 @@ func (r *Reconciler) Status() map[uint16]Status {
 	list := make(map[uint16]Status, len(r.have))
 	for index, a := range r.have {
 		s := Status{Spec: a.spec, Driver: r.driver.Name, Up: a.dev != nil}
+		if a.spec.Uplink != nil && r.driver.Uplink != nil {
+			s.Driver = "packet"
+		}
 		if a.dev != nil {
 			s.Queues, s.Features = len(a.dev.Queues()), a.dev.Features()
 		}

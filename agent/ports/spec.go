@@ -30,14 +30,25 @@ type Uplink struct {
 	Queues int    // 1 and up
 }
 
+// device returns the name of the device and the namespace that it ends up in.
+func (s *Spec) device() (name, netns string) {
+	if s.Uplink != nil {
+		return s.Uplink.Device, s.Uplink.Netns
+	}
+	return s.Tap.Name, s.Tap.Netns
+}
+
 // Equal reports whether two specs ask for the same device.
 func (s *Spec) Equal(o *Spec) bool { return reflect.DeepEqual(s, o) }
 
 // Driver opens and changes devices. Its functions are called by one goroutine at
-// a time.
+// a time. Those beside Open and Uplink are about TAPs alone.
 type Driver struct {
 	Name string // as status shows it: tap, memory, pcap
 	Open func(Spec) (port.Device, error)
+	// Uplink opens the device of the fabric port; nil: Open does, with a Spec that has
+	// an Uplink.
+	Uplink func(Uplink) (port.Device, error)
 	// Update makes an open device look as spec says; tap.ErrRecreate means that it
 	// must be closed and opened again. nil: devices have nothing to change.
 	Update func(port.Device, Spec) error

@@ -6,11 +6,12 @@ import (
 	"fmt"
 
 	"github.com/vrouter-go/vrouter/internal/port"
+	"github.com/vrouter-go/vrouter/internal/port/afpacket"
 	"github.com/vrouter-go/vrouter/internal/port/tap"
 )
 
 // TAP returns the driver of real devices: it makes a TAP where it shall be made,
-// and takes over one that is there. All write through rings, which outlive the
+// takes over one that is there, and attaches the uplink by packet sockets. All write through rings, which outlive the
 // driver; nil: frame by frame.
 func TAP(rings *tap.Rings) Driver {
 	watcher := tap.NewWatcher(0)
@@ -26,6 +27,7 @@ func TAP(rings *tap.Rings) Driver {
 			watcher.Add(dev)
 			return &watchedTAP{dev, watcher}, nil
 		},
+		Uplink: func(u Uplink) (port.Device, error) { return afpacket.Open(afpacket.Spec(u)) },
 		Update: func(d port.Device, s Spec) error {
 			if s.Existing {
 				return nil // its look is its maker's business

@@ -21,6 +21,7 @@ func (c *checker) network(k Key, vn *pb.VirtualNetwork) {
 	if vn.GetBridging() && k.Name == FabricNetwork {
 		c.report.add(k, "spec.bridging", "ip-fabric is the link of the uplink, which the node's kernel is on itself; leave bridging out")
 	}
+	c.fabricSnat(k, vn)
 	var prefixes []netip.Prefix
 	for i, sn := range vn.GetSubnets() {
 		field := fmt.Sprintf("spec.subnets[%d]", i)
@@ -266,6 +267,9 @@ func (c *checker) fabric(k Key, f *pb.Fabric) {
 	if f.GetUplink() != nil && f.GetVhost0() == nil {
 		c.report.add(k, "spec.vhost0", "must be given with uplink: it is where the packets go that come in for the node itself")
 	}
+	if f.GetSnatPorts() != nil && f.GetUplink() == nil {
+		c.report.add(k, "spec.snatPorts", "are of no use without an uplink, which is where translated packets leave; add spec.uplink, or leave them out")
+	}
 	own := NodeAddresses(f)
 	for i, peer := range f.GetPeers() {
 		for j, s := range peer.GetAddresses() {
@@ -273,6 +277,9 @@ func (c *checker) fabric(k Key, f *pb.Fabric) {
 			if a, ok := c.unicast(k, field, s); ok && slices.Contains(own, a) {
 				c.report.add(k, field, "%s is this node's own address; leave the node itself out of peers", a)
 			}
+		}
+		if peer.GetBfd() != nil && f.GetUplink() == nil {
+			c.report.add(k, fmt.Sprintf("spec.peers[%d].bfd", i), "there is no way to other nodes to watch; add spec.uplink, or leave bfd out")
 		}
 	}
 	if mac := f.GetVhost0().GetMacAddress(); mac != "" && MAC("", mac).String() == routerMAC {

@@ -23,6 +23,7 @@ func (c *checker) floatingIP(k Key, fip *pb.FloatingIP) {
 	}
 	c.addressOwners(k, field, place, fip)
 	c.sharing(k, field, place, fip)
+	c.snatPorts(k, place, fip)
 	for i, m := range Members(fip) {
 		c.member(k, i, place, fip, m)
 	}
@@ -43,7 +44,7 @@ func (c *checker) healthCheck(k Key, place Place, fip *pb.FloatingIP) {
 	}
 	const field = "spec.healthCheck.port"
 	nodes := NodeAddresses(c.Fabric())
-	if !slices.ContainsFunc(nodes, func(a netip.Addr) bool { return a.Is4() == place.Address.Is4() }) {
+	if !BorrowsAddresses(c.Fabric()) && !slices.ContainsFunc(nodes, func(a netip.Addr) bool { return a.Is4() == place.Address.Is4() }) {
 		c.report.add(k, field, "the node has no %s address to answer at; add one to Fabric spec.vhost0.addresses or spec.nodeAddresses", family(place.Address))
 	}
 	for other := range c.claimed[thing{claimUse, "health check", itoa(int(h.GetPort()))}] {

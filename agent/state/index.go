@@ -55,7 +55,8 @@ const (
 	claimVNI     = "VNI"
 	claimPeer    = "peer address"
 	// claimUse is not exclusive: it finds the routes of a VRF and those to vhost0,
-	// what has a tunnel, and the members on other nodes by name.
+	// what has a tunnel, the members on other nodes by name, and what source
+	// translation to the node's addresses concerns.
 	claimUse = "use"
 )
 
@@ -75,6 +76,9 @@ func claims(r *pb.Resource) []claim {
 		}
 		if n := x.VirtualNetwork.GetVni(); n != 0 {
 			take(claimVNI, "", fmt.Sprint(n), "spec.vni")
+		}
+		if x.VirtualNetwork.GetFabricSnat() {
+			take(claimUse, "snat", "", "spec.fabricSnat")
 		}
 		for i, sn := range x.VirtualNetwork.GetSubnets() {
 			if sn.GetGateway() != "" {
@@ -102,6 +106,9 @@ func claims(r *pb.Resource) []claim {
 			take(claimService, x.FloatingIp.GetVirtualNetwork(), canonical(x.FloatingIp.GetAddress()), "spec.address")
 		} else {
 			take(claimService, "parent", x.FloatingIp.GetParent(), "spec.parent")
+		}
+		if x.FloatingIp.GetVirtualNetwork() == FabricNetwork {
+			take(claimUse, "snat", "", "spec.address")
 		}
 		if h := x.FloatingIp.GetHealthCheck(); h != nil {
 			take(claimUse, "health check", itoa(int(h.GetPort())), "spec.healthCheck.port")

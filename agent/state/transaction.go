@@ -240,6 +240,9 @@ func uses(ch Change) []thing {
 		if !slices.Equal(tunnelNeeds(ch.Old.GetFabric()), tunnelNeeds(ch.New.GetFabric())) {
 			list = append(list, thing{claimUse, "tunnel", ""})
 		}
+		if snatOf(ch.Old.GetFabric()) != snatOf(ch.New.GetFabric()) || !slices.Equal(NodeAddresses(ch.Old.GetFabric()), NodeAddresses(ch.New.GetFabric())) {
+			list = append(list, thing{claimUse, "snat", ""})
+		}
 		return list
 	}
 	return nil

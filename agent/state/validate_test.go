@@ -34,6 +34,8 @@ var base = []string{
 	`{"name":"labelled","virtualNetwork":{"label":100,"vni":200}}`,
 	`{"name":"afar","floatingIp":{"address":"10.96.0.40","virtualNetwork":"services","members":[{"virtualMachineInterface":"web-9","address":"10.244.0.90","tunnel":{"remote":"192.0.2.20","label":17}}]}}`,
 	`{"name":"beyond","route":{"vrf":"services","prefix":"10.245.0.0/24","nextHops":[{"weight":2,"tunnel":{"remote":"192.0.2.20","label":17}},{"interface":"web-1"}]}}`,
+	`{"name":"leaving","virtualNetwork":{"fabricSnat":true}}`,
+	`{"name":"node-port","floatingIp":{"address":"192.0.2.11","virtualNetwork":"ip-fabric","floatingIpPortMappings":{"portMappings":[{"srcPort":30081}]},"virtualMachineInterfaces":["web-1"]}}`,
 	`{"name":"out","route":{"vrf":"pods","prefix":"0.0.0.0/0","nextHops":[{"vrf":"ip-fabric"}]}}`,
 	`{"name":"segment","virtualNetwork":{"bridging":true,"vni":300}}`,
 	`{"name":"host-1","virtualMachineInterface":{"virtualNetwork":"segment","macAddress":"02:00:00:00:03:01"}}`,
@@ -75,6 +77,14 @@ var wrong = []struct{ text, field, says string }{
 	{`{"name":"x","virtualMachineInterface":{"virtualNetwork":"pods","tap":{"name":"a-name-too-long-x"}}}`, "spec.tap.name", "15"},
 	{`{"name":"x","virtualMachineInterface":{"virtualNetwork":"pods","tap":{"netns":"relative"}}}`, "spec.tap.netns", "absolute"},
 	{`{"name":"x","virtualMachineInterface":{"virtualNetwork":"pods","labels":{"a b":"c"}}}`, `spec.labels["a b"]`, "label key"},
+	{`{"name":"ip-fabric","virtualNetwork":{"fabricSnat":true}}`, "spec.fabricSnat", "translated into"},
+	{`{"name":"node","fabric":{"vhost0":{"addresses":["192.0.2.10/24"]},"uplink":{"device":"eth0"},"snatPorts":{"start":1000,"end":2000}}}`, "spec.snatPorts", "1024"},
+	{`{"name":"node","fabric":{"vhost0":{"addresses":["192.0.2.10/24"]},"uplink":{"device":"eth0"},"snatPorts":{"start":3000,"end":2000}}}`, "spec.snatPorts", "below"},
+	{`{"name":"x","floatingIp":{"address":"192.0.2.10","virtualNetwork":"ip-fabric","floatingIpPortMappings":{"portMappings":[{"srcPort":30080},{"srcPort":61000}]},"virtualMachineInterfaces":["web-1"]}}`, "spec.floatingIpPortMappings.portMappings[1].srcPort", "snatPorts"},
+	{`{"name":"node","fabric":{"vhost0":{"addresses":["192.0.2.10/24"]}}}`, "spec.fabricSnat", "add Fabric spec.uplink"},
+	{`{"name":"node","fabric":{"vhost0":{"addresses":["192.0.2.10/24"]},"snatPorts":{"start":61000}}}`, "spec.snatPorts", "without an uplink"},
+	{`{"name":"node","fabric":{"nodeAddresses":["192.0.2.11"],"vhost0":{"addresses":["192.0.2.10/24"]},"uplink":{"device":"eth0"},"snatPorts":{"start":30000,"end":30100}}}`, "spec.floatingIpPortMappings.portMappings[0].srcPort", "30000 to 30100"},
+	{`{"name":"node","fabric":{"nodeAddresses":["192.0.2.11"],"vhost0":{"addresses":["192.0.2.10/24"]},"uplink":{"device":"eth0"},"snatPorts":{"start":30081}}}`, "spec.floatingIpPortMappings.portMappings[0].srcPort", "30081 to 30081"},
 	{`{"name":"x","floatingIp":{}}`, "spec", "parent"},
 	{`{"name":"x","floatingIp":{"address":"10.96.0.11"}}`, "spec", "virtualNetwork"},
 	{`{"name":"x","floatingIp":{"address":"10.96.0.11","virtualNetwork":"services","floatingIpPortMappings":{"portMappings":[{"srcPort":0}]}}}`, "spec.floatingIpPortMappings.portMappings[0].srcPort", "1"},
@@ -213,6 +223,14 @@ var wrong = []struct{ text, field, says string }{
 	{`{"name":"node","fabric":{"vhost0":{},"uplink":{"device":"eth0"},"peers":[{"name":"b","addresses":["fd00:2::20"]},{"name":"c","addresses":["fd00:2:0::20"]}]}}`, "spec.peers[1].addresses[0]", "spec.peers[0].addresses[0]"},
 	{`{"name":"node","fabric":{"vhost0":{},"peers":[{"name":"b","addresses":["192.0.2.30"]},{"name":"b","addresses":["192.0.2.31"]}]}}`, "spec.peers", "once"},
 	{`{"name":"node","fabric":{"vhost0":{},"peers":[{"name":"b","addresses":["0.0.0.0"]}]}}`, "spec.peers[0].addresses[0]", "routed"},
+	{`{"name":"node","fabric":{"vhost0":{"addresses":["192.0.2.10/24"]},"uplink":{"device":"eth0"},"peers":[{"name":"b","addresses":["192.0.2.30"],"bfd":{"minTtl":200}}]}}`, "spec.peers[0].bfd", "MULTIHOP"},
+	{`{"name":"node","fabric":{"vhost0":{"addresses":["192.0.2.10/24"]},"uplink":{"device":"eth0"},"peers":[{"name":"b","addresses":["192.0.2.30"],"bfd":{"intervalMilliseconds":5}}]}}`, "spec.peers[0].bfd.intervalMilliseconds", "10"},
+	// What comes from outside.
+	{`{"name":"x","floatingIp":{"address":"10.96.0.11","virtualNetwork":"services","sourceRanges":["10.0.0.1/8"]}}`, "spec.sourceRanges[0]", "host bits"},
+	{`{"name":"x","floatingIp":{"address":"10.96.0.11","virtualNetwork":"services","sourceRanges":["::ffff:10.0.0.0/104"]}}`, "spec.sourceRanges[0]", "write it as IPv4"},
+	{`{"name":"x","floatingIp":{"address":"fd00:96::11","virtualNetwork":"services","healthCheck":{"port":32000}}}`, "spec.healthCheck.port", "no IPv6 address"},
+	{`{"name":"x","floatingIp":{"address":"10.96.0.11","virtualNetwork":"services","healthCheck":{}}}`, "spec.healthCheck.port", "1"},
+	{`{"name":"x","floatingIp":{"address":"192.0.2.10","virtualNetwork":"ip-fabric","floatingIpPortMappings":{"portMappings":[{"srcPort":32000,"dstPort":8080}]},"healthCheck":{"port":32000}}}`, "spec.healthCheck.port", "is mapped by FloatingIP/x"},
 }
 
 // TestWrongFieldChangesNothing sends each wrong field between two good resources:

@@ -35,6 +35,8 @@ var networkColumns = []resourceColumn{
 		return list(r.GetVirtualNetwork().GetSubnets(), (*vrouterv1.Subnet).GetGateway)
 	}},
 	{title: "VRF", wide: true, value: statefile.VRF},
+	{title: "LABEL", wide: true, value: func(r *vrouterv1.Resource) string { return number(r.GetVirtualNetwork().GetLabel()) }},
+	{title: "VNI", wide: true, value: func(r *vrouterv1.Resource) string { return number(r.GetVirtualNetwork().GetVni()) }},
 }
 
 var interfaceColumns = []resourceColumn{
@@ -47,6 +49,7 @@ var interfaceColumns = []resourceColumn{
 	{title: "NAMESPACE", wide: true, value: func(r *vrouterv1.Resource) string { return r.GetVirtualMachineInterface().GetNamespace() }},
 	{title: "TAP", wide: true, value: func(r *vrouterv1.Resource) string { return r.GetVirtualMachineInterface().GetTap().GetName() }},
 	{title: "NETNS", wide: true, value: func(r *vrouterv1.Resource) string { return r.GetVirtualMachineInterface().GetTap().GetNetns() }},
+	{title: "MPLS LABEL", wide: true, value: func(r *vrouterv1.Resource) string { return number(r.GetVirtualMachineInterface().GetLabel()) }},
 }
 
 var instanceColumns = []resourceColumn{
@@ -73,6 +76,14 @@ var floatingColumns = []resourceColumn{
 		return list(mappings.GetPortMappings(), portMapping)
 	}},
 	{title: "MEMBERS", value: func(r *vrouterv1.Resource) string { return list(members(r.GetFloatingIp()), member) }},
+	{title: "TUNNELS", wide: true, value: func(r *vrouterv1.Resource) string {
+		return list(r.GetFloatingIp().GetMembers(), func(m *vrouterv1.Member) string {
+			if m.GetTunnel() == nil {
+				return ""
+			}
+			return m.GetVirtualMachineInterface() + " at " + m.GetAddress() + " by " + tunnel(m.GetTunnel())
+		})
+	}},
 	{title: "AFFINITY", wide: true, value: func(r *vrouterv1.Resource) string {
 		if a := r.GetFloatingIp().GetSessionAffinity(); a.GetType() == vrouterv1.SessionAffinity_CLIENT_IP {
 			return "CLIENT_IP"
@@ -104,6 +115,9 @@ func member(m *vrouterv1.Member) string {
 	}
 	if m.GetWeight() > 1 {
 		notes = append(notes, fmt.Sprintf("×%d", m.GetWeight()))
+	}
+	if m.GetTunnel() != nil {
+		notes = append(notes, "on "+m.GetTunnel().GetRemote())
 	}
 	if len(notes) == 0 {
 		return m.GetVirtualMachineInterface()
@@ -211,7 +225,52 @@ func selector(s *vrouterv1.LabelSelector) string {
 var routeColumns = []resourceColumn{
 	{title: "VRF", value: func(r *vrouterv1.Resource) string { return r.GetRoute().GetVrf() }},
 	{title: "PREFIX", value: func(r *vrouterv1.Resource) string { return routeSubject(r.GetRoute()) }},
-	{title: "NEXT HOPS", value: func(r *vrouterv1.Resource) string { return list(r.GetRoute().GetNextHops(), nextHop) }},
+	{title: "NEXT HOPS", value: func(r *vrouterv1.Resource) string {
+		return list(r.GetRoute().GetNextHops(), func(n *vrouterv1.NextHop) string {
+			if n.GetWeight() > 1 {
+				return fmt.Sprintf("%s ×%d", nextHop(n), n.GetWeight())
+			}
+			return nextHop(n)
+		})
+	}},
+	{title: "TUNNELS", wide: true, value: func(r *vrouterv1.Resource) string {
+		return list(r.GetRoute().GetNextHops(), func(n *vrouterv1.NextHop) string {
+			if n.GetTunnel() == nil {
+				return ""
+			}
+			return tunnel(n.GetTunnel())
+		})
+	}},
+}
+
+// tunnel writes all that a tunnel says: 192.0.2.12 label 100017 vni 4097 (VXLAN).
+func tunnel(t *vrouterv1.Tunnel) string {
+	text := t.GetRemote()
+	if t.GetLabel() != 0 {
+		text += " label " + number(t.GetLabel())
+	}
+	if t.GetVni() != 0 {
+		text += " vni " + number(t.GetVni())
+	}
+	if t.GetMacAddress() != "" {
+		text += " to " + t.GetMacAddress()
+	}
+	if len(t.GetEncapsulations()) > 0 {
+		var names []string
+		for _, e := range t.GetEncapsulations() {
+			names = append(names, e.String())
+		}
+		text += " (" + strings.Join(names, " ") + ")"
+	}
+	return text
+}
+
+// number writes a number, and nothing for 0, which stands for none.
+func number(n uint32) string {
+	if n == 0 {
+		return ""
+	}
+	return strconv.FormatUint(uint64(n), 10)
 }
 
 // routeSubject is what a route is for: a prefix, a MAC address, or all of the network.
@@ -235,6 +294,8 @@ func nextHop(n *vrouterv1.NextHop) string {
 		return "receive"
 	case *vrouterv1.NextHop_Discard:
 		return "discard"
+	case *vrouterv1.NextHop_Tunnel:
+		return "tunnel " + t.Tunnel.GetRemote()
 	}
 	return "unknown"
 }
@@ -244,6 +305,8 @@ var fabricColumns = []resourceColumn{
 	{title: "VHOST0 ADDRESSES", value: func(r *vrouterv1.Resource) string {
 		return strings.Join(r.GetFabric().GetVhost0().GetAddresses(), ",")
 	}},
+	{title: "UPLINK", value: func(r *vrouterv1.Resource) string { return r.GetFabric().GetUplink().GetDevice() }},
+	{title: "PEERS", value: func(r *vrouterv1.Resource) string { return number(uint32(len(r.GetFabric().GetPeers()))) }},
 	{title: "DEVICE", wide: true, value: func(r *vrouterv1.Resource) string { return r.GetFabric().GetVhost0().GetName() }},
 	{title: "ROUTES", wide: true, value: func(r *vrouterv1.Resource) string {
 		return strings.Join(r.GetFabric().GetVhost0().GetRoutes(), ",")

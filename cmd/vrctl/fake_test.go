@@ -211,6 +211,12 @@ func (f *fakeAgent) GetStatus(context.Context, *vrouterv1.GetStatusRequest) (*vr
 				Dropped: 41, Sessions: 2, FlowQuota: 65536},
 			{Name: "web-2", State: vrouterv1.PortStatus_LOST, Reason: "the device tap-web2 is gone", VirtualNetwork: "pods", Driver: "tap", Device: "tap-web2", Mtu: 1500},
 		},
+		Uplink: &vrouterv1.UplinkStatus{Device: "eth0", Up: true, MacAddress: "02:00:00:00:00:0a", Mtu: 9000, Addresses: []string{"192.0.2.10"},
+			Encapsulations: []string{"MPLS_UDP", "VXLAN"}, TunnelOffload: true, Tunnels: 12},
+		Peers: []*vrouterv1.PeerStatus{
+			{Name: "node-b", Address: "192.0.2.12", Local: "192.0.2.10", State: vrouterv1.PeerStatus_UP, NextHop: "192.0.2.12", MacAddress: "02:00:00:00:00:0c", Mtu: 9000},
+			{Name: "node-c", Address: "198.51.100.2", Local: "192.0.2.10", State: vrouterv1.PeerStatus_DOWN, Reason: "no answer from the next hop", NextHop: "192.0.2.1", Mtu: 1400},
+		},
 		Kernel: &vrouterv1.KernelStatus{Release: "6.18.0", Capabilities: []*vrouterv1.KernelCapability{
 			{Name: "tun-uso", Presence: vrouterv1.KernelCapability_PRESENT}, {Name: "tun-tunnel-gso", Presence: vrouterv1.KernelCapability_ABSENT, Effect: "needs 6.17"},
 			{Name: "huge-pages", Presence: vrouterv1.KernelCapability_UNKNOWN_UNSPECIFIED}}},

@@ -81,6 +81,10 @@ func (a *app) printStatus(s *vrouterv1.GetStatusResponse) error {
 	fact("memory", "%s resident, %s Go heap", size(s.GetMemory().GetResidentBytes()), size(s.GetMemory().GetHeapBytes()))
 	fact("workers", "%d", len(s.GetWorkers()))
 	fact("ports", "%s", portCounts(s.GetPorts()))
+	if s.GetUplink() != nil {
+		fact("uplink", "%s", uplink(s.GetUplink()))
+		fact("peers", "%s", peerCounts(s.GetPeers()))
+	}
 	fact("kernel", "%s", unknown(s.GetKernel().GetRelease()))
 	return a.printSections(s)
 }
@@ -96,6 +100,18 @@ func (a *app) printSections(s *vrouterv1.GetStatusResponse) error {
 	if len(ports) > 0 {
 		fmt.Fprintln(a.out)
 		if err := printTable(a.out, portColumns, ports, wide); err != nil {
+			return err
+		}
+	}
+	var peers []*vrouterv1.PeerStatus
+	for _, p := range s.GetPeers() {
+		if wide || p.GetState() != vrouterv1.PeerStatus_UP {
+			peers = append(peers, p)
+		}
+	}
+	if len(peers) > 0 {
+		fmt.Fprintln(a.out)
+		if err := printTable(a.out, peerColumns, peers, wide); err != nil {
 			return err
 		}
 	}
@@ -128,6 +144,17 @@ var portColumns = []column[*vrouterv1.PortStatus]{
 	{title: "SESSIONS", wide: true, value: func(p *vrouterv1.PortStatus) string {
 		return fmt.Sprintf("%d/%d", p.GetSessions(), p.GetFlowQuota())
 	}},
+}
+
+var peerColumns = []column[*vrouterv1.PeerStatus]{
+	{title: "PEER", value: (*vrouterv1.PeerStatus).GetName},
+	{title: "ADDRESS", value: (*vrouterv1.PeerStatus).GetAddress},
+	{title: "STATE", value: func(p *vrouterv1.PeerStatus) string { return enumName(p.GetState()) }},
+	{title: "REASON", value: (*vrouterv1.PeerStatus).GetReason},
+	{title: "NEXT HOP", value: (*vrouterv1.PeerStatus).GetNextHop},
+	{title: "MAC", wide: true, value: (*vrouterv1.PeerStatus).GetMacAddress},
+	{title: "MTU", value: func(p *vrouterv1.PeerStatus) string { return strconv.Itoa(int(p.GetMtu())) }},
+	{title: "LOCAL", wide: true, value: (*vrouterv1.PeerStatus).GetLocal},
 }
 
 var workerColumns = []column[*vrouterv1.WorkerStatus]{
@@ -209,6 +236,35 @@ func controllers(s *vrouterv1.GetStatusResponse) string {
 		parts = append(parts, "HEADLESS for "+ago(s.GetHeadlessSince())+": forwarding as it was")
 	}
 	return strings.Join(parts, "; ")
+}
+
+// uplink writes eth0 up, MTU 9000, MPLS_UDP VXLAN, 12 tunnels, superpackets whole.
+func uplink(u *vrouterv1.UplinkStatus) string {
+	state := "down"
+	if u.GetUp() {
+		state = "up"
+	}
+	offload := "cut"
+	if u.GetTunnelOffload() {
+		offload = "whole"
+	}
+	return fmt.Sprintf("%s %s, MTU %d, %s, %d tunnels, superpackets %s", unknown(u.GetDevice()), state, u.GetMtu(),
+		strings.Join(u.GetEncapsulations(), " "), u.GetTunnels(), offload)
+}
+
+func peerCounts(peers []*vrouterv1.PeerStatus) string {
+	count := map[vrouterv1.PeerStatus_State]int{}
+	for _, p := range peers {
+		count[p.GetState()]++
+	}
+	text := fmt.Sprintf("%d up", count[vrouterv1.PeerStatus_UP])
+	if n := count[vrouterv1.PeerStatus_UNRESOLVED]; n > 0 {
+		text += fmt.Sprintf(", %d unresolved", n)
+	}
+	if n := count[vrouterv1.PeerStatus_DOWN]; n > 0 {
+		text += fmt.Sprintf(", %d down", n)
+	}
+	return text
 }
 
 func portCounts(ports []*vrouterv1.PortStatus) string {

@@ -17,6 +17,7 @@ import (
 	"github.com/vrouter-go/vrouter/agent/metrics"
 	"github.com/vrouter-go/vrouter/agent/ports"
 	"github.com/vrouter-go/vrouter/agent/rpc"
+	"github.com/vrouter-go/vrouter/agent/underlay"
 	"github.com/vrouter-go/vrouter/forwarder"
 	"github.com/vrouter-go/vrouter/internal/port/tap"
 )
@@ -92,7 +93,7 @@ func daemon(ctx context.Context, c *config.Config, log *slog.Logger, ready func(
 	}
 	defer func() { err = errors.Join(err, lock.Release()) }()
 	a, err := agent.New(agent.Options{
-		Node: c.Node, Version: version(), Forwarder: fwd, Driver: ports.TAP(rings), StateDir: c.StateDir,
+		Node: c.Node, Version: version(), Forwarder: fwd, Driver: ports.TAP(rings), Watcher: underlay.New(log), StateDir: c.StateDir,
 		DefaultQuota: c.Forwarder.DefaultFlowQuota, Timeouts: c.Timeouts.Table(), Log: log, Kernel: kernelStatus(ringsErr),
 	})
 	if err != nil {

@@ -14,10 +14,12 @@ import (
 )
 
 // kept are the capabilities that the daemon needs as long as it runs, for TAP
-// devices come and go: CAP_NET_ADMIN makes and configures them, CAP_SYS_ADMIN
-// enters workloads' network namespaces (setns(2)), and CAP_DAC_OVERRIDE opens the
-// files of namespaces and state that belong to others than root.
-var kept = [...]cap.Value{cap.NET_ADMIN, cap.SYS_ADMIN, cap.DAC_OVERRIDE}
+// devices and the uplink come and go: CAP_NET_ADMIN makes and configures them and
+// holds the uplink's nftables table, CAP_NET_RAW opens the uplink's packet sockets,
+// CAP_SYS_ADMIN enters workloads' network namespaces (setns(2)) and loads the program
+// that sends tunnel superpackets (bpf(2)), and CAP_DAC_OVERRIDE opens the files of
+// namespaces and state that belong to others than root.
+var kept = [...]cap.Value{cap.NET_ADMIN, cap.NET_RAW, cap.SYS_ADMIN, cap.DAC_OVERRIDE}
 
 // dropPrivileges gives up every other capability for good, also for programs that
 // the process might start.

@@ -39,6 +39,12 @@ type Peer struct {
 	// further away from ending the session with a forged packet. 0 is DefaultMinTTL.
 	// Without Multihop it is 255 and must be left 0 or say so.
 	MinTTL uint8
+	// Device, if given, is where the peer's packets are sent into, to the MAC address
+	// Router, instead of where the kernel's routes lead: the node's own port of an
+	// overlay, so that the session lives and dies with the tunnel to the peer. It is
+	// for multihop sessions.
+	Device string
+	Router [6]byte
 	// TransmitInterval is how often we would send and ReceiveInterval how often we
 	// would be sent to, from MinInterval to MaxInterval; the slower of both sides
 	// counts for each direction. 0 is DefaultInterval. A part below 1 µs is cut off.
@@ -99,6 +105,9 @@ func (p Peer) check() error {
 	if p.Local == p.Remote {
 		wrong("local and remote address are both %s", p.Local)
 	}
+	if p.Device != "" && !p.Multihop {
+		wrong("device %s: only a multihop session can be sent into a device; make the peer multihop", p.Device)
+	}
 	if !p.Multihop && p.MinTTL != onlink {
 		wrong("minimum TTL %d: a neighbour's packets arrive with 255 (RFC 5881 §5); leave it out, or make the peer multihop", p.MinTTL)
 	}
@@ -121,5 +130,5 @@ func (p Peer) timing() timing {
 
 // identity is what a session keeps for its life.
 func (p Peer) identity() Peer {
-	return Peer{Name: p.Name, Local: p.Local, Remote: p.Remote, Multihop: p.Multihop}
+	return Peer{Name: p.Name, Local: p.Local, Remote: p.Remote, Multihop: p.Multihop, Device: p.Device, Router: p.Router}
 }

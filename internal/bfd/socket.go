@@ -93,9 +93,10 @@ func open(f family, at unix.Sockaddr, options ...[2]int) (int, error) {
 
 // sender is the socket that a session sends by.
 type sender struct {
-	fd   int
-	port uint16 // source port
-	to   unix.Sockaddr
+	fd      int    // holds the source port even where overlay sends
+	port    uint16 // source port
+	to      unix.Sockaddr
+	overlay *overlay // nil: the kernel's routes lead to the peer
 }
 
 // openSender opens the socket of a session. taken reports source ports that other
@@ -127,6 +128,11 @@ func openSender(ns string, p Peer, link uint32, taken func(uint16) bool) (sender
 		}
 		return fmt.Errorf("no source port in %d–%d is free", firstSource, lastSource)
 	})
+	if err == nil && p.Device != "" {
+		if out.overlay, err = openOverlay(ns, p, out.port, uint16(to)); err != nil {
+			unix.Close(out.fd)
+		}
+	}
 	if err != nil {
 		return sender{}, fmt.Errorf("BFD peer %q: send from %s: %w", p.Name, p.Local, err)
 	}
@@ -136,10 +142,18 @@ func openSender(ns string, p Peer, link uint32, taken func(uint16) bool) (sender
 // send sends a packet or says why the kernel would not have it. It never waits.
 func (s sender) send(p packet) error {
 	b := p.encode()
+	if s.overlay != nil {
+		return s.overlay.send(b[:])
+	}
 	return unix.Sendto(s.fd, b[:], unix.MSG_DONTWAIT, s.to)
 }
 
-func (s sender) close() { unix.Close(s.fd) }
+func (s sender) close() {
+	if s.overlay != nil {
+		s.overlay.close()
+	}
+	unix.Close(s.fd)
+}
 
 // linkIndex returns the index of a zone's link, 0 for no zone.
 func linkIndex(ns, zone string) (index uint32, err error) {

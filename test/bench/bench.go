@@ -20,8 +20,9 @@ const ours = "ours"
 // bench is a side-by-side run in progress.
 type bench struct {
 	options
-	workloads []workload
-	peers     []*peer.Peer
+	suite
+	wanted    []workload
+	worlds    []*peer.Peer
 	capacity  map[string]float64             // packets/s in udp-small, by peer; the last run's
 	samples   map[string]map[string][]sample // by workload and peer
 	done, all int
@@ -29,12 +30,12 @@ type bench struct {
 	began     time.Time
 }
 
-// endToEnd measures side by side.
-func endToEnd(ctx context.Context, o options) ([]figure.Figure, error) {
-	b := &bench{options: o, capacity: map[string]float64{}, samples: map[string]map[string][]sample{}}
-	for _, w := range workloads() {
-		if slices.Contains(o.only, w.name) {
-			b.workloads = append(b.workloads, w)
+// sideBySide measures a suite.
+func sideBySide(ctx context.Context, o options, s suite) ([]figure.Figure, error) {
+	b := &bench{options: o, suite: s, capacity: map[string]float64{}, samples: map[string]map[string][]sample{}}
+	for _, w := range s.workloads {
+		if slices.Contains(o.only, s.full(w)) {
+			b.wanted = append(b.wanted, w)
 			b.samples[w.name] = map[string][]sample{}
 		}
 	}
@@ -55,7 +56,7 @@ func (b *bench) build(ctx context.Context) error {
 		return err
 	}
 	s := peer.Setup{Self: self, Dir: runDir()}
-	for _, name := range append([]string{ours}, b.options.peers...) {
+	for _, name := range b.names() {
 		began := time.Now()
 		p, err := b.start(ctx, s, name)
 		if errors.Is(err, peer.ErrMissing) && name != ours {
@@ -65,36 +66,46 @@ func (b *bench) build(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		b.peers = append(b.peers, p)
+		b.worlds = append(b.worlds, p)
 		progress("%-9s is up (%.1f s)", name, time.Since(began).Seconds())
 	}
 	return nil
 }
 
+// names returns which worlds are built: ours, what was asked for of the suite's
+// peers, and the builds.
+func (b *bench) names() []string {
+	mine := b.suite.peers
+	if b.options.quick {
+		mine = b.suite.quick
+	}
+	names := []string{ours}
+	for _, name := range b.options.peers {
+		if slices.Contains(mine, name) || b.isBuild(name) {
+			names = append(names, name)
+		}
+	}
+	return names
+}
+
+func (b *bench) isBuild(name string) bool {
+	return slices.ContainsFunc(b.builds, func(x build) bool { return x.name == name })
+}
+
+// start makes the world of that name.
 func (b *bench) start(ctx context.Context, s peer.Setup, name string) (*peer.Peer, error) {
-	switch name {
-	case ours:
-		return peer.VRouter(ctx, s, name, b.vrouter)
-	case "kernel":
-		return peer.Kernel(ctx, s)
-	case "ovs":
-		return peer.OVS(ctx, s)
-	case "tap-loop":
-		return peer.Loop(ctx, s)
+	path := b.vrouter
+	if i := slices.IndexFunc(b.builds, func(x build) bool { return x.name == name }); i >= 0 {
+		var err error
+		if path, err = binary(b.builds[i].path); err != nil {
+			return nil, err
+		}
 	}
-	i := slices.IndexFunc(b.builds, func(x build) bool { return x.name == name })
-	if i < 0 {
-		return nil, fmt.Errorf("peer %s: %w", name, peer.ErrMissing)
-	}
-	path, err := binary(b.builds[i].path)
-	if err != nil {
-		return nil, err
-	}
-	return peer.VRouter(ctx, s, name, path)
+	return b.suite.start(ctx, s, name, path)
 }
 
 func (b *bench) close() {
-	for _, p := range b.peers {
+	for _, p := range b.worlds {
 		if err := p.Close(); err != nil {
 			progress("clean up: %v", err)
 		}
@@ -114,14 +125,14 @@ const overhead = 400 * time.Millisecond
 
 // measure runs the rounds. The peers take turns in being first.
 func (b *bench) measure(ctx context.Context) error {
-	b.all = b.reps * len(b.workloads) * len(b.peers)
-	progress("%d rounds of %d workloads against %d peers: about %v", b.reps, len(b.workloads), len(b.peers),
+	b.all = b.reps * len(b.wanted) * len(b.worlds)
+	progress("%d rounds of %d workloads against %d peers: about %v", b.reps, len(b.wanted), len(b.worlds),
 		(time.Duration(b.all) * (b.length + overhead)).Round(time.Second))
 	b.began = time.Now()
 	for round := range b.reps {
-		for _, w := range b.workloads {
-			for i := range b.peers {
-				p := b.peers[(i+round)%len(b.peers)]
+		for _, w := range b.wanted {
+			for i := range b.worlds {
+				p := b.worlds[(i+round)%len(b.worlds)]
 				if err := b.one(ctx, w, p, round); err != nil {
 					return err
 				}
@@ -188,17 +199,17 @@ func (b *bench) halfLoad() float64 {
 // is no peer.
 func (b *bench) figures() []figure.Figure {
 	var list []figure.Figure
-	for _, w := range b.workloads {
+	for _, w := range b.wanted {
 		mine := b.samples[w.name][ours]
 		for i, m := range w.metrics {
-			name := "e2e/" + m.name
+			name := b.suite.name + "/" + m.name
 			values := column(mine, i)
-			if len(b.peers) == 1 {
+			if len(b.worlds) == 1 {
 				f := figure.New(name, m.unit, values, nil)
 				f.Detail = details(map[string][]sample{ours: mine})
 				list = append(list, f)
 			}
-			for _, p := range b.peers[1:] {
+			for _, p := range b.worlds[1:] {
 				theirs := b.samples[w.name][p.Name]
 				f := figure.Against(name, m.unit, values, p.Name, column(theirs, i), m.bars[p.Name])
 				f.Detail = details(map[string][]sample{ours: mine, p.Name: theirs})

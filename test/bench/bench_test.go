@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"path"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -51,6 +52,8 @@ func TestSideBySide(t *testing.T) {
 	for _, c := range []struct{ workloads, peers, figures string }{
 		{"tcp-bulk-1,udp-small,tcp-connections,rr-loaded", "kernel", "tcp-bulk-1,udp-small,tcp-connections,rr-loaded/p50,rr-loaded/p99,rr-loaded/p99.9"},
 		{"udp-steady", "ovs,tap-loop", "udp-steady/cpu"},
+		{"overlay/tcp-bulk-1,overlay/udp-small,overlay/tcp-connections", "kernel,vxlan,tunnel-loop", "tcp-bulk-1,udp-small,tcp-connections"},
+		{"overlay/jumbo", "kernel", "tcp-bulk-1"},
 	} {
 		o, err := parseOptions([]string{
 			"--only", c.workloads, "--peers", c.peers, "--reps", "1", "--seconds", "0.2",
@@ -59,13 +62,18 @@ func TestSideBySide(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		figures, err := endToEnd(context.Background(), o)
+		parts := o.parts()
+		if len(parts) != 1 {
+			t.Fatalf("%s: %d parts; want one suite", c.workloads, len(parts))
+		}
+		figures, err := parts[0].run(context.Background(), o)
 		if err != nil {
 			t.Fatal(err)
 		}
+		suite := strings.TrimSuffix(o.only[0], "/"+path.Base(o.only[0]))
 		for name := range strings.SplitSeq(c.figures, ",") {
 			for _, p := range o.peers {
-				checkFigure(t, figures, "e2e/"+name, p)
+				checkFigure(t, figures, suite+"/"+name, p)
 			}
 		}
 		if left, err := netns.List(fmt.Sprintf("%s%d-", peer.Prefix, os.Getpid())); err != nil || len(left) > 0 {
@@ -144,7 +152,7 @@ func TestMerge(t *testing.T) {
 func TestFigures(t *testing.T) {
 	all := workloads()
 	i := slices.IndexFunc(all, func(w workload) bool { return w.name == "udp-small" })
-	b := &bench{workloads: all[i : i+1], peers: []*peer.Peer{{Name: ours}, {Name: "kernel"}, {Name: "ovs"}}, samples: map[string]map[string][]sample{
+	b := &bench{suite: suite{name: "e2e"}, wanted: all[i : i+1], worlds: []*peer.Peer{{Name: ours}, {Name: "kernel"}, {Name: "ovs"}}, samples: map[string]map[string][]sample{
 		"udp-small": {
 			ours:     {{values: []float64{300}}, {values: []float64{100}}, {values: []float64{320}}},
 			"kernel": {{values: []float64{150}}, {values: []float64{160}}, {values: []float64{140}}},
@@ -152,11 +160,11 @@ func TestFigures(t *testing.T) {
 		},
 	}}
 	got := b.figures()
-	if len(got) != 2 || got[0].Peer != "kernel" || got[0].Ratio != 2 || got[0].Spread != [2]float64{100, 320} || !got[0].Bar.Met ||
+	if len(got) != 2 || got[0].Name != "e2e/udp-small" || got[0].Peer != "kernel" || got[0].Ratio != 2 || got[0].Spread != [2]float64{100, 320} || !got[0].Bar.Met ||
 		got[1].Peer != "ovs" || got[1].Ratio != 0.5 || got[1].Bar != nil {
 		t.Errorf("%+v", got)
 	}
-	b.peers = b.peers[:1]
+	b.worlds = b.worlds[:1]
 	if got := b.figures(); len(got) != 1 || got[0].Peer != "" || got[0].Bar != nil || got[0].Ours != 300 {
 		t.Errorf("alone: %+v", got)
 	}
@@ -184,16 +192,57 @@ func TestOptions(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if o.memory || !o.control || !slices.Equal(o.only, []string{"rr-idle"}) || !slices.Equal(o.peers, []string{"before", "kernel"}) ||
+	if o.memory || !o.control || !slices.Equal(o.only, []string{"e2e/rr-idle"}) || !slices.Equal(o.peers, []string{"before", "kernel"}) ||
 		o.vrouter != "x/vrouter" || !slices.Equal(o.builds, []build{{"before", "y/vrouter"}}) || o.reps != 2 || o.length != time.Second {
 		t.Errorf("%+v", o)
 	}
-	if o, err = parseOptions(nil); err != nil || !o.memory || !o.control || len(o.only) != len(workloads()) || !slices.Equal(o.peers, peerNames) {
+	if o, err = parseOptions(nil); err != nil || !o.memory || !o.control || len(o.parts()) != 2+len(suites()) || !slices.Equal(o.peers, peerNames()) {
 		t.Errorf("%+v, %v", o, err)
 	}
-	for _, bad := range []string{"--only=dance", "--peers=nobody", "--vrouter=kernel=/x", "--vrouter==/x", "extra"} {
+	for _, bad := range []string{"--only=dance", "--only=overlay/dance", "--only=over", "--peers=nobody", "--vrouter=kernel=/x", "--vrouter=vxlan=/x", "--vrouter==/x", "extra"} {
 		if _, err := parseOptions([]string{bad}); err == nil {
 			t.Errorf("%s was taken", bad)
 		}
+	}
+}
+
+// A word of --only is a suite, all that begin with it, or a workload; a workload on
+// one host needs no suite.
+func TestOnly(t *testing.T) {
+	for _, c := range []struct {
+		args []string
+		want string
+	}{
+		{[]string{"--only", "overlay/rr-idle"}, "overlay/rr-idle"},
+		{[]string{"--only", "rr-idle"}, "e2e/rr-idle"},
+		{[]string{"--only", "overlay/jumbo"}, "overlay/jumbo/tcp-bulk-1"},
+		{[]string{"--only", "overlay", "--quick"}, "overlay/tcp-bulk-1 overlay/udp-small"},
+		{[]string{"--only", "overlay"}, "overlay/tcp-bulk-1 overlay/tcp-bulk-4 overlay/udp-small overlay/udp-steady overlay/tcp-connections overlay/rr-idle overlay/jumbo/tcp-bulk-1"},
+	} {
+		o, err := parseOptions(c.args)
+		if got := strings.Join(o.only, " "); err != nil || got != c.want {
+			t.Errorf("%v: %s, %v; want %s", c.args, got, err, c.want)
+		}
+	}
+}
+
+// Each suite measures against those of the peers asked for that it has, and against
+// every build.
+func TestNames(t *testing.T) {
+	o, err := parseOptions([]string{"--peers", "vxlan,kernel,ovs,old", "--vrouter", "old=x/vrouter"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	all := suites()
+	for i, want := range []string{"ours kernel ovs old", "ours vxlan kernel old", "ours kernel old"} {
+		b := &bench{options: o, suite: all[i]}
+		if got := strings.Join(b.names(), " "); got != want {
+			t.Errorf("%s: %s; want %s", all[i].name, got, want)
+		}
+	}
+	b := &bench{options: o, suite: all[1]}
+	b.options.quick = true
+	if got := strings.Join(b.names(), " "); got != "ours kernel old" {
+		t.Errorf("quick: %s", got)
 	}
 }

@@ -46,7 +46,7 @@ func exit(err error) {
 // options are the command line.
 type options struct {
 	quick   bool
-	only    []string
+	only    []string // workloads to run, each with its suite's name
 	peers   []string
 	reps    int
 	length  time.Duration
@@ -76,22 +76,21 @@ machine touches all of them alike.
 
 `
 
-// peerNames are the peers beside builds, in the order of the report.
-var peerNames = []string{"kernel", "ovs", "tap-loop"}
-
 func parseOptions(args []string) (o options, err error) {
 	f := flag.NewFlagSet("bench", flag.ContinueOnError)
 	f.Usage = func() {
 		fmt.Fprint(os.Stderr, usage)
 		f.PrintDefaults()
 		fmt.Fprintln(os.Stderr, "\nworkloads:")
-		for _, w := range workloads() {
-			fmt.Fprintf(os.Stderr, "  %-16s %s\n", w.name, w.what)
+		for _, s := range suites() {
+			for _, w := range s.workloads {
+				fmt.Fprintf(os.Stderr, "  %-24s %s\n", strings.TrimPrefix(s.full(w), "e2e/"), w.what)
+			}
 		}
 	}
 	f.BoolVar(&o.quick, "quick", false, "the most important figures, in less than three minutes")
-	only := f.String("only", "", "memory, control, e2e, or workloads of e2e by name, with commas between (default: all)")
-	peers := f.String("peers", "", "peers to compare with: kernel, ovs, tap-loop and names given by --vrouter (default: all; \"none\": ours alone)")
+	only := f.String("only", "", "memory, control, e2e, overlay, or workloads by name, with commas between (default: all)")
+	peers := f.String("peers", "", "peers to compare with: kernel, ovs, tap-loop, vxlan and tunnel-loop (between two nodes: ours by VXLAN, a bare loop) and names given by --vrouter (default: all; \"none\": ours alone)")
 	f.IntVar(&o.reps, "reps", 0, "rounds (default: 5; with --quick 2)")
 	seconds := f.Float64("seconds", 0, "length of each measurement (default: 5; with --quick 1)")
 	f.Float64Var(&o.half, "half-load", 0, "packets/s beside rr-loaded (default: half of what the slowest peer delivered in udp-small)")
@@ -129,7 +128,7 @@ func (o *options) addBuild(value string) error {
 		o.vrouter = value
 		return nil
 	}
-	if name == "" || strings.ContainsAny(name, "/- ") || slices.Contains(peerNames, name) || name == ours {
+	if name == "" || strings.ContainsAny(name, "/- ") || slices.Contains(peerNames(), name) || name == ours {
 		return fmt.Errorf("%q: choose another name without blanks, '/' and '-'", name)
 	}
 	o.builds = append(o.builds, build{name, path})
@@ -139,31 +138,23 @@ func (o *options) addBuild(value string) error {
 // choose takes the names of what to measure and of peers.
 func (o *options) choose(only, peers string) error {
 	if only == "" {
-		only = "memory,e2e,control"
+		only = "memory,e2e,overlay,control"
 	}
-	known := []string{"memory", "control", "e2e"}
-	var standard []string // what e2e means
-	for _, w := range workloads() {
-		known = append(known, w.name)
-		if w.quick || !o.quick {
-			standard = append(standard, w.name)
-		}
-	}
-	for name := range strings.SplitSeq(only, ",") {
-		switch {
-		case name == "memory":
+	for word := range strings.SplitSeq(only, ",") {
+		switch word {
+		case "memory":
 			o.memory = true
-		case name == "control":
+		case "control":
 			o.control = true
-		case name == "e2e":
-			o.only = append(o.only, standard...)
-		case slices.Contains(known, name):
-			o.only = append(o.only, name)
 		default:
-			return fmt.Errorf("--only: what is %q? One of %s", name, strings.Join(known, ", "))
+			found := o.named(word)
+			if len(found) == 0 {
+				return fmt.Errorf("--only: what is %q? memory, control, e2e, overlay or a workload (--help)", word)
+			}
+			o.only = append(o.only, found...)
 		}
 	}
-	all := slices.Clone(peerNames)
+	all := peerNames()
 	for _, b := range o.builds {
 		all = append(all, b.name)
 	}
@@ -180,4 +171,18 @@ func (o *options) choose(only, peers string) error {
 		}
 	}
 	return nil
+}
+
+// named returns the workloads that a word of --only stands for: those of a suite,
+// with --quick the quick ones, or one by its name, which for e2e is enough.
+func (o *options) named(word string) []string {
+	var found []string
+	for _, s := range suites() {
+		for _, w := range s.workloads {
+			if s.matches(word) && (w.quick || !o.quick) || s.full(w) == word || s.full(w) == "e2e/"+word {
+				found = append(found, s.full(w))
+			}
+		}
+	}
+	return found
 }

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/vrouter-go/vrouter/internal/figure"
@@ -34,24 +35,19 @@ func run(ctx context.Context, o options) error {
 		return err
 	}
 	began := time.Now()
+	if o.memory && o.control && len(o.only) > 0 {
+		progress("in memory, end to end, between nodes and control plane: about %s, with the usual rounds", o.duration())
+	}
 	var figures []figure.Figure
-	for _, part := range []struct {
-		name   string
-		wanted bool
-		run    func(context.Context, options) ([]figure.Figure, error)
-	}{
-		{"in memory", o.memory, inMemory},
-		{"end to end", len(o.only) > 0, endToEnd},
-		{"control plane", o.control, controlPlane},
-	} {
-		if !part.wanted || ctx.Err() != nil {
-			continue
+	for _, part := range o.parts() {
+		if ctx.Err() != nil {
+			break
 		}
-		progress("== %s", part.name)
+		progress("== %s", part.title)
 		found, perr := part.run(ctx, o)
 		figures = append(figures, found...)
 		if perr != nil {
-			err = errors.Join(err, fmt.Errorf("%s: %w", part.name, perr))
+			err = errors.Join(err, fmt.Errorf("%s: %w", part.title, perr))
 		}
 	}
 	if ctx.Err() != nil {
@@ -60,6 +56,37 @@ func run(ctx context.Context, o options) error {
 	printTable(os.Stdout, figures)
 	progress("took %v", time.Since(began).Round(time.Second))
 	return errors.Join(err, o.write(figures, report.ThisMachine(began)))
+}
+
+// duration says how long a run of all parts takes.
+func (o options) duration() string {
+	if o.quick {
+		return "three minutes"
+	}
+	return "three quarters of an hour"
+}
+
+// part is one of the things that a run measures.
+type part struct {
+	title string
+	run   func(context.Context, options) ([]figure.Figure, error)
+}
+
+// parts returns what was asked for.
+func (o options) parts() []part {
+	var list []part
+	if o.memory {
+		list = append(list, part{"in memory", inMemory})
+	}
+	for _, s := range suites() {
+		if slices.ContainsFunc(s.workloads, func(w workload) bool { return slices.Contains(o.only, s.full(w)) }) {
+			list = append(list, part{s.title, func(ctx context.Context, o options) ([]figure.Figure, error) { return sideBySide(ctx, o, s) }})
+		}
+	}
+	if o.control {
+		list = append(list, part{"control plane", controlPlane})
+	}
+	return list
 }
 
 // binary returns the path of a binary that is there.

@@ -40,32 +40,56 @@ type workload struct {
 // same and only the price differs.
 const steadyRate = 40000
 
-// workloads in the order in which they run: rr-loaded wants to know what udp-small
-// found.
+// workloads of one host, in the order in which they run: rr-loaded wants to know
+// what udp-small found.
 func workloads() []workload {
-	ratio := func(bars map[string]float64) map[string]*figure.Bar {
-		m := map[string]*figure.Bar{}
-		for peer, v := range bars {
-			m[peer] = figure.AtLeast("ratio", v)
-		}
-		return m
-	}
-	atMost := func(v float64) map[string]*figure.Bar {
-		return map[string]*figure.Bar{"kernel": figure.AtMost("ratio", v)}
-	}
-	bulk := ratio(map[string]float64{"kernel": 1, "ovs": 1.5})
+	bulk := atLeast(map[string]float64{"kernel": 1, "ovs": 1.5})
 	return []workload{
 		{"tcp-bulk-1", "bulk TCP, 1 stream (iperf3)", true, []metric{{"tcp-bulk-1", "Gb/s", bulk}}, bulkTCP(1)},
 		{"tcp-bulk-4", "bulk TCP, 4 streams (iperf3)", false, []metric{{"tcp-bulk-4", "Gb/s", nil}}, bulkTCP(4)},
 		{"udp-small", "18 B of UDP (60 B frames), 8 flows, as many as the sender can send", true,
-			[]metric{{"udp-small", "packets/s", ratio(map[string]float64{"kernel": 1.5})}}, floodUDP},
+			[]metric{{"udp-small", "packets/s", atLeast(map[string]float64{"kernel": 1.5})}}, floodUDP},
 		{"udp-steady", fmt.Sprintf("the same at %d packets/s: processor time for each packet delivered", steadyRate), true,
 			[]metric{{"udp-steady/cpu", "us/packet", atMost(1)}}, steadyUDP},
 		{"tcp-connections", "new TCP connections (wrk, Connection: close, nginx)", true,
-			[]metric{{"tcp-connections", "1/s", ratio(map[string]float64{"kernel": 1.25})}}, connectTCP},
+			[]metric{{"tcp-connections", "1/s", atLeast(map[string]float64{"kernel": 1.25})}}, connectTCP},
 		{"rr-idle", "64 B request and answer, nothing else on the path", true, latencies("rr-idle", atMost(1.1)), idleRR},
 		{"rr-loaded", "the same beside UDP at half of what the slowest peer delivers", false, latencies("rr-loaded", nil), loadedRR},
 	}
+}
+
+// overlayWorkloads are those between two nodes.
+func overlayWorkloads() []workload {
+	asMuch := atLeast(map[string]float64{"kernel": 1})
+	return []workload{
+		{"tcp-bulk-1", "bulk TCP through a tunnel, 1 stream", true, []metric{{"tcp-bulk-1", "Gb/s", asMuch}}, bulkTCP(1)},
+		{"tcp-bulk-4", "bulk TCP through a tunnel, 4 streams", false, []metric{{"tcp-bulk-4", "Gb/s", nil}}, bulkTCP(4)},
+		{"udp-small", "18 B of UDP through a tunnel, 8 flows, as many as the sender can send", true,
+			[]metric{{"udp-small", "packets/s", asMuch}}, floodUDP},
+		{"udp-steady", fmt.Sprintf("the same at %d packets/s: processor time for each packet delivered", steadyRate), false,
+			[]metric{{"udp-steady/cpu", "us/packet", nil}}, steadyUDP},
+		{"tcp-connections", "new TCP connections through a tunnel", false, []metric{{"tcp-connections", "1/s", nil}}, connectTCP},
+		{"rr-idle", "64 B request and answer through a tunnel, nothing else on the path", false, latencies("rr-idle", nil), idleRR},
+	}
+}
+
+// jumboWorkloads are those between two nodes whose wire takes frames of 9000.
+func jumboWorkloads() []workload {
+	return []workload{{"tcp-bulk-1", "bulk TCP, frames of 9000 between the nodes", false, []metric{{"tcp-bulk-1", "Gb/s", nil}}, bulkTCP(1)}}
+}
+
+// atLeast asks for these ratios to the peers by name.
+func atLeast(ratios map[string]float64) map[string]*figure.Bar {
+	m := map[string]*figure.Bar{}
+	for peer, v := range ratios {
+		m[peer] = figure.AtLeast("ratio", v)
+	}
+	return m
+}
+
+// atMost asks for at most v times what the kernel's path takes.
+func atMost(v float64) map[string]*figure.Bar {
+	return map[string]*figure.Bar{"kernel": figure.AtMost("ratio", v)}
 }
 
 func latencies(name string, p50 map[string]*figure.Bar) []metric {

@@ -71,7 +71,19 @@ func wait(t *testing.T, ended chan error, out *output) error {
 // TestDemo: every step is shown, the exit status is 0, and --json says the same.
 func TestDemo(t *testing.T) {
 	t.Parallel()
-	_, out, ended := startDemo(t, "json", "--json")
+	shows(t, 12, "json", "--json")
+}
+
+// TestDemoNodes: the same for several nodes.
+func TestDemoNodes(t *testing.T) {
+	t.Parallel()
+	shows(t, 9, "nodes", "--json", "--nodes", "3")
+}
+
+// shows runs a demo to its end and reads its report.
+func shows(t *testing.T, steps int, name string, args ...string) {
+	t.Helper()
+	_, out, ended := startDemo(t, name, args...)
 	if err := wait(t, ended, out); err != nil {
 		t.Errorf("%v\n%s", err, out)
 	}
@@ -85,8 +97,8 @@ func TestDemo(t *testing.T) {
 	if err := json.Unmarshal([]byte(out.String()), &report); err != nil {
 		t.Fatalf("--json: %v\n%s", err, out)
 	}
-	if !report.OK || len(report.Steps) != 12 {
-		t.Errorf("ok %v, %d steps; want 12", report.OK, len(report.Steps))
+	if !report.OK || len(report.Steps) != steps {
+		t.Errorf("ok %v, %d steps; want %d\n%s", report.OK, len(report.Steps), steps, out)
 	}
 }
 

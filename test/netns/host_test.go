@@ -81,31 +81,7 @@ func newHost(t *testing.T, o options) *host {
 	t.Helper()
 	need(t, "tcpdump", "tshark", "mergecap", "ip", "ethtool")
 	h := &host{t: t, name: fmt.Sprint(hosts.Add(1)), offloads: o.offloads, roles: append([]string{"client", "node", "web-1", "web-2", "web-3"}, o.roles...)}
-	h.dir = filepath.Join(work, h.name)
-	if err := os.MkdirAll(h.dir, 0o755); err != nil {
-		t.Fatal(err)
-	}
-	for _, role := range h.roles {
-		if _, err := netns.Create(h.ns(role)); err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() {
-			if err := netns.Delete(h.ns(role)); err != nil {
-				t.Error(err)
-			}
-		})
-	}
-	config := fmt.Sprintf("node: e2e\nsocket: %[1]s/vrouter.sock\nstateDir: %[1]s/state\nmetrics: {socket: %[1]s/metrics.sock}\n", h.dir)
-	if !strings.Contains(o.config, "forwarder:") {
-		config += "forwarder: {workers: 2, sessions: 65536}\n"
-	}
-	h.write("vrouter.yaml", config+o.config)
-	api, err := client.New(client.Config{Address: h.socket()})
-	if err != nil {
-		t.Fatal(err)
-	}
-	h.api = api
-	t.Cleanup(func() { api.Close() })
+	h.found(o.config)
 	h.start()
 	t.Cleanup(h.end)
 	state := o.state
@@ -128,6 +104,37 @@ func newHost(t *testing.T, o options) *host {
 		}
 	}
 	return h
+}
+
+// found makes the host's directory and namespaces, and what the daemon and its
+// clients are told: config is added to the configuration.
+func (h *host) found(config string) {
+	h.t.Helper()
+	h.dir = filepath.Join(work, h.name)
+	if err := os.MkdirAll(h.dir, 0o755); err != nil {
+		h.t.Fatal(err)
+	}
+	for _, role := range h.roles {
+		if _, err := netns.Create(h.ns(role)); err != nil {
+			h.t.Fatal(err)
+		}
+		h.t.Cleanup(func() {
+			if err := netns.Delete(h.ns(role)); err != nil {
+				h.t.Error(err)
+			}
+		})
+	}
+	text := fmt.Sprintf("node: e2e\nsocket: %[1]s/vrouter.sock\nstateDir: %[1]s/state\nmetrics: {socket: %[1]s/metrics.sock}\n", h.dir)
+	if !strings.Contains(config, "forwarder:") {
+		text += "forwarder: {workers: 2, sessions: 65536}\n"
+	}
+	h.write("vrouter.yaml", text+config)
+	api, err := client.New(client.Config{Address: h.socket()})
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	h.api = api
+	h.t.Cleanup(func() { api.Close() })
 }
 
 // device returns the name of a role's device.
@@ -159,6 +166,13 @@ func (h *host) write(name, text string) string {
 // start starts the daemon and waits until it answers.
 func (h *host) start() {
 	h.t.Helper()
+	h.launch()
+	h.answers()
+}
+
+// launch starts the daemon.
+func (h *host) launch() {
+	h.t.Helper()
 	log, err := os.OpenFile(h.path("log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
 	if err != nil {
 		h.t.Fatal(err)
@@ -170,6 +184,11 @@ func (h *host) start() {
 		h.t.Fatal(err)
 	}
 	h.daemon = cmd
+}
+
+// answers waits until the daemon answers.
+func (h *host) answers() {
+	h.t.Helper()
 	h.until("the daemon answers", func() bool {
 		_, err := h.api.Status(context.Background())
 		return err == nil

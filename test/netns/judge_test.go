@@ -68,14 +68,35 @@ var _ io.Writer = (*output)(nil)
 // capture starts to capture what a role receives.
 func (h *host) capture(role string) {
 	h.t.Helper()
-	c := &capture{role: role, file: h.path("in-" + role + ".pcap"), text: &output{}}
-	c.cmd = exec.Command("tcpdump", "-i", device(role), "-Q", "in", "-n", "-U", "--immediate-mode", "-Z", "root", "-B", "4096", "-c", captureLimit, "-w", c.file)
+	h.taps = append(h.taps, h.captureOn("in-"+role, role, device(role), "in"))
+}
+
+// captureOn starts to capture one direction of a device in a role's namespace, into
+// the file NAME.pcap.
+func (h *host) captureOn(name, role, device, direction string) *capture {
+	h.t.Helper()
+	c := &capture{role: role, file: h.path(name + ".pcap"), text: &output{}}
+	c.cmd = exec.Command("tcpdump", "-i", device, "-Q", direction, "-n", "-U", "--immediate-mode", "-Z", "root", "-B", "4096", "-c", captureLimit, "-w", c.file)
 	c.cmd.Stderr = c.text
 	if err := netns.Start(h.ns(role), c.cmd); err != nil {
 		h.t.Fatal(err)
 	}
-	h.taps = append(h.taps, c)
 	h.until("tcpdump listens", func() bool { return strings.Contains(c.text.String(), "listening on") })
+	return c
+}
+
+// finish ends captures and returns the files of those that have packets.
+func (h *host) finish(captures []*capture) (files []string) {
+	for _, c := range captures {
+		if err := c.cmd.Process.Signal(syscall.SIGINT); err != nil && !strings.Contains(err.Error(), "finished") {
+			h.t.Errorf("tcpdump: %v", err)
+		}
+		_ = c.cmd.Wait() // also ends, with an error, when its device is deleted
+		if info, err := os.Stat(c.file); err == nil && info.Size() > 24 {
+			files = append(files, c.file)
+		}
+	}
+	return files
 }
 
 // end is what every test ends with: the packets are accounted for, nothing was
@@ -132,16 +153,7 @@ const (
 
 // wire ends the captures and lets tshark judge them together.
 func (h *host) wire() {
-	var files []string
-	for _, c := range h.taps {
-		if err := c.cmd.Process.Signal(syscall.SIGINT); err != nil && !strings.Contains(err.Error(), "finished") {
-			h.t.Errorf("tcpdump: %v", err)
-		}
-		_ = c.cmd.Wait() // also ends, with an error, when its device is deleted
-		if info, err := os.Stat(c.file); err == nil && info.Size() > 24 {
-			files = append(files, c.file)
-		}
-	}
+	files := h.finish(h.taps)
 	if len(files) == 0 {
 		return
 	}

@@ -205,12 +205,21 @@ func (sp *space) applyLink(s Spec, link netlink.Link) error {
 // applySysctls makes IPv6 quiet on the link: no duplicate address detection, so
 // that addresses work at once, and no router solicitations, as routes come from
 // us. /proc/sys may be read-only in a container, so only what s cannot do without
-// is an error.
+// is an error. The kernel takes the larger of a link's rp_filter and that of all
+// links, and 2 is the largest; it goes with the link.
 func (sp *space) applySysctls(s Spec) error {
 	conf := filepath.Join("/proc/sys/net/ipv6/conf", s.GuestName)
 	return netns.Do(sp.path, func() error {
 		for _, file := range []string{"accept_ra", "autoconf", "router_solicitations", "accept_dad"} {
 			_ = os.WriteFile(filepath.Join(conf, file), []byte("0"), 0)
+		}
+		if s.Loose {
+			file := filepath.Join("/proc/sys/net/ipv4/conf", s.GuestName, "rp_filter")
+			if have, err := os.ReadFile(file); err != nil || have[0] != '2' {
+				if err := os.WriteFile(file, []byte("2"), 0); err != nil {
+					return fmt.Errorf("packets whose senders are behind another link would be dropped: %w", err)
+				}
+			}
 		}
 		if !s.hasV6() {
 			return nil

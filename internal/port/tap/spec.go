@@ -48,6 +48,10 @@ type Spec struct {
 	Queues     int // 1 to MaxQueues; 0 is 1
 	TxQueueLen int // packets; 0 is DefaultTxQueueLen
 	Up         bool
+	// Loose has the guest's kernel take packets in by the TAP whose senders it reaches
+	// by another link: rp_filter 2 (RFC 3704 §2.4). A node needs it whose packets come
+	// in by the TAP and leave by its uplink.
+	Loose bool
 }
 
 // withDefaults returns s with the defaults filled in.

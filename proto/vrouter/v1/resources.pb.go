@@ -648,6 +648,64 @@ func (Encapsulation_Value) EnumDescriptor() ([]byte, []int) {
 	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{25, 0}
 }
 
+// Path that the session's packets take.
+type Bfd_Path int32
+
+const (
+	// Left out: SINGLE_HOP.
+	Bfd_PATH_UNSPECIFIED Bfd_Path = 0
+	// From node to node on one link (RFC 5881).
+	Bfd_SINGLE_HOP Bfd_Path = 1
+	// From node to node over routers in between (RFC 5883).
+	Bfd_MULTIHOP Bfd_Path = 2
+	// Through the tunnel to the node, as its flows go: the session ends with the tunnel (RFC 5883 inside the overlay). Needs vhost0, and a
+	// Route in ip-fabric to the node's address.
+	Bfd_OVERLAY Bfd_Path = 3
+)
+
+// Enum value maps for Bfd_Path.
+var (
+	Bfd_Path_name = map[int32]string{
+		0: "PATH_UNSPECIFIED",
+		1: "SINGLE_HOP",
+		2: "MULTIHOP",
+		3: "OVERLAY",
+	}
+	Bfd_Path_value = map[string]int32{
+		"PATH_UNSPECIFIED": 0,
+		"SINGLE_HOP":       1,
+		"MULTIHOP":         2,
+		"OVERLAY":          3,
+	}
+)
+
+func (x Bfd_Path) Enum() *Bfd_Path {
+	p := new(Bfd_Path)
+	*p = x
+	return p
+}
+
+func (x Bfd_Path) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (Bfd_Path) Descriptor() protoreflect.EnumDescriptor {
+	return file_vrouter_v1_resources_proto_enumTypes[11].Descriptor()
+}
+
+func (Bfd_Path) Type() protoreflect.EnumType {
+	return &file_vrouter_v1_resources_proto_enumTypes[11]
+}
+
+func (x Bfd_Path) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use Bfd_Path.Descriptor instead.
+func (Bfd_Path) EnumDescriptor() ([]byte, []int) {
+	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{30, 0}
+}
+
 // Protocol holds the transport protocols that rules, mappings and flows name.
 type Protocol struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -694,6 +752,13 @@ type VirtualNetwork struct {
 	// vrf names the network's routing table in routes, flows and filters. Default: the network's own name. Each network has
 	// its own VRF, so no two networks may give the same name.
 	Vrf string `protobuf:"bytes,2,opt,name=vrf,proto3" json:"vrf,omitempty"`
+	// fabric_snat lets workloads of the network reach what lies outside with the node's address as their source: a connection to an
+	// address that the network's VRF has no route to is looked up in ip-fabric and, where that leads out of the uplink, leaves with a
+	// port of the Fabric's snat_ports, at the first address of its family of vhost0 (of node_addresses where vhost0 has none). Only
+	// the workloads open such connections; a NetworkPolicy between the network and ip-fabric must let them pass, and it should be as
+	// narrow as it can, for an address of another network that no policy joins counts as outside too. TCP, UDP, SCTP and ICMP echo are
+	// translated. Needs the Fabric's uplink.
+	FabricSnat bool `protobuf:"varint,5,opt,name=fabric_snat,json=fabricSnat,proto3" json:"fabric_snat,omitempty"`
 	// vni names the network in VXLAN frames, 1 to 16,777,215 (RFC 7348 section 5), the same on every node. Frames that arrive with it
 	// are looked up in the network's VRF. Default: none, the network is not reached by VXLAN.
 	Vni uint32 `protobuf:"varint,6,opt,name=vni,proto3" json:"vni,omitempty"`
@@ -751,6 +816,13 @@ func (x *VirtualNetwork) GetVrf() string {
 		return x.Vrf
 	}
 	return ""
+}
+
+func (x *VirtualNetwork) GetFabricSnat() bool {
+	if x != nil {
+		return x.FabricSnat
+	}
+	return false
 }
 
 func (x *VirtualNetwork) GetVni() uint32 {
@@ -2801,7 +2873,11 @@ type Fabric struct {
 	// encapsulations in the order in which they are preferred. Default: MPLS_UDP, VXLAN, MPLS_GRE.
 	Encapsulations []Encapsulation_Value `protobuf:"varint,4,rep,packed,name=encapsulations,proto3,enum=vrouter.v1.Encapsulation_Value" json:"encapsulations,omitempty"`
 	// peers are the other nodes. Tunnel packets are taken from these and from the remotes of tunnels only.
-	Peers         []*Peer `protobuf:"bytes,5,rep,name=peers,proto3" json:"peers,omitempty"`
+	Peers []*Peer `protobuf:"bytes,5,rep,name=peers,proto3" json:"peers,omitempty"`
+	// snat_ports are the node's ports that networks with fabric_snat share, for each protocol and node address that many workload
+	// ports at once: 1024 and up, because those below are the node's own services'. Neither the kernel (net.ipv4.ip_local_port_range,
+	// 32768 to 60999 where nobody changed it) nor a service (NodePorts: 30000 to 32767) may use them. Default: 61000 to 65535.
+	SnatPorts     *PortRange `protobuf:"bytes,6,opt,name=snat_ports,json=snatPorts,proto3" json:"snat_ports,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2871,6 +2947,13 @@ func (x *Fabric) GetPeers() []*Peer {
 	return nil
 }
 
+func (x *Fabric) GetSnatPorts() *PortRange {
+	if x != nil {
+		return x.SnatPorts
+	}
+	return nil
+}
+
 // Uplink is the network device through which the node reaches the other nodes. The kernel keeps its address; the vRouter takes the IP
 // packets that come in by it and hands those that are the node's own to vhost0.
 type Uplink struct {
@@ -2936,20 +3019,97 @@ func (x *Uplink) GetQueues() uint32 {
 	return 0
 }
 
+// Bfd watches a node by Bidirectional Forwarding Detection (RFC 5880). New flows go to no member on a node whose session is down; its
+// live flows end.
+type Bfd struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// path of the session. Both nodes must have the same.
+	Path Bfd_Path `protobuf:"varint,1,opt,name=path,proto3,enum=vrouter.v1.Bfd_Path" json:"path,omitempty"`
+	// interval_milliseconds between packets, each way, 10 to 60,000; the slower node counts. Default: 300.
+	IntervalMilliseconds uint32 `protobuf:"varint,2,opt,name=interval_milliseconds,json=intervalMilliseconds,proto3" json:"interval_milliseconds,omitempty"`
+	// multiplier is how many packets in a row may be lost before the other node is taken for dead, 1 to 255. Default: 3.
+	Multiplier uint32 `protobuf:"varint,3,opt,name=multiplier,proto3" json:"multiplier,omitempty"`
+	// min_ttl is the lowest TTL with which the other node's packets may arrive: 255 less the routers in between. Default: 254 for MULTIHOP,
+	// 253 for OVERLAY, where both nodes are routers.
+	MinTtl        uint32 `protobuf:"varint,4,opt,name=min_ttl,json=minTtl,proto3" json:"min_ttl,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Bfd) Reset() {
+	*x = Bfd{}
+	mi := &file_vrouter_v1_resources_proto_msgTypes[30]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Bfd) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Bfd) ProtoMessage() {}
+
+func (x *Bfd) ProtoReflect() protoreflect.Message {
+	mi := &file_vrouter_v1_resources_proto_msgTypes[30]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Bfd.ProtoReflect.Descriptor instead.
+func (*Bfd) Descriptor() ([]byte, []int) {
+	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{30}
+}
+
+func (x *Bfd) GetPath() Bfd_Path {
+	if x != nil {
+		return x.Path
+	}
+	return Bfd_PATH_UNSPECIFIED
+}
+
+func (x *Bfd) GetIntervalMilliseconds() uint32 {
+	if x != nil {
+		return x.IntervalMilliseconds
+	}
+	return 0
+}
+
+func (x *Bfd) GetMultiplier() uint32 {
+	if x != nil {
+		return x.Multiplier
+	}
+	return 0
+}
+
+func (x *Bfd) GetMinTtl() uint32 {
+	if x != nil {
+		return x.MinTtl
+	}
+	return 0
+}
+
 // Peer is another node.
 type Peer struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// name of the node, as explain and status show it.
 	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
 	// addresses of the node in the fabric.
-	Addresses     []string `protobuf:"bytes,2,rep,name=addresses,proto3" json:"addresses,omitempty"`
+	Addresses []string `protobuf:"bytes,2,rep,name=addresses,proto3" json:"addresses,omitempty"`
+	// bfd watches the node at each of its addresses. Left out: only the control plane and the neighbor table say that the node is gone.
+	Bfd           *Bfd `protobuf:"bytes,3,opt,name=bfd,proto3" json:"bfd,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Peer) Reset() {
 	*x = Peer{}
-	mi := &file_vrouter_v1_resources_proto_msgTypes[30]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2961,7 +3121,7 @@ func (x *Peer) String() string {
 func (*Peer) ProtoMessage() {}
 
 func (x *Peer) ProtoReflect() protoreflect.Message {
-	mi := &file_vrouter_v1_resources_proto_msgTypes[30]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2974,7 +3134,7 @@ func (x *Peer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Peer.ProtoReflect.Descriptor instead.
 func (*Peer) Descriptor() ([]byte, []int) {
-	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{30}
+	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *Peer) GetName() string {
@@ -2987,6 +3147,13 @@ func (x *Peer) GetName() string {
 func (x *Peer) GetAddresses() []string {
 	if x != nil {
 		return x.Addresses
+	}
+	return nil
+}
+
+func (x *Peer) GetBfd() *Bfd {
+	if x != nil {
+		return x.Bfd
 	}
 	return nil
 }
@@ -3015,7 +3182,7 @@ type Vhost struct {
 
 func (x *Vhost) Reset() {
 	*x = Vhost{}
-	mi := &file_vrouter_v1_resources_proto_msgTypes[31]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3027,7 +3194,7 @@ func (x *Vhost) String() string {
 func (*Vhost) ProtoMessage() {}
 
 func (x *Vhost) ProtoReflect() protoreflect.Message {
-	mi := &file_vrouter_v1_resources_proto_msgTypes[31]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3040,7 +3207,7 @@ func (x *Vhost) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Vhost.ProtoReflect.Descriptor instead.
 func (*Vhost) Descriptor() ([]byte, []int) {
-	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{31}
+	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *Vhost) GetName() string {
@@ -3107,14 +3274,16 @@ const file_vrouter_v1_resources_proto_rawDesc = "" +
 	"\n" +
 	"\x06ICMPV6\x10:\x12\t\n" +
 	"\x04SCTP\x10\x84\x01\x12\b\n" +
-	"\x03ANY\x10\xff\x01\"\xf6\x01\n" +
+	"\x03ANY\x10\xff\x01\"\x90\x02\n" +
 	"\x0eVirtualNetwork\x126\n" +
 	"\asubnets\x18\x01 \x03(\v2\x12.vrouter.v1.SubnetB\b\xbaH\x05\x92\x01\x02\x10@R\asubnets\x12\x1b\n" +
-	"\x03vrf\x18\x02 \x01(\tB\t\xbaH\x06r\x04\x88\xea0\x01R\x03vrf\x12\x1c\n" +
+	"\x03vrf\x18\x02 \x01(\tB\t\xbaH\x06r\x04\x88\xea0\x01R\x03vrf\x12\x1f\n" +
+	"\vfabric_snat\x18\x05 \x01(\bR\n" +
+	"fabricSnat\x12\x1c\n" +
 	"\x03vni\x18\x06 \x01(\rB\n" +
 	"\xbaH\a*\x05\x18\xff\xff\xff\aR\x03vni\x12$\n" +
 	"\x05label\x18\a \x01(\rB\x0e\xbaH\v\xd8\x01\x01*\x06\x18\xff\xff?(\x10R\x05label\x12\x1a\n" +
-	"\bbridging\x18\t \x01(\bR\bbridgingJ\x04\b\x03\x10\x06R\tisolationR\x11fabric_forwardingR\vfabric_snat\"\xd0\x02\n" +
+	"\bbridging\x18\t \x01(\bR\bbridgingJ\x04\b\x03\x10\x04J\x04\b\x04\x10\x05R\tisolationR\x11fabric_forwarding\"\xd0\x02\n" +
 	"\x06Subnet\x12$\n" +
 	"\x06prefix\x18\x01 \x01(\tB\f\xbaH\t\xc8\x01\x01r\x04\x98\xea0\x01R\x06prefix\x12#\n" +
 	"\agateway\x18\x02 \x01(\tB\t\xbaH\x06r\x04\x90\xea0\x01R\agateway:\xfa\x01\xbaH\xf6\x01\x1a\xf3\x01\n" +
@@ -3347,21 +3516,40 @@ const file_vrouter_v1_resources_proto_rawDesc = "" +
 	"\areceive\x18\x03 \x01(\bB\a\xbaH\x04j\x02\b\x01H\x00R\areceive\x12#\n" +
 	"\adiscard\x18\x04 \x01(\bB\a\xbaH\x04j\x02\b\x01H\x00R\adiscard\x12,\n" +
 	"\x06tunnel\x18\x05 \x01(\v2\x12.vrouter.v1.TunnelH\x00R\x06tunnelB\x0f\n" +
-	"\x06target\x12\x05\xbaH\x02\b\x01\"\x83\x03\n" +
+	"\x06target\x12\x05\xbaH\x02\b\x01\"\xae\x04\n" +
 	"\x06Fabric\x12;\n" +
 	"\x0enode_addresses\x18\x01 \x03(\tB\x14\xbaH\x11\x92\x01\x0e\x10@\x18\x01\"\br\x06\x90\xea0\x01\x10\x01R\rnodeAddresses\x12)\n" +
 	"\x06vhost0\x18\x02 \x01(\v2\x11.vrouter.v1.VhostR\x06vhost0\x12*\n" +
 	"\x06uplink\x18\x03 \x01(\v2\x12.vrouter.v1.UplinkR\x06uplink\x12Z\n" +
 	"\x0eencapsulations\x18\x04 \x03(\x0e2\x1f.vrouter.v1.Encapsulation.ValueB\x11\xbaH\x0e\x92\x01\v\x18\x01\"\a\x82\x01\x04\x10\x01 \x00R\x0eencapsulations\x12\x88\x01\n" +
 	"\x05peers\x18\x05 \x03(\v2\x10.vrouter.v1.PeerB`\xbaH]\xba\x01T\n" +
-	"\x13fabric.peers.unique\x12\x1feach peer's name may stand once\x1a\x1cthis.map(p, p.name).unique()\x92\x01\x03\x10\x80@R\x05peers\"p\n" +
+	"\x13fabric.peers.unique\x12\x1feach peer's name may stand once\x1a\x1cthis.map(p, p.name).unique()\x92\x01\x03\x10\x80@R\x05peers\x12\xa8\x01\n" +
+	"\n" +
+	"snat_ports\x18\x06 \x01(\v2\x15.vrouter.v1.PortRangeBr\xbaHo\xba\x01l\n" +
+	"\x11fabric.snat_ports\x12Bstart must be 1024 or more, for example {start: 61000, end: 65535}\x1a\x13this.start >= 1024uR\tsnatPorts\"p\n" +
 	"\x06Uplink\x12$\n" +
 	"\x06device\x18\x01 \x01(\tB\f\xbaH\t\xc8\x01\x01r\x04\xb0\xea0\x01R\x06device\x12\x1f\n" +
 	"\x05netns\x18\x02 \x01(\tB\t\xbaH\x06r\x04\xb8\xea0\x01R\x05netns\x12\x1f\n" +
-	"\x06queues\x18\x03 \x01(\rB\a\xbaH\x04*\x02\x18@R\x06queues\"^\n" +
+	"\x06queues\x18\x03 \x01(\rB\a\xbaH\x04*\x02\x18@R\x06queues\"\xb9\x03\n" +
+	"\x03Bfd\x122\n" +
+	"\x04path\x18\x01 \x01(\x0e2\x14.vrouter.v1.Bfd.PathB\b\xbaH\x05\x82\x01\x02\x10\x01R\x04path\x12C\n" +
+	"\x15interval_milliseconds\x18\x02 \x01(\rB\x0e\xbaH\v\xd8\x01\x01*\x06\x18\xe0\xd4\x03(\n" +
+	"R\x14intervalMilliseconds\x12(\n" +
+	"\n" +
+	"multiplier\x18\x03 \x01(\rB\b\xbaH\x05*\x03\x18\xff\x01R\n" +
+	"multiplier\x12!\n" +
+	"\amin_ttl\x18\x04 \x01(\rB\b\xbaH\x05*\x03\x18\xff\x01R\x06minTtl\"G\n" +
+	"\x04Path\x12\x14\n" +
+	"\x10PATH_UNSPECIFIED\x10\x00\x12\x0e\n" +
+	"\n" +
+	"SINGLE_HOP\x10\x01\x12\f\n" +
+	"\bMULTIHOP\x10\x02\x12\v\n" +
+	"\aOVERLAY\x10\x03:\xa2\x01\xbaH\x9e\x01\x1a\x9b\x01\n" +
+	"\vbfd.min_ttl\x12aminTtl is for path MULTIHOP or OVERLAY; a neighbor's packets arrive with 255 (RFC 5881 section 5)\x1a)this.min_ttl == 0u || this.path in [2, 3]\"\x81\x01\n" +
 	"\x04Peer\x12 \n" +
 	"\x04name\x18\x01 \x01(\tB\f\xbaH\t\xc8\x01\x01r\x04\x88\xea0\x01R\x04name\x124\n" +
-	"\taddresses\x18\x02 \x03(\tB\x16\xbaH\x13\x92\x01\x10\b\x01\x10\x10\x18\x01\"\br\x06\x90\xea0\x01\x10\x01R\taddresses\"\x9a\x02\n" +
+	"\taddresses\x18\x02 \x03(\tB\x16\xbaH\x13\x92\x01\x10\b\x01\x10\x10\x18\x01\"\br\x06\x90\xea0\x01\x10\x01R\taddresses\x12!\n" +
+	"\x03bfd\x18\x03 \x01(\v2\x0f.vrouter.v1.BfdR\x03bfd\"\x9a\x02\n" +
 	"\x05Vhost\x12\x1d\n" +
 	"\x04name\x18\x01 \x01(\tB\t\xbaH\x06r\x04\xb0\xea0\x01R\x04name\x12\x1f\n" +
 	"\x05netns\x18\x02 \x01(\tB\t\xbaH\x06r\x04\xb8\xea0\x01R\x05netns\x12*\n" +
@@ -3385,8 +3573,8 @@ func file_vrouter_v1_resources_proto_rawDescGZIP() []byte {
 	return file_vrouter_v1_resources_proto_rawDescData
 }
 
-var file_vrouter_v1_resources_proto_enumTypes = make([]protoimpl.EnumInfo, 11)
-var file_vrouter_v1_resources_proto_msgTypes = make([]protoimpl.MessageInfo, 35)
+var file_vrouter_v1_resources_proto_enumTypes = make([]protoimpl.EnumInfo, 12)
+var file_vrouter_v1_resources_proto_msgTypes = make([]protoimpl.MessageInfo, 36)
 var file_vrouter_v1_resources_proto_goTypes = []any{
 	(Protocol_Value)(0),              // 0: vrouter.v1.Protocol.Value
 	(InstanceIP_Mode)(0),             // 1: vrouter.v1.InstanceIP.Mode
@@ -3399,95 +3587,100 @@ var file_vrouter_v1_resources_proto_goTypes = []any{
 	(NetworkPolicyRule_Action)(0),    // 8: vrouter.v1.NetworkPolicyRule.Action
 	(SecurityPolicy_PolicyType)(0),   // 9: vrouter.v1.SecurityPolicy.PolicyType
 	(Encapsulation_Value)(0),         // 10: vrouter.v1.Encapsulation.Value
-	(*Protocol)(nil),                 // 11: vrouter.v1.Protocol
-	(*VirtualNetwork)(nil),           // 12: vrouter.v1.VirtualNetwork
-	(*Subnet)(nil),                   // 13: vrouter.v1.Subnet
-	(*VirtualMachineInterface)(nil),  // 14: vrouter.v1.VirtualMachineInterface
-	(*AllowedAddressPair)(nil),       // 15: vrouter.v1.AllowedAddressPair
-	(*Tap)(nil),                      // 16: vrouter.v1.Tap
-	(*InstanceIP)(nil),               // 17: vrouter.v1.InstanceIP
-	(*FloatingIP)(nil),               // 18: vrouter.v1.FloatingIP
-	(*HealthCheck)(nil),              // 19: vrouter.v1.HealthCheck
-	(*FloatingIpPortMappings)(nil),   // 20: vrouter.v1.FloatingIpPortMappings
-	(*PortMapping)(nil),              // 21: vrouter.v1.PortMapping
-	(*Member)(nil),                   // 22: vrouter.v1.Member
-	(*SessionAffinity)(nil),          // 23: vrouter.v1.SessionAffinity
-	(*NetworkPolicy)(nil),            // 24: vrouter.v1.NetworkPolicy
-	(*NetworkPolicyRule)(nil),        // 25: vrouter.v1.NetworkPolicyRule
-	(*PolicyEndpoint)(nil),           // 26: vrouter.v1.PolicyEndpoint
-	(*PortRange)(nil),                // 27: vrouter.v1.PortRange
-	(*SecurityPolicy)(nil),           // 28: vrouter.v1.SecurityPolicy
-	(*SecurityRule)(nil),             // 29: vrouter.v1.SecurityRule
-	(*SecurityPeer)(nil),             // 30: vrouter.v1.SecurityPeer
-	(*IpBlock)(nil),                  // 31: vrouter.v1.IpBlock
-	(*SecurityPort)(nil),             // 32: vrouter.v1.SecurityPort
-	(*LabelSelector)(nil),            // 33: vrouter.v1.LabelSelector
-	(*LabelSelectorRequirement)(nil), // 34: vrouter.v1.LabelSelectorRequirement
-	(*Route)(nil),                    // 35: vrouter.v1.Route
-	(*Encapsulation)(nil),            // 36: vrouter.v1.Encapsulation
-	(*Tunnel)(nil),                   // 37: vrouter.v1.Tunnel
-	(*NextHop)(nil),                  // 38: vrouter.v1.NextHop
-	(*Fabric)(nil),                   // 39: vrouter.v1.Fabric
-	(*Uplink)(nil),                   // 40: vrouter.v1.Uplink
-	(*Peer)(nil),                     // 41: vrouter.v1.Peer
-	(*Vhost)(nil),                    // 42: vrouter.v1.Vhost
-	nil,                              // 43: vrouter.v1.VirtualMachineInterface.LabelsEntry
-	nil,                              // 44: vrouter.v1.VirtualMachineInterface.NamespaceLabelsEntry
-	nil,                              // 45: vrouter.v1.LabelSelector.MatchLabelsEntry
+	(Bfd_Path)(0),                    // 11: vrouter.v1.Bfd.Path
+	(*Protocol)(nil),                 // 12: vrouter.v1.Protocol
+	(*VirtualNetwork)(nil),           // 13: vrouter.v1.VirtualNetwork
+	(*Subnet)(nil),                   // 14: vrouter.v1.Subnet
+	(*VirtualMachineInterface)(nil),  // 15: vrouter.v1.VirtualMachineInterface
+	(*AllowedAddressPair)(nil),       // 16: vrouter.v1.AllowedAddressPair
+	(*Tap)(nil),                      // 17: vrouter.v1.Tap
+	(*InstanceIP)(nil),               // 18: vrouter.v1.InstanceIP
+	(*FloatingIP)(nil),               // 19: vrouter.v1.FloatingIP
+	(*HealthCheck)(nil),              // 20: vrouter.v1.HealthCheck
+	(*FloatingIpPortMappings)(nil),   // 21: vrouter.v1.FloatingIpPortMappings
+	(*PortMapping)(nil),              // 22: vrouter.v1.PortMapping
+	(*Member)(nil),                   // 23: vrouter.v1.Member
+	(*SessionAffinity)(nil),          // 24: vrouter.v1.SessionAffinity
+	(*NetworkPolicy)(nil),            // 25: vrouter.v1.NetworkPolicy
+	(*NetworkPolicyRule)(nil),        // 26: vrouter.v1.NetworkPolicyRule
+	(*PolicyEndpoint)(nil),           // 27: vrouter.v1.PolicyEndpoint
+	(*PortRange)(nil),                // 28: vrouter.v1.PortRange
+	(*SecurityPolicy)(nil),           // 29: vrouter.v1.SecurityPolicy
+	(*SecurityRule)(nil),             // 30: vrouter.v1.SecurityRule
+	(*SecurityPeer)(nil),             // 31: vrouter.v1.SecurityPeer
+	(*IpBlock)(nil),                  // 32: vrouter.v1.IpBlock
+	(*SecurityPort)(nil),             // 33: vrouter.v1.SecurityPort
+	(*LabelSelector)(nil),            // 34: vrouter.v1.LabelSelector
+	(*LabelSelectorRequirement)(nil), // 35: vrouter.v1.LabelSelectorRequirement
+	(*Route)(nil),                    // 36: vrouter.v1.Route
+	(*Encapsulation)(nil),            // 37: vrouter.v1.Encapsulation
+	(*Tunnel)(nil),                   // 38: vrouter.v1.Tunnel
+	(*NextHop)(nil),                  // 39: vrouter.v1.NextHop
+	(*Fabric)(nil),                   // 40: vrouter.v1.Fabric
+	(*Uplink)(nil),                   // 41: vrouter.v1.Uplink
+	(*Bfd)(nil),                      // 42: vrouter.v1.Bfd
+	(*Peer)(nil),                     // 43: vrouter.v1.Peer
+	(*Vhost)(nil),                    // 44: vrouter.v1.Vhost
+	nil,                              // 45: vrouter.v1.VirtualMachineInterface.LabelsEntry
+	nil,                              // 46: vrouter.v1.VirtualMachineInterface.NamespaceLabelsEntry
+	nil,                              // 47: vrouter.v1.LabelSelector.MatchLabelsEntry
 }
 var file_vrouter_v1_resources_proto_depIdxs = []int32{
-	13, // 0: vrouter.v1.VirtualNetwork.subnets:type_name -> vrouter.v1.Subnet
-	15, // 1: vrouter.v1.VirtualMachineInterface.allowed_address_pairs:type_name -> vrouter.v1.AllowedAddressPair
-	43, // 2: vrouter.v1.VirtualMachineInterface.labels:type_name -> vrouter.v1.VirtualMachineInterface.LabelsEntry
-	44, // 3: vrouter.v1.VirtualMachineInterface.namespace_labels:type_name -> vrouter.v1.VirtualMachineInterface.NamespaceLabelsEntry
-	16, // 4: vrouter.v1.VirtualMachineInterface.tap:type_name -> vrouter.v1.Tap
+	14, // 0: vrouter.v1.VirtualNetwork.subnets:type_name -> vrouter.v1.Subnet
+	16, // 1: vrouter.v1.VirtualMachineInterface.allowed_address_pairs:type_name -> vrouter.v1.AllowedAddressPair
+	45, // 2: vrouter.v1.VirtualMachineInterface.labels:type_name -> vrouter.v1.VirtualMachineInterface.LabelsEntry
+	46, // 3: vrouter.v1.VirtualMachineInterface.namespace_labels:type_name -> vrouter.v1.VirtualMachineInterface.NamespaceLabelsEntry
+	17, // 4: vrouter.v1.VirtualMachineInterface.tap:type_name -> vrouter.v1.Tap
 	1,  // 5: vrouter.v1.InstanceIP.mode:type_name -> vrouter.v1.InstanceIP.Mode
 	2,  // 6: vrouter.v1.FloatingIP.direction:type_name -> vrouter.v1.FloatingIP.Direction
-	20, // 7: vrouter.v1.FloatingIP.floating_ip_port_mappings:type_name -> vrouter.v1.FloatingIpPortMappings
-	22, // 8: vrouter.v1.FloatingIP.members:type_name -> vrouter.v1.Member
-	23, // 9: vrouter.v1.FloatingIP.session_affinity:type_name -> vrouter.v1.SessionAffinity
+	21, // 7: vrouter.v1.FloatingIP.floating_ip_port_mappings:type_name -> vrouter.v1.FloatingIpPortMappings
+	23, // 8: vrouter.v1.FloatingIP.members:type_name -> vrouter.v1.Member
+	24, // 9: vrouter.v1.FloatingIP.session_affinity:type_name -> vrouter.v1.SessionAffinity
 	4,  // 10: vrouter.v1.FloatingIP.hash_fields:type_name -> vrouter.v1.FloatingIP.HashField
 	3,  // 11: vrouter.v1.FloatingIP.external_traffic_policy:type_name -> vrouter.v1.FloatingIP.TrafficPolicy
 	3,  // 12: vrouter.v1.FloatingIP.internal_traffic_policy:type_name -> vrouter.v1.FloatingIP.TrafficPolicy
-	19, // 13: vrouter.v1.FloatingIP.health_check:type_name -> vrouter.v1.HealthCheck
-	21, // 14: vrouter.v1.FloatingIpPortMappings.port_mappings:type_name -> vrouter.v1.PortMapping
+	20, // 13: vrouter.v1.FloatingIP.health_check:type_name -> vrouter.v1.HealthCheck
+	22, // 14: vrouter.v1.FloatingIpPortMappings.port_mappings:type_name -> vrouter.v1.PortMapping
 	0,  // 15: vrouter.v1.PortMapping.protocol:type_name -> vrouter.v1.Protocol.Value
 	5,  // 16: vrouter.v1.Member.state:type_name -> vrouter.v1.Member.State
-	21, // 17: vrouter.v1.Member.target_ports:type_name -> vrouter.v1.PortMapping
-	37, // 18: vrouter.v1.Member.tunnel:type_name -> vrouter.v1.Tunnel
+	22, // 17: vrouter.v1.Member.target_ports:type_name -> vrouter.v1.PortMapping
+	38, // 18: vrouter.v1.Member.tunnel:type_name -> vrouter.v1.Tunnel
 	6,  // 19: vrouter.v1.SessionAffinity.type:type_name -> vrouter.v1.SessionAffinity.Type
-	25, // 20: vrouter.v1.NetworkPolicy.rules:type_name -> vrouter.v1.NetworkPolicyRule
-	26, // 21: vrouter.v1.NetworkPolicyRule.source:type_name -> vrouter.v1.PolicyEndpoint
-	26, // 22: vrouter.v1.NetworkPolicyRule.destination:type_name -> vrouter.v1.PolicyEndpoint
+	26, // 20: vrouter.v1.NetworkPolicy.rules:type_name -> vrouter.v1.NetworkPolicyRule
+	27, // 21: vrouter.v1.NetworkPolicyRule.source:type_name -> vrouter.v1.PolicyEndpoint
+	27, // 22: vrouter.v1.NetworkPolicyRule.destination:type_name -> vrouter.v1.PolicyEndpoint
 	7,  // 23: vrouter.v1.NetworkPolicyRule.direction:type_name -> vrouter.v1.NetworkPolicyRule.Direction
 	8,  // 24: vrouter.v1.NetworkPolicyRule.action:type_name -> vrouter.v1.NetworkPolicyRule.Action
 	0,  // 25: vrouter.v1.NetworkPolicyRule.protocol:type_name -> vrouter.v1.Protocol.Value
-	27, // 26: vrouter.v1.NetworkPolicyRule.source_ports:type_name -> vrouter.v1.PortRange
-	27, // 27: vrouter.v1.NetworkPolicyRule.destination_ports:type_name -> vrouter.v1.PortRange
-	33, // 28: vrouter.v1.SecurityPolicy.subject:type_name -> vrouter.v1.LabelSelector
+	28, // 26: vrouter.v1.NetworkPolicyRule.source_ports:type_name -> vrouter.v1.PortRange
+	28, // 27: vrouter.v1.NetworkPolicyRule.destination_ports:type_name -> vrouter.v1.PortRange
+	34, // 28: vrouter.v1.SecurityPolicy.subject:type_name -> vrouter.v1.LabelSelector
 	9,  // 29: vrouter.v1.SecurityPolicy.policy_types:type_name -> vrouter.v1.SecurityPolicy.PolicyType
-	29, // 30: vrouter.v1.SecurityPolicy.ingress:type_name -> vrouter.v1.SecurityRule
-	29, // 31: vrouter.v1.SecurityPolicy.egress:type_name -> vrouter.v1.SecurityRule
-	30, // 32: vrouter.v1.SecurityRule.peers:type_name -> vrouter.v1.SecurityPeer
-	32, // 33: vrouter.v1.SecurityRule.ports:type_name -> vrouter.v1.SecurityPort
-	33, // 34: vrouter.v1.SecurityPeer.selector:type_name -> vrouter.v1.LabelSelector
-	33, // 35: vrouter.v1.SecurityPeer.namespace_selector:type_name -> vrouter.v1.LabelSelector
-	31, // 36: vrouter.v1.SecurityPeer.ip_block:type_name -> vrouter.v1.IpBlock
+	30, // 30: vrouter.v1.SecurityPolicy.ingress:type_name -> vrouter.v1.SecurityRule
+	30, // 31: vrouter.v1.SecurityPolicy.egress:type_name -> vrouter.v1.SecurityRule
+	31, // 32: vrouter.v1.SecurityRule.peers:type_name -> vrouter.v1.SecurityPeer
+	33, // 33: vrouter.v1.SecurityRule.ports:type_name -> vrouter.v1.SecurityPort
+	34, // 34: vrouter.v1.SecurityPeer.selector:type_name -> vrouter.v1.LabelSelector
+	34, // 35: vrouter.v1.SecurityPeer.namespace_selector:type_name -> vrouter.v1.LabelSelector
+	32, // 36: vrouter.v1.SecurityPeer.ip_block:type_name -> vrouter.v1.IpBlock
 	0,  // 37: vrouter.v1.SecurityPort.protocol:type_name -> vrouter.v1.Protocol.Value
-	45, // 38: vrouter.v1.LabelSelector.match_labels:type_name -> vrouter.v1.LabelSelector.MatchLabelsEntry
-	34, // 39: vrouter.v1.LabelSelector.match_expressions:type_name -> vrouter.v1.LabelSelectorRequirement
-	38, // 40: vrouter.v1.Route.next_hops:type_name -> vrouter.v1.NextHop
+	47, // 38: vrouter.v1.LabelSelector.match_labels:type_name -> vrouter.v1.LabelSelector.MatchLabelsEntry
+	35, // 39: vrouter.v1.LabelSelector.match_expressions:type_name -> vrouter.v1.LabelSelectorRequirement
+	39, // 40: vrouter.v1.Route.next_hops:type_name -> vrouter.v1.NextHop
 	10, // 41: vrouter.v1.Tunnel.encapsulations:type_name -> vrouter.v1.Encapsulation.Value
-	37, // 42: vrouter.v1.NextHop.tunnel:type_name -> vrouter.v1.Tunnel
-	42, // 43: vrouter.v1.Fabric.vhost0:type_name -> vrouter.v1.Vhost
-	40, // 44: vrouter.v1.Fabric.uplink:type_name -> vrouter.v1.Uplink
+	38, // 42: vrouter.v1.NextHop.tunnel:type_name -> vrouter.v1.Tunnel
+	44, // 43: vrouter.v1.Fabric.vhost0:type_name -> vrouter.v1.Vhost
+	41, // 44: vrouter.v1.Fabric.uplink:type_name -> vrouter.v1.Uplink
 	10, // 45: vrouter.v1.Fabric.encapsulations:type_name -> vrouter.v1.Encapsulation.Value
-	41, // 46: vrouter.v1.Fabric.peers:type_name -> vrouter.v1.Peer
-	47, // [47:47] is the sub-list for method output_type
-	47, // [47:47] is the sub-list for method input_type
-	47, // [47:47] is the sub-list for extension type_name
-	47, // [47:47] is the sub-list for extension extendee
-	0,  // [0:47] is the sub-list for field type_name
+	43, // 46: vrouter.v1.Fabric.peers:type_name -> vrouter.v1.Peer
+	28, // 47: vrouter.v1.Fabric.snat_ports:type_name -> vrouter.v1.PortRange
+	11, // 48: vrouter.v1.Bfd.path:type_name -> vrouter.v1.Bfd.Path
+	42, // 49: vrouter.v1.Peer.bfd:type_name -> vrouter.v1.Bfd
+	50, // [50:50] is the sub-list for method output_type
+	50, // [50:50] is the sub-list for method input_type
+	50, // [50:50] is the sub-list for extension type_name
+	50, // [50:50] is the sub-list for extension extendee
+	0,  // [0:50] is the sub-list for field type_name
 }
 
 func init() { file_vrouter_v1_resources_proto_init() }
@@ -3509,8 +3702,8 @@ func file_vrouter_v1_resources_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_vrouter_v1_resources_proto_rawDesc), len(file_vrouter_v1_resources_proto_rawDesc)),
-			NumEnums:      11,
-			NumMessages:   35,
+			NumEnums:      12,
+			NumMessages:   36,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

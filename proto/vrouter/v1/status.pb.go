@@ -24,6 +24,63 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+// State of the way there.
+type PeerStatus_State int32
+
+const (
+	// Not known.
+	PeerStatus_STATE_UNSPECIFIED PeerStatus_State = 0
+	// Can be sent to.
+	PeerStatus_UP PeerStatus_State = 1
+	// The next hop has not answered yet.
+	PeerStatus_UNRESOLVED PeerStatus_State = 2
+	// Out of reach: no new flow goes there.
+	PeerStatus_DOWN PeerStatus_State = 3
+)
+
+// Enum value maps for PeerStatus_State.
+var (
+	PeerStatus_State_name = map[int32]string{
+		0: "STATE_UNSPECIFIED",
+		1: "UP",
+		2: "UNRESOLVED",
+		3: "DOWN",
+	}
+	PeerStatus_State_value = map[string]int32{
+		"STATE_UNSPECIFIED": 0,
+		"UP":                1,
+		"UNRESOLVED":        2,
+		"DOWN":              3,
+	}
+)
+
+func (x PeerStatus_State) Enum() *PeerStatus_State {
+	p := new(PeerStatus_State)
+	*p = x
+	return p
+}
+
+func (x PeerStatus_State) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (PeerStatus_State) Descriptor() protoreflect.EnumDescriptor {
+	return file_vrouter_v1_status_proto_enumTypes[0].Descriptor()
+}
+
+func (PeerStatus_State) Type() protoreflect.EnumType {
+	return &file_vrouter_v1_status_proto_enumTypes[0]
+}
+
+func (x PeerStatus_State) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use PeerStatus_State.Descriptor instead.
+func (PeerStatus_State) EnumDescriptor() ([]byte, []int) {
+	return file_vrouter_v1_status_proto_rawDescGZIP(), []int{3, 0}
+}
+
 // Value is the health of a part.
 type Health_Value int32
 
@@ -65,11 +122,11 @@ func (x Health_Value) String() string {
 }
 
 func (Health_Value) Descriptor() protoreflect.EnumDescriptor {
-	return file_vrouter_v1_status_proto_enumTypes[0].Descriptor()
+	return file_vrouter_v1_status_proto_enumTypes[1].Descriptor()
 }
 
 func (Health_Value) Type() protoreflect.EnumType {
-	return &file_vrouter_v1_status_proto_enumTypes[0]
+	return &file_vrouter_v1_status_proto_enumTypes[1]
 }
 
 func (x Health_Value) Number() protoreflect.EnumNumber {
@@ -78,7 +135,7 @@ func (x Health_Value) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Health_Value.Descriptor instead.
 func (Health_Value) EnumDescriptor() ([]byte, []int) {
-	return file_vrouter_v1_status_proto_rawDescGZIP(), []int{2, 0}
+	return file_vrouter_v1_status_proto_rawDescGZIP(), []int{4, 0}
 }
 
 // State of the device.
@@ -118,11 +175,11 @@ func (x PortStatus_State) String() string {
 }
 
 func (PortStatus_State) Descriptor() protoreflect.EnumDescriptor {
-	return file_vrouter_v1_status_proto_enumTypes[1].Descriptor()
+	return file_vrouter_v1_status_proto_enumTypes[2].Descriptor()
 }
 
 func (PortStatus_State) Type() protoreflect.EnumType {
-	return &file_vrouter_v1_status_proto_enumTypes[1]
+	return &file_vrouter_v1_status_proto_enumTypes[2]
 }
 
 func (x PortStatus_State) Number() protoreflect.EnumNumber {
@@ -131,7 +188,7 @@ func (x PortStatus_State) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use PortStatus_State.Descriptor instead.
 func (PortStatus_State) EnumDescriptor() ([]byte, []int) {
-	return file_vrouter_v1_status_proto_rawDescGZIP(), []int{11, 0}
+	return file_vrouter_v1_status_proto_rawDescGZIP(), []int{13, 0}
 }
 
 // Presence of a capability.
@@ -171,11 +228,11 @@ func (x KernelCapability_Presence) String() string {
 }
 
 func (KernelCapability_Presence) Descriptor() protoreflect.EnumDescriptor {
-	return file_vrouter_v1_status_proto_enumTypes[2].Descriptor()
+	return file_vrouter_v1_status_proto_enumTypes[3].Descriptor()
 }
 
 func (KernelCapability_Presence) Type() protoreflect.EnumType {
-	return &file_vrouter_v1_status_proto_enumTypes[2]
+	return &file_vrouter_v1_status_proto_enumTypes[3]
 }
 
 func (x KernelCapability_Presence) Number() protoreflect.EnumNumber {
@@ -184,7 +241,7 @@ func (x KernelCapability_Presence) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use KernelCapability_Presence.Descriptor instead.
 func (KernelCapability_Presence) EnumDescriptor() ([]byte, []int) {
-	return file_vrouter_v1_status_proto_rawDescGZIP(), []int{14, 0}
+	return file_vrouter_v1_status_proto_rawDescGZIP(), []int{16, 0}
 }
 
 // GetStatusRequest asks for the status.
@@ -258,7 +315,11 @@ type GetStatusResponse struct {
 	// components and their health.
 	Components []*ComponentStatus `protobuf:"bytes,15,rep,name=components,proto3" json:"components,omitempty"`
 	// totals over all ports: received + generated = transmitted + coalesced + dropped + held, always.
-	Totals        *PacketTotals `protobuf:"bytes,16,opt,name=totals,proto3" json:"totals,omitempty"`
+	Totals *PacketTotals `protobuf:"bytes,16,opt,name=totals,proto3" json:"totals,omitempty"`
+	// uplink of the node. Unset: the node has none.
+	Uplink *UplinkStatus `protobuf:"bytes,17,opt,name=uplink,proto3" json:"uplink,omitempty"`
+	// peers are the other nodes, one for each address, by name and address.
+	Peers         []*PeerStatus `protobuf:"bytes,18,rep,name=peers,proto3" json:"peers,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -405,6 +466,256 @@ func (x *GetStatusResponse) GetTotals() *PacketTotals {
 	return nil
 }
 
+func (x *GetStatusResponse) GetUplink() *UplinkStatus {
+	if x != nil {
+		return x.Uplink
+	}
+	return nil
+}
+
+func (x *GetStatusResponse) GetPeers() []*PeerStatus {
+	if x != nil {
+		return x.Peers
+	}
+	return nil
+}
+
+// UplinkStatus is how the node is joined with the others.
+type UplinkStatus struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// device that it is.
+	Device string `protobuf:"bytes,1,opt,name=device,proto3" json:"device,omitempty"`
+	// netns of the device. Empty: the daemon's.
+	Netns string `protobuf:"bytes,2,opt,name=netns,proto3" json:"netns,omitempty"`
+	// up says whether the link is up and has a carrier.
+	Up bool `protobuf:"varint,3,opt,name=up,proto3" json:"up,omitempty"`
+	// problem with it, with what to do. Empty: none.
+	Problem string `protobuf:"bytes,4,opt,name=problem,proto3" json:"problem,omitempty"`
+	// mac_address of the device. Empty: not known.
+	MacAddress string `protobuf:"bytes,5,opt,name=mac_address,json=macAddress,proto3" json:"mac_address,omitempty"`
+	// mtu in bytes. 0: not known.
+	Mtu uint32 `protobuf:"varint,6,opt,name=mtu,proto3" json:"mtu,omitempty"`
+	// addresses of the device.
+	Addresses []string `protobuf:"bytes,7,rep,name=addresses,proto3" json:"addresses,omitempty"`
+	// encapsulations that the node takes, the preferred one first.
+	Encapsulations []string `protobuf:"bytes,8,rep,name=encapsulations,proto3" json:"encapsulations,omitempty"`
+	// tunnel_offload says whether the device takes superpackets with their tunnel headers whole; otherwise they are cut first.
+	TunnelOffload bool `protobuf:"varint,9,opt,name=tunnel_offload,json=tunnelOffload,proto3" json:"tunnel_offload,omitempty"`
+	// tunnels to other nodes.
+	Tunnels       uint32 `protobuf:"varint,10,opt,name=tunnels,proto3" json:"tunnels,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UplinkStatus) Reset() {
+	*x = UplinkStatus{}
+	mi := &file_vrouter_v1_status_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UplinkStatus) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UplinkStatus) ProtoMessage() {}
+
+func (x *UplinkStatus) ProtoReflect() protoreflect.Message {
+	mi := &file_vrouter_v1_status_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UplinkStatus.ProtoReflect.Descriptor instead.
+func (*UplinkStatus) Descriptor() ([]byte, []int) {
+	return file_vrouter_v1_status_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *UplinkStatus) GetDevice() string {
+	if x != nil {
+		return x.Device
+	}
+	return ""
+}
+
+func (x *UplinkStatus) GetNetns() string {
+	if x != nil {
+		return x.Netns
+	}
+	return ""
+}
+
+func (x *UplinkStatus) GetUp() bool {
+	if x != nil {
+		return x.Up
+	}
+	return false
+}
+
+func (x *UplinkStatus) GetProblem() string {
+	if x != nil {
+		return x.Problem
+	}
+	return ""
+}
+
+func (x *UplinkStatus) GetMacAddress() string {
+	if x != nil {
+		return x.MacAddress
+	}
+	return ""
+}
+
+func (x *UplinkStatus) GetMtu() uint32 {
+	if x != nil {
+		return x.Mtu
+	}
+	return 0
+}
+
+func (x *UplinkStatus) GetAddresses() []string {
+	if x != nil {
+		return x.Addresses
+	}
+	return nil
+}
+
+func (x *UplinkStatus) GetEncapsulations() []string {
+	if x != nil {
+		return x.Encapsulations
+	}
+	return nil
+}
+
+func (x *UplinkStatus) GetTunnelOffload() bool {
+	if x != nil {
+		return x.TunnelOffload
+	}
+	return false
+}
+
+func (x *UplinkStatus) GetTunnels() uint32 {
+	if x != nil {
+		return x.Tunnels
+	}
+	return 0
+}
+
+// PeerStatus is one address of another node.
+type PeerStatus struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// name of the node; its address where nobody gives a name.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// address of it.
+	Address string `protobuf:"bytes,2,opt,name=address,proto3" json:"address,omitempty"`
+	// local address that tunnels to it start from. Empty: the node has none of the family.
+	Local string `protobuf:"bytes,3,opt,name=local,proto3" json:"local,omitempty"`
+	// state of the way.
+	State PeerStatus_State `protobuf:"varint,4,opt,name=state,proto3,enum=vrouter.v1.PeerStatus_State" json:"state,omitempty"`
+	// reason for anything but UP.
+	Reason string `protobuf:"bytes,5,opt,name=reason,proto3" json:"reason,omitempty"`
+	// next_hop on the uplink's link: the node itself or a gateway. Empty: none.
+	NextHop string `protobuf:"bytes,6,opt,name=next_hop,json=nextHop,proto3" json:"next_hop,omitempty"`
+	// mac_address of the next hop. Empty: not resolved.
+	MacAddress string `protobuf:"bytes,7,opt,name=mac_address,json=macAddress,proto3" json:"mac_address,omitempty"`
+	// mtu of the way, in bytes of an outer IP packet.
+	Mtu           uint32 `protobuf:"varint,8,opt,name=mtu,proto3" json:"mtu,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PeerStatus) Reset() {
+	*x = PeerStatus{}
+	mi := &file_vrouter_v1_status_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PeerStatus) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PeerStatus) ProtoMessage() {}
+
+func (x *PeerStatus) ProtoReflect() protoreflect.Message {
+	mi := &file_vrouter_v1_status_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PeerStatus.ProtoReflect.Descriptor instead.
+func (*PeerStatus) Descriptor() ([]byte, []int) {
+	return file_vrouter_v1_status_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *PeerStatus) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *PeerStatus) GetAddress() string {
+	if x != nil {
+		return x.Address
+	}
+	return ""
+}
+
+func (x *PeerStatus) GetLocal() string {
+	if x != nil {
+		return x.Local
+	}
+	return ""
+}
+
+func (x *PeerStatus) GetState() PeerStatus_State {
+	if x != nil {
+		return x.State
+	}
+	return PeerStatus_STATE_UNSPECIFIED
+}
+
+func (x *PeerStatus) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *PeerStatus) GetNextHop() string {
+	if x != nil {
+		return x.NextHop
+	}
+	return ""
+}
+
+func (x *PeerStatus) GetMacAddress() string {
+	if x != nil {
+		return x.MacAddress
+	}
+	return ""
+}
+
+func (x *PeerStatus) GetMtu() uint32 {
+	if x != nil {
+		return x.Mtu
+	}
+	return 0
+}
+
 // Health holds the states of health.
 type Health struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -414,7 +725,7 @@ type Health struct {
 
 func (x *Health) Reset() {
 	*x = Health{}
-	mi := &file_vrouter_v1_status_proto_msgTypes[2]
+	mi := &file_vrouter_v1_status_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -426,7 +737,7 @@ func (x *Health) String() string {
 func (*Health) ProtoMessage() {}
 
 func (x *Health) ProtoReflect() protoreflect.Message {
-	mi := &file_vrouter_v1_status_proto_msgTypes[2]
+	mi := &file_vrouter_v1_status_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -439,7 +750,7 @@ func (x *Health) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Health.ProtoReflect.Descriptor instead.
 func (*Health) Descriptor() ([]byte, []int) {
-	return file_vrouter_v1_status_proto_rawDescGZIP(), []int{2}
+	return file_vrouter_v1_status_proto_rawDescGZIP(), []int{4}
 }
 
 // ComponentStatus is the health of one part of the daemon.
@@ -457,7 +768,7 @@ type ComponentStatus struct {
 
 func (x *ComponentStatus) Reset() {
 	*x = ComponentStatus{}
-	mi := &file_vrouter_v1_status_proto_msgTypes[3]
+	mi := &file_vrouter_v1_status_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -469,7 +780,7 @@ func (x *ComponentStatus) String() string {
 func (*ComponentStatus) ProtoMessage() {}
 
 func (x *ComponentStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_vrouter_v1_status_proto_msgTypes[3]
+	mi := &file_vrouter_v1_status_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -482,7 +793,7 @@ func (x *ComponentStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ComponentStatus.ProtoReflect.Descriptor instead.
 func (*ComponentStatus) Descriptor() ([]byte, []int) {
-	return file_vrouter_v1_status_proto_rawDescGZIP(), []int{3}
+	return file_vrouter_v1_status_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *ComponentStatus) GetName() string {
@@ -519,7 +830,7 @@ type ResourceCount struct {
 
 func (x *ResourceCount) Reset() {
 	*x = ResourceCount{}
-	mi := &file_vrouter_v1_status_proto_msgTypes[4]
+	mi := &file_vrouter_v1_status_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -531,7 +842,7 @@ func (x *ResourceCount) String() string {
 func (*ResourceCount) ProtoMessage() {}
 
 func (x *ResourceCount) ProtoReflect() protoreflect.Message {
-	mi := &file_vrouter_v1_status_proto_msgTypes[4]
+	mi := &file_vrouter_v1_status_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -544,7 +855,7 @@ func (x *ResourceCount) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResourceCount.ProtoReflect.Descriptor instead.
 func (*ResourceCount) Descriptor() ([]byte, []int) {
-	return file_vrouter_v1_status_proto_rawDescGZIP(), []int{4}
+	return file_vrouter_v1_status_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *ResourceCount) GetKind() string {
@@ -580,7 +891,7 @@ type Persistence struct {
 
 func (x *Persistence) Reset() {
 	*x = Persistence{}
-	mi := &file_vrouter_v1_status_proto_msgTypes[5]
+	mi := &file_vrouter_v1_status_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -592,7 +903,7 @@ func (x *Persistence) String() string {
 func (*Persistence) ProtoMessage() {}
 
 func (x *Persistence) ProtoReflect() protoreflect.Message {
-	mi := &file_vrouter_v1_status_proto_msgTypes[5]
+	mi := &file_vrouter_v1_status_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -605,7 +916,7 @@ func (x *Persistence) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Persistence.ProtoReflect.Descriptor instead.
 func (*Persistence) Descriptor() ([]byte, []int) {
-	return file_vrouter_v1_status_proto_rawDescGZIP(), []int{5}
+	return file_vrouter_v1_status_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *Persistence) GetPath() string {
@@ -662,7 +973,7 @@ type ControllerStatus struct {
 
 func (x *ControllerStatus) Reset() {
 	*x = ControllerStatus{}
-	mi := &file_vrouter_v1_status_proto_msgTypes[6]
+	mi := &file_vrouter_v1_status_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -674,7 +985,7 @@ func (x *ControllerStatus) String() string {
 func (*ControllerStatus) ProtoMessage() {}
 
 func (x *ControllerStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_vrouter_v1_status_proto_msgTypes[6]
+	mi := &file_vrouter_v1_status_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -687,7 +998,7 @@ func (x *ControllerStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ControllerStatus.ProtoReflect.Descriptor instead.
 func (*ControllerStatus) Descriptor() ([]byte, []int) {
-	return file_vrouter_v1_status_proto_rawDescGZIP(), []int{6}
+	return file_vrouter_v1_status_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *ControllerStatus) GetControllerId() string {
@@ -742,7 +1053,7 @@ type WorkerStatus struct {
 
 func (x *WorkerStatus) Reset() {
 	*x = WorkerStatus{}
-	mi := &file_vrouter_v1_status_proto_msgTypes[7]
+	mi := &file_vrouter_v1_status_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -754,7 +1065,7 @@ func (x *WorkerStatus) String() string {
 func (*WorkerStatus) ProtoMessage() {}
 
 func (x *WorkerStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_vrouter_v1_status_proto_msgTypes[7]
+	mi := &file_vrouter_v1_status_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -767,7 +1078,7 @@ func (x *WorkerStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WorkerStatus.ProtoReflect.Descriptor instead.
 func (*WorkerStatus) Descriptor() ([]byte, []int) {
-	return file_vrouter_v1_status_proto_rawDescGZIP(), []int{7}
+	return file_vrouter_v1_status_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *WorkerStatus) GetId() uint32 {
@@ -817,7 +1128,7 @@ type FlowTableStatus struct {
 
 func (x *FlowTableStatus) Reset() {
 	*x = FlowTableStatus{}
-	mi := &file_vrouter_v1_status_proto_msgTypes[8]
+	mi := &file_vrouter_v1_status_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -829,7 +1140,7 @@ func (x *FlowTableStatus) String() string {
 func (*FlowTableStatus) ProtoMessage() {}
 
 func (x *FlowTableStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_vrouter_v1_status_proto_msgTypes[8]
+	mi := &file_vrouter_v1_status_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -842,7 +1153,7 @@ func (x *FlowTableStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FlowTableStatus.ProtoReflect.Descriptor instead.
 func (*FlowTableStatus) Descriptor() ([]byte, []int) {
-	return file_vrouter_v1_status_proto_rawDescGZIP(), []int{8}
+	return file_vrouter_v1_status_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *FlowTableStatus) GetSessions() uint64 {
@@ -893,7 +1204,7 @@ type MemoryStatus struct {
 
 func (x *MemoryStatus) Reset() {
 	*x = MemoryStatus{}
-	mi := &file_vrouter_v1_status_proto_msgTypes[9]
+	mi := &file_vrouter_v1_status_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -905,7 +1216,7 @@ func (x *MemoryStatus) String() string {
 func (*MemoryStatus) ProtoMessage() {}
 
 func (x *MemoryStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_vrouter_v1_status_proto_msgTypes[9]
+	mi := &file_vrouter_v1_status_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -918,7 +1229,7 @@ func (x *MemoryStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MemoryStatus.ProtoReflect.Descriptor instead.
 func (*MemoryStatus) Descriptor() ([]byte, []int) {
-	return file_vrouter_v1_status_proto_rawDescGZIP(), []int{9}
+	return file_vrouter_v1_status_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *MemoryStatus) GetHeapBytes() uint64 {
@@ -956,7 +1267,7 @@ type PacketTotals struct {
 
 func (x *PacketTotals) Reset() {
 	*x = PacketTotals{}
-	mi := &file_vrouter_v1_status_proto_msgTypes[10]
+	mi := &file_vrouter_v1_status_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -968,7 +1279,7 @@ func (x *PacketTotals) String() string {
 func (*PacketTotals) ProtoMessage() {}
 
 func (x *PacketTotals) ProtoReflect() protoreflect.Message {
-	mi := &file_vrouter_v1_status_proto_msgTypes[10]
+	mi := &file_vrouter_v1_status_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -981,7 +1292,7 @@ func (x *PacketTotals) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PacketTotals.ProtoReflect.Descriptor instead.
 func (*PacketTotals) Descriptor() ([]byte, []int) {
-	return file_vrouter_v1_status_proto_rawDescGZIP(), []int{10}
+	return file_vrouter_v1_status_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *PacketTotals) GetReceived() uint64 {
@@ -1037,7 +1348,7 @@ type PortStatus struct {
 	Reason string `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"`
 	// virtual_network that it stands in.
 	VirtualNetwork string `protobuf:"bytes,4,opt,name=virtual_network,json=virtualNetwork,proto3" json:"virtual_network,omitempty"`
-	// driver: tap, memory or pcap.
+	// driver: tap, packet (the uplink), memory or pcap.
 	Driver string `protobuf:"bytes,5,opt,name=driver,proto3" json:"driver,omitempty"`
 	// device name in the kernel.
 	Device string `protobuf:"bytes,6,opt,name=device,proto3" json:"device,omitempty"`
@@ -1069,7 +1380,7 @@ type PortStatus struct {
 
 func (x *PortStatus) Reset() {
 	*x = PortStatus{}
-	mi := &file_vrouter_v1_status_proto_msgTypes[11]
+	mi := &file_vrouter_v1_status_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1081,7 +1392,7 @@ func (x *PortStatus) String() string {
 func (*PortStatus) ProtoMessage() {}
 
 func (x *PortStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_vrouter_v1_status_proto_msgTypes[11]
+	mi := &file_vrouter_v1_status_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1094,7 +1405,7 @@ func (x *PortStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PortStatus.ProtoReflect.Descriptor instead.
 func (*PortStatus) Descriptor() ([]byte, []int) {
-	return file_vrouter_v1_status_proto_rawDescGZIP(), []int{11}
+	return file_vrouter_v1_status_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *PortStatus) GetName() string {
@@ -1229,7 +1540,7 @@ type PortCounters struct {
 
 func (x *PortCounters) Reset() {
 	*x = PortCounters{}
-	mi := &file_vrouter_v1_status_proto_msgTypes[12]
+	mi := &file_vrouter_v1_status_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1241,7 +1552,7 @@ func (x *PortCounters) String() string {
 func (*PortCounters) ProtoMessage() {}
 
 func (x *PortCounters) ProtoReflect() protoreflect.Message {
-	mi := &file_vrouter_v1_status_proto_msgTypes[12]
+	mi := &file_vrouter_v1_status_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1254,7 +1565,7 @@ func (x *PortCounters) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PortCounters.ProtoReflect.Descriptor instead.
 func (*PortCounters) Descriptor() ([]byte, []int) {
-	return file_vrouter_v1_status_proto_rawDescGZIP(), []int{12}
+	return file_vrouter_v1_status_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *PortCounters) GetPackets() uint64 {
@@ -1284,7 +1595,7 @@ type KernelStatus struct {
 
 func (x *KernelStatus) Reset() {
 	*x = KernelStatus{}
-	mi := &file_vrouter_v1_status_proto_msgTypes[13]
+	mi := &file_vrouter_v1_status_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1296,7 +1607,7 @@ func (x *KernelStatus) String() string {
 func (*KernelStatus) ProtoMessage() {}
 
 func (x *KernelStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_vrouter_v1_status_proto_msgTypes[13]
+	mi := &file_vrouter_v1_status_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1309,7 +1620,7 @@ func (x *KernelStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KernelStatus.ProtoReflect.Descriptor instead.
 func (*KernelStatus) Descriptor() ([]byte, []int) {
-	return file_vrouter_v1_status_proto_rawDescGZIP(), []int{13}
+	return file_vrouter_v1_status_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *KernelStatus) GetRelease() string {
@@ -1341,7 +1652,7 @@ type KernelCapability struct {
 
 func (x *KernelCapability) Reset() {
 	*x = KernelCapability{}
-	mi := &file_vrouter_v1_status_proto_msgTypes[14]
+	mi := &file_vrouter_v1_status_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1353,7 +1664,7 @@ func (x *KernelCapability) String() string {
 func (*KernelCapability) ProtoMessage() {}
 
 func (x *KernelCapability) ProtoReflect() protoreflect.Message {
-	mi := &file_vrouter_v1_status_proto_msgTypes[14]
+	mi := &file_vrouter_v1_status_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1366,7 +1677,7 @@ func (x *KernelCapability) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KernelCapability.ProtoReflect.Descriptor instead.
 func (*KernelCapability) Descriptor() ([]byte, []int) {
-	return file_vrouter_v1_status_proto_rawDescGZIP(), []int{14}
+	return file_vrouter_v1_status_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *KernelCapability) GetName() string {
@@ -1396,7 +1707,7 @@ const file_vrouter_v1_status_proto_rawDesc = "" +
 	"\n" +
 	"\x17vrouter/v1/status.proto\x12\n" +
 	"vrouter.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x16vrouter/v1/state.proto\"\x12\n" +
-	"\x10GetStatusRequest\"\xce\x06\n" +
+	"\x10GetStatusRequest\"\xae\a\n" +
 	"\x11GetStatusResponse\x120\n" +
 	"\x06health\x18\x01 \x01(\x0e2\x18.vrouter.v1.Health.ValueR\x06health\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\tR\aversion\x12\x12\n" +
@@ -1420,7 +1731,39 @@ const file_vrouter_v1_status_proto_rawDesc = "" +
 	"\n" +
 	"components\x18\x0f \x03(\v2\x1b.vrouter.v1.ComponentStatusR\n" +
 	"components\x120\n" +
-	"\x06totals\x18\x10 \x01(\v2\x18.vrouter.v1.PacketTotalsR\x06totals\"S\n" +
+	"\x06totals\x18\x10 \x01(\v2\x18.vrouter.v1.PacketTotalsR\x06totals\x120\n" +
+	"\x06uplink\x18\x11 \x01(\v2\x18.vrouter.v1.UplinkStatusR\x06uplink\x12,\n" +
+	"\x05peers\x18\x12 \x03(\v2\x16.vrouter.v1.PeerStatusR\x05peers\"\xa0\x02\n" +
+	"\fUplinkStatus\x12\x16\n" +
+	"\x06device\x18\x01 \x01(\tR\x06device\x12\x14\n" +
+	"\x05netns\x18\x02 \x01(\tR\x05netns\x12\x0e\n" +
+	"\x02up\x18\x03 \x01(\bR\x02up\x12\x18\n" +
+	"\aproblem\x18\x04 \x01(\tR\aproblem\x12\x1f\n" +
+	"\vmac_address\x18\x05 \x01(\tR\n" +
+	"macAddress\x12\x10\n" +
+	"\x03mtu\x18\x06 \x01(\rR\x03mtu\x12\x1c\n" +
+	"\taddresses\x18\a \x03(\tR\taddresses\x12&\n" +
+	"\x0eencapsulations\x18\b \x03(\tR\x0eencapsulations\x12%\n" +
+	"\x0etunnel_offload\x18\t \x01(\bR\rtunnelOffload\x12\x18\n" +
+	"\atunnels\x18\n" +
+	" \x01(\rR\atunnels\"\xac\x02\n" +
+	"\n" +
+	"PeerStatus\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
+	"\aaddress\x18\x02 \x01(\tR\aaddress\x12\x14\n" +
+	"\x05local\x18\x03 \x01(\tR\x05local\x122\n" +
+	"\x05state\x18\x04 \x01(\x0e2\x1c.vrouter.v1.PeerStatus.StateR\x05state\x12\x16\n" +
+	"\x06reason\x18\x05 \x01(\tR\x06reason\x12\x19\n" +
+	"\bnext_hop\x18\x06 \x01(\tR\anextHop\x12\x1f\n" +
+	"\vmac_address\x18\a \x01(\tR\n" +
+	"macAddress\x12\x10\n" +
+	"\x03mtu\x18\b \x01(\rR\x03mtu\"@\n" +
+	"\x05State\x12\x15\n" +
+	"\x11STATE_UNSPECIFIED\x10\x00\x12\x06\n" +
+	"\x02UP\x10\x01\x12\x0e\n" +
+	"\n" +
+	"UNRESOLVED\x10\x02\x12\b\n" +
+	"\x04DOWN\x10\x03\"S\n" +
 	"\x06Health\"I\n" +
 	"\x05Value\x12\x16\n" +
 	"\x12HEALTH_UNSPECIFIED\x10\x00\x12\v\n" +
@@ -1523,58 +1866,64 @@ func file_vrouter_v1_status_proto_rawDescGZIP() []byte {
 	return file_vrouter_v1_status_proto_rawDescData
 }
 
-var file_vrouter_v1_status_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
-var file_vrouter_v1_status_proto_msgTypes = make([]protoimpl.MessageInfo, 15)
+var file_vrouter_v1_status_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
+var file_vrouter_v1_status_proto_msgTypes = make([]protoimpl.MessageInfo, 17)
 var file_vrouter_v1_status_proto_goTypes = []any{
-	(Health_Value)(0),              // 0: vrouter.v1.Health.Value
-	(PortStatus_State)(0),          // 1: vrouter.v1.PortStatus.State
-	(KernelCapability_Presence)(0), // 2: vrouter.v1.KernelCapability.Presence
-	(*GetStatusRequest)(nil),       // 3: vrouter.v1.GetStatusRequest
-	(*GetStatusResponse)(nil),      // 4: vrouter.v1.GetStatusResponse
-	(*Health)(nil),                 // 5: vrouter.v1.Health
-	(*ComponentStatus)(nil),        // 6: vrouter.v1.ComponentStatus
-	(*ResourceCount)(nil),          // 7: vrouter.v1.ResourceCount
-	(*Persistence)(nil),            // 8: vrouter.v1.Persistence
-	(*ControllerStatus)(nil),       // 9: vrouter.v1.ControllerStatus
-	(*WorkerStatus)(nil),           // 10: vrouter.v1.WorkerStatus
-	(*FlowTableStatus)(nil),        // 11: vrouter.v1.FlowTableStatus
-	(*MemoryStatus)(nil),           // 12: vrouter.v1.MemoryStatus
-	(*PacketTotals)(nil),           // 13: vrouter.v1.PacketTotals
-	(*PortStatus)(nil),             // 14: vrouter.v1.PortStatus
-	(*PortCounters)(nil),           // 15: vrouter.v1.PortCounters
-	(*KernelStatus)(nil),           // 16: vrouter.v1.KernelStatus
-	(*KernelCapability)(nil),       // 17: vrouter.v1.KernelCapability
-	(*timestamppb.Timestamp)(nil),  // 18: google.protobuf.Timestamp
-	(*Generation)(nil),             // 19: vrouter.v1.Generation
+	(PeerStatus_State)(0),          // 0: vrouter.v1.PeerStatus.State
+	(Health_Value)(0),              // 1: vrouter.v1.Health.Value
+	(PortStatus_State)(0),          // 2: vrouter.v1.PortStatus.State
+	(KernelCapability_Presence)(0), // 3: vrouter.v1.KernelCapability.Presence
+	(*GetStatusRequest)(nil),       // 4: vrouter.v1.GetStatusRequest
+	(*GetStatusResponse)(nil),      // 5: vrouter.v1.GetStatusResponse
+	(*UplinkStatus)(nil),           // 6: vrouter.v1.UplinkStatus
+	(*PeerStatus)(nil),             // 7: vrouter.v1.PeerStatus
+	(*Health)(nil),                 // 8: vrouter.v1.Health
+	(*ComponentStatus)(nil),        // 9: vrouter.v1.ComponentStatus
+	(*ResourceCount)(nil),          // 10: vrouter.v1.ResourceCount
+	(*Persistence)(nil),            // 11: vrouter.v1.Persistence
+	(*ControllerStatus)(nil),       // 12: vrouter.v1.ControllerStatus
+	(*WorkerStatus)(nil),           // 13: vrouter.v1.WorkerStatus
+	(*FlowTableStatus)(nil),        // 14: vrouter.v1.FlowTableStatus
+	(*MemoryStatus)(nil),           // 15: vrouter.v1.MemoryStatus
+	(*PacketTotals)(nil),           // 16: vrouter.v1.PacketTotals
+	(*PortStatus)(nil),             // 17: vrouter.v1.PortStatus
+	(*PortCounters)(nil),           // 18: vrouter.v1.PortCounters
+	(*KernelStatus)(nil),           // 19: vrouter.v1.KernelStatus
+	(*KernelCapability)(nil),       // 20: vrouter.v1.KernelCapability
+	(*timestamppb.Timestamp)(nil),  // 21: google.protobuf.Timestamp
+	(*Generation)(nil),             // 22: vrouter.v1.Generation
 }
 var file_vrouter_v1_status_proto_depIdxs = []int32{
-	0,  // 0: vrouter.v1.GetStatusResponse.health:type_name -> vrouter.v1.Health.Value
-	18, // 1: vrouter.v1.GetStatusResponse.start_time:type_name -> google.protobuf.Timestamp
-	19, // 2: vrouter.v1.GetStatusResponse.generation:type_name -> vrouter.v1.Generation
-	7,  // 3: vrouter.v1.GetStatusResponse.resources:type_name -> vrouter.v1.ResourceCount
-	8,  // 4: vrouter.v1.GetStatusResponse.persistence:type_name -> vrouter.v1.Persistence
-	9,  // 5: vrouter.v1.GetStatusResponse.controllers:type_name -> vrouter.v1.ControllerStatus
-	18, // 6: vrouter.v1.GetStatusResponse.headless_since:type_name -> google.protobuf.Timestamp
-	10, // 7: vrouter.v1.GetStatusResponse.workers:type_name -> vrouter.v1.WorkerStatus
-	11, // 8: vrouter.v1.GetStatusResponse.flow_table:type_name -> vrouter.v1.FlowTableStatus
-	12, // 9: vrouter.v1.GetStatusResponse.memory:type_name -> vrouter.v1.MemoryStatus
-	14, // 10: vrouter.v1.GetStatusResponse.ports:type_name -> vrouter.v1.PortStatus
-	16, // 11: vrouter.v1.GetStatusResponse.kernel:type_name -> vrouter.v1.KernelStatus
-	6,  // 12: vrouter.v1.GetStatusResponse.components:type_name -> vrouter.v1.ComponentStatus
-	13, // 13: vrouter.v1.GetStatusResponse.totals:type_name -> vrouter.v1.PacketTotals
-	0,  // 14: vrouter.v1.ComponentStatus.health:type_name -> vrouter.v1.Health.Value
-	18, // 15: vrouter.v1.Persistence.saved_at:type_name -> google.protobuf.Timestamp
-	18, // 16: vrouter.v1.ControllerStatus.connected_since:type_name -> google.protobuf.Timestamp
-	1,  // 17: vrouter.v1.PortStatus.state:type_name -> vrouter.v1.PortStatus.State
-	15, // 18: vrouter.v1.PortStatus.received:type_name -> vrouter.v1.PortCounters
-	15, // 19: vrouter.v1.PortStatus.transmitted:type_name -> vrouter.v1.PortCounters
-	17, // 20: vrouter.v1.KernelStatus.capabilities:type_name -> vrouter.v1.KernelCapability
-	2,  // 21: vrouter.v1.KernelCapability.presence:type_name -> vrouter.v1.KernelCapability.Presence
-	22, // [22:22] is the sub-list for method output_type
-	22, // [22:22] is the sub-list for method input_type
-	22, // [22:22] is the sub-list for extension type_name
-	22, // [22:22] is the sub-list for extension extendee
-	0,  // [0:22] is the sub-list for field type_name
+	1,  // 0: vrouter.v1.GetStatusResponse.health:type_name -> vrouter.v1.Health.Value
+	21, // 1: vrouter.v1.GetStatusResponse.start_time:type_name -> google.protobuf.Timestamp
+	22, // 2: vrouter.v1.GetStatusResponse.generation:type_name -> vrouter.v1.Generation
+	10, // 3: vrouter.v1.GetStatusResponse.resources:type_name -> vrouter.v1.ResourceCount
+	11, // 4: vrouter.v1.GetStatusResponse.persistence:type_name -> vrouter.v1.Persistence
+	12, // 5: vrouter.v1.GetStatusResponse.controllers:type_name -> vrouter.v1.ControllerStatus
+	21, // 6: vrouter.v1.GetStatusResponse.headless_since:type_name -> google.protobuf.Timestamp
+	13, // 7: vrouter.v1.GetStatusResponse.workers:type_name -> vrouter.v1.WorkerStatus
+	14, // 8: vrouter.v1.GetStatusResponse.flow_table:type_name -> vrouter.v1.FlowTableStatus
+	15, // 9: vrouter.v1.GetStatusResponse.memory:type_name -> vrouter.v1.MemoryStatus
+	17, // 10: vrouter.v1.GetStatusResponse.ports:type_name -> vrouter.v1.PortStatus
+	19, // 11: vrouter.v1.GetStatusResponse.kernel:type_name -> vrouter.v1.KernelStatus
+	9,  // 12: vrouter.v1.GetStatusResponse.components:type_name -> vrouter.v1.ComponentStatus
+	16, // 13: vrouter.v1.GetStatusResponse.totals:type_name -> vrouter.v1.PacketTotals
+	6,  // 14: vrouter.v1.GetStatusResponse.uplink:type_name -> vrouter.v1.UplinkStatus
+	7,  // 15: vrouter.v1.GetStatusResponse.peers:type_name -> vrouter.v1.PeerStatus
+	0,  // 16: vrouter.v1.PeerStatus.state:type_name -> vrouter.v1.PeerStatus.State
+	1,  // 17: vrouter.v1.ComponentStatus.health:type_name -> vrouter.v1.Health.Value
+	21, // 18: vrouter.v1.Persistence.saved_at:type_name -> google.protobuf.Timestamp
+	21, // 19: vrouter.v1.ControllerStatus.connected_since:type_name -> google.protobuf.Timestamp
+	2,  // 20: vrouter.v1.PortStatus.state:type_name -> vrouter.v1.PortStatus.State
+	18, // 21: vrouter.v1.PortStatus.received:type_name -> vrouter.v1.PortCounters
+	18, // 22: vrouter.v1.PortStatus.transmitted:type_name -> vrouter.v1.PortCounters
+	20, // 23: vrouter.v1.KernelStatus.capabilities:type_name -> vrouter.v1.KernelCapability
+	3,  // 24: vrouter.v1.KernelCapability.presence:type_name -> vrouter.v1.KernelCapability.Presence
+	25, // [25:25] is the sub-list for method output_type
+	25, // [25:25] is the sub-list for method input_type
+	25, // [25:25] is the sub-list for extension type_name
+	25, // [25:25] is the sub-list for extension extendee
+	0,  // [0:25] is the sub-list for field type_name
 }
 
 func init() { file_vrouter_v1_status_proto_init() }
@@ -1588,8 +1937,8 @@ func file_vrouter_v1_status_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_vrouter_v1_status_proto_rawDesc), len(file_vrouter_v1_status_proto_rawDesc)),
-			NumEnums:      3,
-			NumMessages:   15,
+			NumEnums:      4,
+			NumMessages:   17,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -1,7 +1,7 @@
 //go:build linux
 
 // Package load is the traffic of the side-by-side benchmark: senders, receivers
-// and the bare copy loop, each a process of its own, so that its processor time
+// and the bare copy loops, each a process of its own, so that its processor time
 // can be told from the forwarder's. The benchmark starts itself again with "load"
 // and a role in a namespace and reads one JSON document per line from it.
 //
@@ -51,6 +51,8 @@ func Main(args []string) error {
 		return roundTrips(args)
 	case "tap-loop":
 		return tapLoop(args)
+	case "tunnel-loop":
+		return tunnelLoop(args)
 	}
 	return fmt.Errorf("load: no role %q", role)
 }

@@ -125,7 +125,7 @@ func TestRoundTripsAreMeasured(t *testing.T) {
 }
 
 func TestWrongArgumentsAreRefused(t *testing.T) {
-	for _, args := range [][]string{nil, {"dance"}, {"serve"}, {"rr", "{"}, {"udp", `{"Flow":1}`}, {"tap-loop", "[]", "[]"}} {
+	for _, args := range [][]string{nil, {"dance"}, {"serve"}, {"rr", "{"}, {"udp", `{"Flow":1}`}, {"tap-loop", "[]", "[]"}, {"tunnel-loop", "[]"}} {
 		if err := load.Main(args); err == nil {
 			t.Errorf("%q: no error", args)
 		}

@@ -10,10 +10,9 @@ import (
 	"github.com/vrouter-go/vrouter/internal/netns"
 )
 
-// kernelRules is what kube-proxy's nftables mode makes of a service: a verdict map
-// from address, protocol and port, a choice of endpoint, DNAT; and a policy that
-// lets established flows pass first, as every firewall does.
-const kernelRules = `
+// kernelServices is what kube-proxy's nftables mode makes of a service: a verdict
+// map from address, protocol and port, a choice of endpoint, DNAT.
+const kernelServices = `
 table ip services {
     map service-ips {
         type ipv4_addr . inet_proto . inet_service : verdict
@@ -65,6 +64,11 @@ table ip services {
         ip daddr . meta l4proto . th dport vmap @service-ips
     }
 }
+`
+
+// kernelPolicy lets established flows pass first, as every firewall does, and new
+// ones to the servers.
+const kernelPolicy = `
 table ip firewall {
     chain forward {
         type filter hook forward priority filter
@@ -90,33 +94,49 @@ func Kernel(ctx context.Context, s Setup) (*Peer, error) {
 }
 
 func (p *Peer) startKernel(ctx context.Context) error {
-	if err := p.wire("c0", "203.0.113.1/24", p.client, clientAddress); err != nil {
+	if err := p.wireGuests(); err != nil {
 		return err
 	}
-	for i, a := range serverAddress {
-		if err := p.wire(fmt.Sprintf("s%d", i), "10.244.0.1/32", p.servers[i], a); err != nil {
-			return err
-		}
-		if err := run(p.node, "ip", "route", "add", a.String(), "dev", fmt.Sprintf("s%d", i)); err != nil {
-			return err
-		}
-	}
-	if out, err := output(p.node, kernelRules, "nft", "-f", "-"); err != nil {
-		return fmt.Errorf("nft: %w: %s", err, strings.TrimSpace(out))
+	if err := rules(p.node, kernelServices+kernelPolicy); err != nil {
+		return err
 	}
 	return p.serve(ctx)
 }
 
-// wire makes a veth pair from the node, with its address there, to a guest, whose
+// wireGuests joins the client and the servers with their nodes.
+func (p *Peer) wireGuests() error {
+	if err := p.wire(p.node, "c0", "203.0.113.1/24", p.client, clientAddress); err != nil {
+		return err
+	}
+	for i, a := range serverAddress {
+		if err := p.wire(p.far, fmt.Sprintf("s%d", i), "10.244.0.1/32", p.servers[i], a); err != nil {
+			return err
+		}
+		if err := run(p.far, "ip", "route", "add", a.String(), "dev", fmt.Sprintf("s%d", i)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// rules hands a node its nftables rules.
+func rules(node, text string) error {
+	if out, err := output(node, text, "nft", "-f", "-"); err != nil {
+		return fmt.Errorf("nft: %w: %s", err, strings.TrimSpace(out))
+	}
+	return nil
+}
+
+// wire makes a veth pair from a node, with its address there, to a guest, whose
 // gateway that is.
-func (p *Peer) wire(device, gateway, guest string, address netip.Addr) error {
+func (p *Peer) wire(node, device, gateway, guest string, address netip.Addr) error {
 	gw := netip.MustParsePrefix(gateway).Addr().String()
 	for _, line := range []string{
-		"ip link add " + device + " type veth peer name eth0 netns " + netns.Path(guest),
+		fmt.Sprintf("ip link add %s mtu %d type veth peer name eth0 mtu %d netns %s", device, p.mtu, p.mtu, netns.Path(guest)),
 		"ip addr add " + gateway + " dev " + device,
 		"ip link set " + device + " up",
 	} {
-		if err := run(p.node, strings.Fields(line)...); err != nil {
+		if err := run(node, strings.Fields(line)...); err != nil {
 			return err
 		}
 	}

@@ -49,18 +49,20 @@ type Peer struct {
 	// Where the client reaches what the servers offer.
 	HTTP, Bulk, UDP, Ask netip.AddrPort
 
-	client, node string   // namespaces
-	servers      []string // namespaces
-	setup        Setup
-	dir          string
-	programs     []*program
-	forwarders   []*program    // those that move the packets
-	counters     []*program    // `load serve` in each server's namespace
-	temporary    []*program    // the client's, for one measurement
-	spent        time.Duration // processor time of temporary programs that have ended
-	softirqd     []int         // process numbers of the kernel's softirq threads
-	drops        func(ctx context.Context) (map[string]float64, error)
-	closers      []func() error
+	client     string   // namespace
+	node, far  string   // namespaces of the client's node and the servers', the same on one host
+	servers    []string // namespaces
+	mtu        int      // of the client's and the servers' devices
+	setup      Setup
+	dir        string
+	programs   []*program
+	forwarders []*program    // those that move the packets
+	counters   []*program    // `load serve` in each server's namespace
+	temporary  []*program    // the client's, for one measurement
+	spent      time.Duration // processor time of temporary programs that have ended
+	softirqd   []int         // process numbers of the kernel's softirq threads
+	drops      func(ctx context.Context) (map[string]float64, error)
+	closers    []func() error
 }
 
 // Setup is what Start needs to know.
@@ -69,30 +71,52 @@ type Setup struct {
 	Dir  string // the run's directory
 }
 
-// newPeer makes the namespaces: the client's, the node's and those of n servers.
+// hostMTU is that of the devices in a world of one host.
+const hostMTU = 1500
+
+// newPeer makes a world of one host, with n servers, as far as namespaces.
 func newPeer(name string, s Setup, n int) (*Peer, error) {
-	p := &Peer{Name: name, setup: s, dir: filepath.Join(s.Dir, name), softirqd: softirqThreads()}
+	p := prepare(name, s, n)
+	return p, p.create()
+}
+
+// prepare names the namespaces of a world of one host: the client's, the node's
+// and those of n servers.
+func prepare(name string, s Setup, n int) *Peer {
+	p := &Peer{Name: name, setup: s, dir: filepath.Join(s.Dir, name), softirqd: softirqThreads(), mtu: hostMTU}
 	p.HTTP, p.Bulk = netip.AddrPortFrom(web, 80), netip.AddrPortFrom(bulk, 5201)
 	p.UDP, p.Ask = netip.AddrPortFrom(web, 9000), netip.AddrPortFrom(web, 9002)
-	if err := os.MkdirAll(p.dir, 0o755); err != nil {
-		return nil, err
-	}
 	p.client, p.node = netns.Name(Prefix, name+"-client"), netns.Name(Prefix, name+"-node")
+	p.far = p.node
 	for i := range n {
 		p.servers = append(p.servers, netns.Name(Prefix, fmt.Sprintf("%s-web-%d", name, i+1)))
 	}
-	for _, ns := range p.namespaces() {
-		if _, err := netns.Create(ns); err != nil {
-			return nil, errors.Join(err, p.Close())
-		}
-		if err := netns.Do(ns, tune); err != nil {
-			return nil, errors.Join(err, p.Close())
-		}
-	}
-	return p, nil
+	return p
 }
 
-func (p *Peer) namespaces() []string { return append([]string{p.client, p.node}, p.servers...) }
+// create makes the namespaces, or none.
+func (p *Peer) create() error {
+	if err := os.MkdirAll(p.dir, 0o755); err != nil {
+		return err
+	}
+	for _, ns := range p.namespaces() {
+		if _, err := netns.Create(ns); err != nil {
+			return errors.Join(err, p.Close())
+		}
+		if err := netns.Do(ns, tune); err != nil {
+			return errors.Join(err, p.Close())
+		}
+	}
+	return nil
+}
+
+func (p *Peer) namespaces() []string {
+	names := append([]string{p.client, p.node}, p.servers...)
+	if p.far != p.node {
+		names = append(names, p.far)
+	}
+	return names
+}
 
 // settings are the kernel's in every namespace: ports and queues enough for many
 // short connections.

@@ -67,6 +67,7 @@ type row struct {
 // titles of the sections, by the first part of a figure's name.
 var titles = map[string]string{
 	"e2e":     "End to end, beside its peers",
+	"overlay": "Between two nodes, beside the kernel's VXLAN",
 	"control": "Control plane, loss, scale and fairness",
 	"memory":  "In memory",
 }

@@ -68,7 +68,7 @@ func TestWrongFateIsAnError(t *testing.T) {
 	}
 	defer r.close()
 	for k, want := range map[kind]forwarder.DropReason{
-		toService: forwarder.DropUnknown, toPod: forwarder.DropUnknown, spoofed: forwarder.DropSourceSpoof,
+		toService: forwarder.DropUnknown, toPod: forwarder.DropUnknown, toPodTCP: forwarder.DropUnknown, spoofed: forwarder.DropSourceSpoof,
 		unrouted: forwarder.DropNoRoute, denied: forwarder.DropNetworkPolicy,
 	} {
 		if _, err := r.send(r.traffic(k), 100, 100, 0, want); err != nil {

@@ -3,6 +3,7 @@ package bench
 import (
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/vrouter-go/vrouter/forwarder"
 	"github.com/vrouter-go/vrouter/internal/figure"
@@ -86,16 +87,19 @@ func hitBar(sessions int) *figure.Bar {
 	return nil
 }
 
-// sizes are hits with translation of other packets than small UDP ones.
+// sizes are hits of other packets than small UDP ones, with translation and without.
 func sizes() (list []test) {
 	for _, six := range []bool{false, true} {
 		for _, v := range []struct {
 			name string
 			kind kind
 			size size
-		}{{"tcp", toServiceTCP, small}, {"imix", toService, imix}, {"64KB", toServiceTCP, super}} {
+		}{
+			{"nat/?/tcp", toServiceTCP, small}, {"nat/?/imix", toService, imix}, {"nat/?/64KB", toServiceTCP, super},
+			{"plain/?/imix", toPod, imix}, {"plain/?/64KB", toPodTCP, super},
+		} {
 			list = append(list, test{
-				name: "hit/nat/" + family(six) + "/10k/" + v.name, unit: perPacket, quick: !six,
+				name: "hit/" + strings.Replace(v.name, "?", family(six)+"/10k", 1), unit: perPacket, quick: !six && v.kind != toPod && v.kind != toPodTCP,
 				world: world{six: six, sessions: 10_000, standing: v.kind}, round: passing(v.kind, v.size, forwarder.DropUnknown),
 			})
 		}

@@ -55,10 +55,7 @@ func (w world) fits() (free int, ok bool) {
 
 // newRig builds a world, its defaults filled in, and opens its standing sessions.
 func newRig(w world) (*rig, error) {
-	r := &rig{world: w, gen: &generator{random: 1}}
-	for range port.BatchSize {
-		r.frames = append(r.frames, port.NewFrame())
-	}
+	r := &rig{world: w, gen: &generator{random: 1}, frames: port.NewFrames(port.BatchSize)}
 	var err error
 	if r.snap, err = w.snapshot(); err != nil {
 		return nil, err

@@ -73,9 +73,15 @@ func lookup(k kind) func(r *rig, n int) func(int, int) uint64 {
 			batch := keys[from:to]
 			for i := range batch {
 				hashes[i] = flows.Hash(&batch[i])
+				if i%flowtable.PrefetchStride == flowtable.PrefetchStride-1 {
+					flows.PrefetchBuckets(hashes[i+1-flowtable.PrefetchStride : i+1])
+				}
 			}
-			flows.Prefetch(hashes[:len(batch)], hints[:len(batch)], false)
+			flows.PrefetchSessions(hashes[:min(len(batch), flowtable.PrefetchAhead)], hints[:], false)
 			for i := range batch {
+				if from := i + flowtable.PrefetchAhead; i%flowtable.PrefetchStride == 0 && from < len(batch) {
+					flows.PrefetchSessions(hashes[from:min(len(batch), from+flowtable.PrefetchStride)], hints[from:], false)
+				}
 				sum += uint64(flows.LookupHint(&batch[i], hashes[i], hints[i]))
 			}
 			return sum

@@ -26,6 +26,7 @@ const (
 	toService    kind = iota // to the floating IPs, UDP
 	toServiceTCP             // the same, TCP
 	toPod                    // to a member's own address, without translation
+	toPodTCP                 // the same, TCP
 	toRoutes                 // to every one of the routes
 	spoofed                  // from an address that the client does not have
 	unrouted                 // to where no route leads
@@ -38,7 +39,8 @@ func (w world) traffic(k kind) traffic {
 	switch k {
 	case toServiceTCP:
 		t.tcp = true
-	case toPod:
+	case toPod, toPodTCP:
+		t.tcp = k == toPodTCP
 		t.destination, t.destinations, t.port = pods, 1, podPort
 	case toRoutes:
 		t.destination, t.destinations, t.shift, t.port = routes, uint32(w.routes), routeShift, podPort

@@ -1,6 +1,6 @@
-// Package demo is `vrouter demo`: one host, the whole job, with nothing but this
-// binary and root. It makes namespaces, runs a daemon beside them, and sends real
-// kernel TCP through it.
+// Package demo is `vrouter demo`: the whole job on this host, with nothing but this
+// binary and root. It makes namespaces, runs a daemon beside them, or one in each of
+// several nodes, and sends real kernel TCP through it.
 package demo
 
 import (
@@ -18,11 +18,13 @@ import (
 
 // Options are the flags of the command.
 type Options struct {
-	Keep bool // leave everything running until interrupted
-	JSON bool // one JSON document instead of progress lines
-	Out  io.Writer
+	Nodes int  // 1: one host; up to MaxNodes: that many nodes on one wire
+	Keep  bool // leave everything running until interrupted
+	JSON  bool // one JSON document instead of progress lines
+	Out   io.Writer
 	// Daemon runs a daemon that listens on a socket and keeps its state in a
-	// directory, calls ready once it answers, and returns when ctx ends.
+	// directory, calls ready once it answers, and returns when ctx ends. Several
+	// nodes have `vrouter run` each as a process of its own instead.
 	Daemon func(ctx context.Context, socket, stateDir string, ready func()) error
 }
 
@@ -44,18 +46,20 @@ func Run(ctx context.Context, o Options) error {
 	if os.Geteuid() != 0 {
 		return errors.New("the demo makes network namespaces and TAP devices, so it needs root: try sudo vrouter demo")
 	}
+	if o.Nodes < 1 || o.Nodes > MaxNodes {
+		return fmt.Errorf("--nodes %d: the demo has 1 to %d nodes", o.Nodes, MaxNodes)
+	}
 	dir, err := os.MkdirTemp("", "vrouter-demo-")
 	if err != nil {
 		return err
 	}
 	defer os.RemoveAll(dir)
-	d := &demo{Options: o, socket: filepath.Join(dir, "vrouter.sock"), began: time.Now()}
-	d.say("vrouter demo: three networks, three web servers, one client, on this host only\n")
-	if d.world, err = newWorld(); err != nil {
-		return err
+	d := &demo{Options: o, began: time.Now()}
+	if o.Nodes > 1 {
+		err = d.runNodes(ctx, dir)
+	} else {
+		err = d.runHost(ctx, dir)
 	}
-	err = d.withDaemon(ctx, dir)
-	err = errors.Join(err, d.world.close())
 	d.report(err)
 	return err
 }
@@ -63,49 +67,64 @@ func Run(ctx context.Context, o Options) error {
 // demo is a run in progress.
 type demo struct {
 	Options
-	socket  string
 	began   time.Time
-	world   *world
+	steps   int // without the first, which builds
 	results []result
 }
 
+// runHost shows one host.
+func (d *demo) runHost(ctx context.Context, dir string) error {
+	d.say("vrouter demo: three networks, three web servers, one client, on this host only\n")
+	w, err := newWorld()
+	if err != nil {
+		return err
+	}
+	err = d.withDaemon(ctx, w, dir)
+	return errors.Join(err, w.close())
+}
+
 // withDaemon runs the steps beside a daemon and ends it.
-func (d *demo) withDaemon(ctx context.Context, dir string) error {
+func (d *demo) withDaemon(ctx context.Context, w *world, dir string) error {
 	daemon, stop := context.WithCancel(context.WithoutCancel(ctx)) // outlives ctx, to take its devices down
 	defer stop()
+	socket := filepath.Join(dir, "vrouter.sock")
 	ready, ended := make(chan struct{}), make(chan error, 1)
 	go func() {
-		ended <- d.Daemon(daemon, d.socket, filepath.Join(dir, "state"), func() { close(ready) })
+		ended <- d.Daemon(daemon, socket, filepath.Join(dir, "state"), func() { close(ready) })
 	}()
 	select {
 	case <-ready:
 	case err := <-ended:
 		return fmt.Errorf("the daemon ended: %w", err)
 	}
-	api, err := client.New(client.Config{Address: d.socket})
+	api, err := client.New(client.Config{Address: socket})
 	if err == nil {
-		d.world.api = api
-		err = d.show(ctx)
+		w.api = api
+		err = show(ctx, d, w, build, steps)
 		if d.Keep && ctx.Err() == nil {
-			d.keep(ctx)
+			d.keep(ctx, fmt.Sprintf("  vrctl --address %[1]s status\n"+
+				"  vrctl --address %[1]s flow list\n"+
+				"  vrctl --address %[1]s explain --vmi client-1 --dst 10.96.0.10 --proto tcp --dport 80\n"+
+				"  ip netns exec %[2]s curl -s 10.96.0.10\n", socket, w.namespace("client")))
 		}
-		err = errors.Join(err, d.world.removeState(context.WithoutCancel(ctx)))
+		err = errors.Join(err, w.removeState(context.WithoutCancel(ctx)))
 	}
 	stop()
 	return errors.Join(err, <-ended)
 }
 
-// show goes through the steps. A failed one does not keep the others from being
-// shown.
-func (d *demo) show(ctx context.Context) error {
-	build := step{"build: 5 namespaces, 5 TAP devices, 4 networks, 3 floating IPs, 2 policies", func(ctx context.Context, w *world) (string, []string, error) {
-		n, err := w.applyState(ctx)
-		if err == nil {
-			err = w.serve()
-		}
-		return fmt.Sprintf("%d resources applied over gRPC", n), nil, err
-	}}
-	if !d.one(ctx, 0, build) {
+// step is one thing that the demo shows in a world of kind W. It returns what it
+// found, one line, and lines of detail.
+type step[W any] struct {
+	title string
+	run   func(context.Context, W) (found string, detail []string, err error)
+}
+
+// show builds the world and goes through the steps. A failed one does not keep the
+// others from being shown.
+func show[W any](ctx context.Context, d *demo, w W, build step[W], steps []step[W]) error {
+	d.steps = len(steps)
+	if !one(ctx, d, w, 0, build) {
 		return ErrFailed
 	}
 	failed := false
@@ -113,7 +132,7 @@ func (d *demo) show(ctx context.Context) error {
 		if ctx.Err() != nil {
 			return fmt.Errorf("interrupted: %w", ctx.Err())
 		}
-		failed = !d.one(ctx, i+1, s) || failed
+		failed = !one(ctx, d, w, i+1, s) || failed
 	}
 	if failed {
 		return ErrFailed
@@ -122,10 +141,10 @@ func (d *demo) show(ctx context.Context) error {
 }
 
 // one runs a step and tells what it found.
-func (d *demo) one(ctx context.Context, number int, s step) bool {
-	d.say("%2d/%d  %s\n", number, len(steps), s.title)
+func one[W any](ctx context.Context, d *demo, w W, number int, s step[W]) bool {
+	d.say("%2d/%d  %s\n", number, d.steps, s.title)
 	start := time.Now()
-	found, detail, err := s.run(ctx, d.world)
+	found, detail, err := s.run(ctx, w)
 	r := result{Step: s.title, OK: err == nil, Found: found, Detail: detail, Seconds: time.Since(start).Seconds()}
 	mark := "ok  "
 	if err != nil {
@@ -140,14 +159,9 @@ func (d *demo) one(ctx context.Context, number int, s step) bool {
 	return err == nil
 }
 
-// keep leaves everything running.
-func (d *demo) keep(ctx context.Context) {
-	d.say("\nStill running. In another terminal:\n"+
-		"  vrctl --address %s status\n"+
-		"  vrctl --address %s flow list\n"+
-		"  vrctl --address %s explain --vmi client-1 --dst 10.96.0.10 --proto tcp --dport 80\n"+
-		"  ip netns exec %s curl -s 10.96.0.10\n"+
-		"Interrupt (Ctrl-C) to clean up.\n", d.socket, d.socket, d.socket, d.world.namespace("client"))
+// keep leaves everything running and says what to try.
+func (d *demo) keep(ctx context.Context, commands string) {
+	d.say("\nStill running. In another terminal:\n%sInterrupt (Ctrl-C) to clean up.\n", commands)
 	<-ctx.Done()
 }
 
@@ -167,7 +181,7 @@ func (d *demo) report(err error) {
 		return
 	}
 	if err != nil {
-		d.say("\n%d of %d shown in %.1f s, then cleaned up. %v\n", passed, len(steps)+1, elapsed, err)
+		d.say("\n%d of %d shown in %.1f s, then cleaned up. %v\n", passed, d.steps+1, elapsed, err)
 		return
 	}
 	d.say("\nAll %d shown in %.1f s; namespaces and devices removed.\n", passed, elapsed)

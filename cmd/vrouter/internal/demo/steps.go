@@ -24,15 +24,17 @@ const (
 	nodePort       = "192.0.2.10:31050"
 )
 
-// step is one thing that the demo shows. It returns what it found, one line, and
-// lines of detail.
-type step struct {
-	title string
-	run   func(context.Context, *world) (found string, detail []string, err error)
-}
+// build is the first step.
+var build = step[*world]{"build: 5 namespaces, 5 TAP devices, 4 networks, 3 floating IPs, 2 policies", func(ctx context.Context, w *world) (string, []string, error) {
+	n, err := w.applyState(ctx)
+	if err == nil {
+		err = w.serve()
+	}
+	return fmt.Sprintf("%d resources applied over gRPC", n), nil, err
+}}
 
-// steps are what the demo shows, in order.
-var steps = []step{
+// steps are what the demo shows of one host, in order.
+var steps = []step[*world]{
 	{"ECMP spread: 120 connections to " + serviceWeb + " (80→8080), client address kept", spread},
 	{"the same over IPv6: 60 connections to " + serviceWeb6, spread6},
 	{"bulk TCP through the floating IP for 2 s, every byte checked", bulk},

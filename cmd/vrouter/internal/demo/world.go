@@ -209,7 +209,7 @@ func account(ctx context.Context, w *world) (string, []string, error) {
 }
 
 // patience is how long eventually waits.
-const patience = 3 * time.Second
+const patience = 10 * time.Second
 
 // eventually asks until the answer is yes or patience ends.
 func eventually(ctx context.Context, ask func() (bool, error)) (bool, error) {
