@@ -10,6 +10,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/vrouter-go/vrouter/forwarder"
+	"github.com/vrouter-go/vrouter/internal/nat"
 	pb "github.com/vrouter-go/vrouter/proto/vrouter/v1"
 )
 
@@ -58,6 +59,9 @@ func (a *Agent) selectDrops(counts, before map[dropKey]uint64, interfaceName, re
 	})
 	return list
 }
+
+// PortUsage returns how far the ports of source translation are used.
+func (a *Agent) PortUsage() []nat.Usage { return a.options.Forwarder.NAT().Usage() }
 
 // Drops returns the drop counters that are not zero, most packets first.
 func (a *Agent) Drops() []*pb.DropCounter {

@@ -43,9 +43,14 @@ func (a *Agent) nodeStatus(st *pb.GetStatusResponse) {
 	}
 	a.mu.RUnlock()
 	st.Uplink = u
+	sessions := a.live.sessions()
 	for i := range snap.Peers {
 		if p := &snap.Peers[i]; p.Name != "" {
-			st.Peers = append(st.Peers, known.peer(p))
+			peer := known.peer(p)
+			if session, ok := sessions[netip.AddrFrom16(p.Address).Unmap()]; ok {
+				peer.Bfd = session.State.String()
+			}
+			st.Peers = append(st.Peers, peer)
 		}
 	}
 	slices.SortFunc(st.Peers, func(x, y *pb.PeerStatus) int {

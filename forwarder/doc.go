@@ -24,6 +24,7 @@
 //	fragment.go datagram.go   fragments find their datagram's ports
 //	arp.go nd.go icmp.go icmperror.go limit.go   what the router itself answers
 //	icmptransit.go   ICMP errors about sessions, translated
+//	snat.go          workloads that leave by the node's address
 //	counters.go    what is counted
 //
 // A Worker owns its frames, counters and fragment table. A Snapshot never

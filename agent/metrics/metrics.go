@@ -8,6 +8,7 @@ import (
 	"errors"
 	"net"
 	"net/http"
+	"net/netip"
 	"os"
 	"time"
 
@@ -15,6 +16,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
+	"github.com/vrouter-go/vrouter/internal/nat"
 	pb "github.com/vrouter-go/vrouter/proto/vrouter/v1"
 )
 
@@ -22,6 +24,7 @@ import (
 type Source interface {
 	Status() *pb.GetStatusResponse
 	Drops() []*pb.DropCounter
+	PortUsage() []nat.Usage // of source translation
 }
 
 // The metrics and their labels. docs/METRICS.md lists them.
@@ -43,6 +46,7 @@ var (
 	descResources = desc("resources", "Resources of desired state by kind.", "kind")
 	descUplink    = desc("uplink_up", "1 while the uplink is up and has a carrier; absent without an uplink.")
 	descPeers     = desc("peers", "Addresses of other nodes by the state of the way there: up, unresolved, down.", "state")
+	descPorts     = desc("snat_ports", "Ports of the node's addresses for fabricSnat by state: used, held for their last user, free.", "family", "protocol", "state")
 	descHealth    = desc("component_healthy", "1 while a component of the daemon is healthy.", "component")
 )
 
@@ -57,7 +61,7 @@ type collector struct{ source Source }
 func (c collector) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range [...]*prometheus.Desc{
 		descPackets, descBytes, descSessions, descUp, descDrops, descTotals, descLive, descCapacity,
-		descCreated, descRefused, descTable, descGenerated, descDurable, descHeadless, descResources, descHealth, descUplink, descPeers,
+		descCreated, descRefused, descTable, descGenerated, descDurable, descHeadless, descResources, descPorts, descHealth, descUplink, descPeers,
 	} {
 		ch <- d
 	}
@@ -116,9 +120,34 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 			gauge(descPeers, peers[state], name)
 		}
 	}
+	for key, n := range usage(c.source.PortUsage()) {
+		gauge(descPorts, n, key.family, key.class.String(), key.state)
+	}
 	for _, k := range st.GetComponents() {
 		gauge(descHealth, flag(k.GetHealth() == pb.Health_HEALTHY), k.GetName())
 	}
+}
+
+// portClass is the ports that are counted together.
+type portClass struct {
+	family, state string
+	class         nat.Class
+}
+
+// usage sums up the addresses of a family: the node's own, and earlier ones that
+// sessions still use.
+func usage(list []nat.Usage) map[portClass]uint64 {
+	sums := map[portClass]uint64{}
+	for _, u := range list {
+		family := "IPv6"
+		if netip.AddrFrom16(u.Address).Is4In6() {
+			family = "IPv4"
+		}
+		for state, n := range map[string]int{"used": u.Used, "held": u.Held, "free": max(0, u.Size-u.Used-u.Held)} {
+			sums[portClass{family, state, u.Class}] += uint64(n)
+		}
+	}
+	return sums
 }
 
 func flag(b bool) uint64 {

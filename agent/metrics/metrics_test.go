@@ -13,6 +13,7 @@ import (
 
 	"go.uber.org/goleak"
 
+	"github.com/vrouter-go/vrouter/internal/nat"
 	pb "github.com/vrouter-go/vrouter/proto/vrouter/v1"
 )
 
@@ -29,6 +30,14 @@ func (node) Status() *pb.GetStatusResponse {
 		Uplink:     &pb.UplinkStatus{Up: true},
 		Peers:      []*pb.PeerStatus{{State: pb.PeerStatus_UP}, {State: pb.PeerStatus_DOWN}, {State: pb.PeerStatus_UP}},
 		FlowTable:  &pb.FlowTableStatus{Sessions: 3, Capacity: 10},
+	}
+}
+
+func (node) PortUsage() []nat.Usage {
+	return []nat.Usage{
+		{Address: [16]byte{10: 0xff, 11: 0xff, 12: 192}, Class: nat.UDP, Size: 100, Used: 3, Held: 2},
+		{Address: [16]byte{10: 0xff, 11: 0xff, 12: 198}, Class: nat.UDP, Used: 1}, // an earlier address of the node
+		{Address: [16]byte{0: 0x20}, Class: nat.ICMP, Size: 10},
 	}
 }
 
@@ -75,6 +84,8 @@ func TestScrape(t *testing.T) {
 		`vrouter_port_packets_total{direction="received",interface="web-1"} 7`,
 		`vrouter_drops_total{interface="web-1",reason="NO_ROUTE"} 5`,
 		`vrouter_drops_total{interface="",reason="NO_ROUTE"} 3`,
+		`vrouter_snat_ports{family="IPv4",protocol="UDP",state="used"} 4`, `vrouter_snat_ports{family="IPv4",protocol="UDP",state="free"} 95`,
+		`vrouter_snat_ports{family="IPv6",protocol="ICMP",state="free"} 10`,
 		`vrouter_sessions 3`, `vrouter_component_healthy{component="ports"} 1`, `go_goroutines`,
 	} {
 		if !strings.Contains(text, want) {

@@ -214,7 +214,7 @@ func (f *fakeAgent) GetStatus(context.Context, *vrouterv1.GetStatusRequest) (*vr
 		Uplink: &vrouterv1.UplinkStatus{Device: "eth0", Up: true, MacAddress: "02:00:00:00:00:0a", Mtu: 9000, Addresses: []string{"192.0.2.10"},
 			Encapsulations: []string{"MPLS_UDP", "VXLAN"}, TunnelOffload: true, Tunnels: 12},
 		Peers: []*vrouterv1.PeerStatus{
-			{Name: "node-b", Address: "192.0.2.12", Local: "192.0.2.10", State: vrouterv1.PeerStatus_UP, NextHop: "192.0.2.12", MacAddress: "02:00:00:00:00:0c", Mtu: 9000},
+			{Name: "node-b", Address: "192.0.2.12", Local: "192.0.2.10", State: vrouterv1.PeerStatus_UP, NextHop: "192.0.2.12", MacAddress: "02:00:00:00:00:0c", Mtu: 9000, Bfd: "Up"},
 			{Name: "node-c", Address: "198.51.100.2", Local: "192.0.2.10", State: vrouterv1.PeerStatus_DOWN, Reason: "no answer from the next hop", NextHop: "192.0.2.1", Mtu: 1400},
 		},
 		Kernel: &vrouterv1.KernelStatus{Release: "6.18.0", Capabilities: []*vrouterv1.KernelCapability{

@@ -155,6 +155,7 @@ var peerColumns = []column[*vrouterv1.PeerStatus]{
 	{title: "MAC", wide: true, value: (*vrouterv1.PeerStatus).GetMacAddress},
 	{title: "MTU", value: func(p *vrouterv1.PeerStatus) string { return strconv.Itoa(int(p.GetMtu())) }},
 	{title: "LOCAL", wide: true, value: (*vrouterv1.PeerStatus).GetLocal},
+	{title: "BFD", wide: true, value: (*vrouterv1.PeerStatus).GetBfd},
 }
 
 var workerColumns = []column[*vrouterv1.WorkerStatus]{

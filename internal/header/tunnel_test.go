@@ -70,7 +70,7 @@ func TestGREWithMoreIsNotPlain(t *testing.T) {
 }
 
 // The table of RFC 6040 §4.2, figure 4, as it is printed: rows by the inner, columns
-// by the outer codepoint, in the order Not-ECT, ECT(0), ECT(1), CE.
+// by the outer codepoint.
 func TestDecapsulatedIsFigure4(t *testing.T) {
 	order := [4]uint8{0b00, 0b10, 0b01, 0b11}
 	const drop = 0xff

@@ -67,7 +67,7 @@ var examples = map[string]string{
 	"nodeAddresses": "[192.0.2.1]", "vhost0": "{addresses: [192.0.2.1/24]}", "targetPorts": "[{srcPort: 80, dstPort: 8080}]",
 	"tunnel": "{remote: 192.0.2.12, label: 100017}", "remote": "192.0.2.12", "label": "100017", "vni": "4097", "uplink": "{device: eth0}", "device": "eth0",
 	"encapsulations": "[MPLS_UDP, VXLAN]",
-	"spec": "{virtualNetwork: pods}", "mtu": "1500", "queues": "1", "srcPort": "80", "dstPort": "8080", "weight": "1", "start": "80", "end": "80", "port": "80",
+	"spec":           "{virtualNetwork: pods}", "mtu": "1500", "queues": "1", "srcPort": "80", "dstPort": "8080", "weight": "1", "start": "80", "end": "80", "port": "80",
 	"hashFields": "[SOURCE_IP, DESTINATION_IP]", "policyTypes": "[INGRESS]", "ingress": "[{peers: [{selector: {matchLabels: {app: web}}}], ports: [{port: 80}]}]",
 }
 

@@ -206,6 +206,7 @@ func TestClusterKernelVXLAN(t *testing.T) {
 			for f := range service {
 				c.ip("kernel", "neigh replace "+p.address[f]+" lladdr 00:00:5e:00:01:00 dev vx0 nud permanent")
 			}
+			c.acquaint()
 			for f := range service {
 				p.run(p.name, "ping", "-c", "2", "-i", "0.05", "-W", "3", k.address[f])
 				c.run("kernel", "ping", "-c", "2", "-i", "0.05", "-W", "3", p.address[f])

@@ -1,6 +1,7 @@
 package netns_test
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -148,7 +149,7 @@ func (c *cluster) serviceMembers() (members []*pod) {
 func (c *cluster) memberOf(client *pod, x *transfer) *pod {
 	c.t.Helper()
 	local := netip.MustParseAddrPort(x.conn.LocalAddr().String())
-	for _, flow := range client.flows(&pb.FlowFilter{SourcePort: uint32(local.Port())}) {
+	for _, flow := range client.flows(&pb.FlowFilter{Source: local.Addr().String(), SourcePort: uint32(local.Port()), DestinationPort: sinkPort}) {
 		for _, p := range c.pods() {
 			if flow.GetMember() == p.name {
 				return p
@@ -186,8 +187,8 @@ func TestClusterSpread(t *testing.T) {
 			if err := sendOne(16384+i/2, countPort+i%2); err != nil {
 				return err
 			}
-			if sent++; sent%256 == 0 { // no faster than the members' kernels take them
-				c.until("datagrams arrive", func() bool { return total() > sent-1024 })
+			if sent++; sent%128 == 0 { // no faster than the members' kernels take them
+				c.until("datagrams arrive", func() bool { return total() > sent-256 })
 			}
 		}
 		return nil
@@ -210,7 +211,13 @@ func (p *pod) count() *atomic.Int64 {
 	n := &atomic.Int64{}
 	for port := range 2 {
 		conn := p.listenUDP(p.name, countPort+port)
-		if err := conn.SetReadBuffer(4 << 20); err != nil {
+		raw, err := conn.SyscallConn()
+		if err != nil {
+			p.t.Fatal(err)
+		}
+		var forced error
+		err = raw.Control(func(fd uintptr) { forced = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, 4<<20) })
+		if err := errors.Join(err, forced); err != nil {
 			p.t.Fatal(err)
 		}
 		go func() {

@@ -39,7 +39,7 @@ func TestClusterSNAT(t *testing.T) {
 	c.plan.leave = true
 	c.sync()
 	n.until("a way out for pods", func() bool {
-		return n.explains(p, beyond[v4]) && n.explains(p, beyond[v6])
+		return n.explains(p, v4) && n.explains(p, v6)
 	})
 	c.serve("server")
 	c.serveEcho("outside", echoPort)
@@ -182,14 +182,18 @@ func (c *cluster) gatewayBeyond(f family) string {
 	return [2]string{"203.0.113.254", "2001:db8:113::fe"}[f]
 }
 
-// explains reports whether a new connection of a pod would be forwarded.
-func (n *node) explains(p *pod, destination string) bool {
+// explains reports whether a new connection of a pod to the server would leave with
+// the node's address.
+func (n *node) explains(p *pod, f family) bool {
 	n.t.Helper()
 	x, err := n.api.Explain(context.Background(), &pb.ExplainRequest{
-		VirtualMachineInterface: p.name, Destination: destination, Protocol: pb.Protocol_TCP, DestinationPort: webPort,
+		VirtualMachineInterface: p.name, Destination: beyond[f], Protocol: pb.Protocol_TCP, DestinationPort: webPort,
 	})
 	if err != nil {
 		n.t.Fatal(err)
 	}
-	return x.GetVerdict() == pb.Verdict_FORWARD
+	return x.GetVerdict() == pb.Verdict_FORWARD && x.GetRewritten().GetSource() == n.address[f] && x.GetOutput() == "uplink" &&
+		slices.ContainsFunc(x.GetSteps(), func(s *pb.ExplainStep) bool {
+			return s.GetStage() == "source-nat" && s.GetResult() == "leaves as "+n.address[f]
+		})
 }

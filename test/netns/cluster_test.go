@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 
@@ -135,23 +136,17 @@ func newCluster(t *testing.T, o clusterOptions) *cluster {
 	return c
 }
 
-// acquaint waits until each node knows the way to every other.
+// acquaint waits until each node knows the ways to all others, and to the strangers
+// that the plan has.
 func (c *cluster) acquaint() {
 	c.t.Helper()
-	for _, a := range c.nodes {
-		for _, b := range c.nodes {
-			if a == b {
-				continue
-			}
-			for _, p := range b.pods {
-				c.until(fmt.Sprintf("%s knows the way to %s", a.name, b.name), func() bool {
-					answer, err := a.api.Explain(context.Background(), &pb.ExplainRequest{
-						VirtualMachineInterface: a.pods[0].name, Destination: p.address[v4], Protocol: pb.Protocol_TCP, DestinationPort: webPort,
-					})
-					return err == nil && answer.GetVerdict() == pb.Verdict_FORWARD
-				})
-			}
+	for _, n := range c.nodes {
+		if n.daemon == nil {
+			continue
 		}
+		n.until(n.name+" knows the ways", func() bool {
+			return !slices.ContainsFunc(n.status().GetPeers(), func(p *pb.PeerStatus) bool { return p.GetState() != pb.PeerStatus_UP })
+		})
 	}
 }
 
@@ -328,14 +323,4 @@ func (n *node) onlyNoted() {
 			n.t.Errorf("%s: %d packets of %s dropped for %s", n.name, d.GetPackets(), d.GetInterface(), reason)
 		}
 	}
-}
-
-// all returns the sum of a drop reason over all nodes.
-func (c *cluster) allDrops(reason string) (n uint64) {
-	for _, node := range c.nodes {
-		if node.daemon != nil {
-			n += node.drops("", reason)
-		}
-	}
-	return n
 }

@@ -28,8 +28,6 @@ type vxlan struct {
 	unlikeFirst atomic.Value // one of them
 }
 
-const vxlanLen = 8 + 14 // VXLAN header and inner Ethernet header
-
 func newVXLAN(v6, csum bool) *vxlan {
 	v := &vxlan{csum: csum, udp: 34}
 	v.outer = []byte{2, 0, 0, 0, 8, 2, 2, 0, 0, 0, 8, 1, 8, 0}

@@ -625,7 +625,9 @@ type PeerStatus struct {
 	// mac_address of the next hop. Empty: not resolved.
 	MacAddress string `protobuf:"bytes,7,opt,name=mac_address,json=macAddress,proto3" json:"mac_address,omitempty"`
 	// mtu of the way, in bytes of an outer IP packet.
-	Mtu           uint32 `protobuf:"varint,8,opt,name=mtu,proto3" json:"mtu,omitempty"`
+	Mtu uint32 `protobuf:"varint,8,opt,name=mtu,proto3" json:"mtu,omitempty"`
+	// bfd is the state of the BFD session with it, for example Up. Empty: nobody watches it.
+	Bfd           string `protobuf:"bytes,9,opt,name=bfd,proto3" json:"bfd,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -714,6 +716,13 @@ func (x *PeerStatus) GetMtu() uint32 {
 		return x.Mtu
 	}
 	return 0
+}
+
+func (x *PeerStatus) GetBfd() string {
+	if x != nil {
+		return x.Bfd
+	}
+	return ""
 }
 
 // Health holds the states of health.
@@ -1746,7 +1755,7 @@ const file_vrouter_v1_status_proto_rawDesc = "" +
 	"\x0eencapsulations\x18\b \x03(\tR\x0eencapsulations\x12%\n" +
 	"\x0etunnel_offload\x18\t \x01(\bR\rtunnelOffload\x12\x18\n" +
 	"\atunnels\x18\n" +
-	" \x01(\rR\atunnels\"\xac\x02\n" +
+	" \x01(\rR\atunnels\"\xbe\x02\n" +
 	"\n" +
 	"PeerStatus\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
@@ -1757,7 +1766,8 @@ const file_vrouter_v1_status_proto_rawDesc = "" +
 	"\bnext_hop\x18\x06 \x01(\tR\anextHop\x12\x1f\n" +
 	"\vmac_address\x18\a \x01(\tR\n" +
 	"macAddress\x12\x10\n" +
-	"\x03mtu\x18\b \x01(\rR\x03mtu\"@\n" +
+	"\x03mtu\x18\b \x01(\rR\x03mtu\x12\x10\n" +
+	"\x03bfd\x18\t \x01(\tR\x03bfd\"@\n" +
 	"\x05State\x12\x15\n" +
 	"\x11STATE_UNSPECIFIED\x10\x00\x12\x06\n" +
 	"\x02UP\x10\x01\x12\x0e\n" +

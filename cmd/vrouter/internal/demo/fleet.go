@@ -246,23 +246,18 @@ func (f *fleet) ready(ctx context.Context) error {
 			reason = ""
 			for _, p := range status.GetPorts() {
 				if p.GetState() != pb.PortStatus_UP {
-					reason = p.GetName() + ": " + p.GetReason()
+					reason = "the port " + p.GetName() + " is not up: " + p.GetReason()
+				}
+			}
+			for _, p := range status.GetPeers() {
+				if p.GetState() != pb.PeerStatus_UP {
+					reason = "no way to " + p.GetName() + ": " + p.GetReason()
 				}
 			}
 			return reason == "", err
 		})
 		if err != nil || !up {
-			return errors.Join(err, fmt.Errorf("%s: a port is not up: %s", m.Name, reason))
-		}
-		for _, other := range f.Others(m) {
-			var last *pb.ExplainResponse
-			known, err := eventually(ctx, func() (known bool, err error) {
-				last, err = m.journey(ctx, other)
-				return last.GetVerdict() == pb.Verdict_FORWARD, err
-			})
-			if err != nil || !known {
-				return errors.Join(err, fmt.Errorf("%s does not reach %s: %s", m.Name, other.Name, last.GetReason()))
-			}
+			return errors.Join(err, fmt.Errorf("%s: %s", m.Name, reason))
 		}
 	}
 	return nil
