@@ -3,6 +3,7 @@ package agent
 import (
 	"context"
 	"fmt"
+	"net"
 	"net/netip"
 
 	"google.golang.org/grpc/codes"
@@ -24,6 +25,9 @@ func (s *Service) Explain(_ context.Context, req *pb.ExplainRequest) (*pb.Explai
 	port, key, err := s.agent.packet(req)
 	if err != nil {
 		return nil, rpcError(err)
+	}
+	if mac, err := net.ParseMAC(req.GetDestinationMac()); err == nil && [6]byte(mac) != forwarder.RouterMAC {
+		return s.agent.tell(key, s.agent.options.Forwarder.ExplainBridged(port, [6]byte(mac), key)), nil
 	}
 	return s.agent.explain(port, key), nil
 }
@@ -100,7 +104,11 @@ func (a *Agent) freePort(key flowtable.Key) uint16 {
 
 // explain tells the journey of a packet.
 func (a *Agent) explain(port uint16, key flowtable.Key) *pb.ExplainResponse {
-	e := a.options.Forwarder.Explain(port, key)
+	return a.tell(key, a.options.Forwarder.Explain(port, key))
+}
+
+// tell puts an explanation into words.
+func (a *Agent) tell(key flowtable.Key, e forwarder.Explanation) *pb.ExplainResponse {
 	v := a.flowView()
 	x := &pb.ExplainResponse{
 		Rule: v.names.Rule(e.Rule), Packet: tuple(key), Rewritten: tuple(e.Rewritten),
@@ -251,6 +259,8 @@ func (v *flowView) step(s *forwarder.Step) *pb.ExplainStep {
 		return say("source-nat", "leaves as "+addr, fmt.Sprintf("fabricSnat: with a port of the node's, %d to %d", v.snap.SNAT.Ports.First, v.snap.SNAT.Ports.Last))
 	case forwarder.StageLocal:
 		return say("local", "the vRouter itself", "")
+	case forwarder.StageBridge:
+		return v.bridgeStep(s)
 	case forwarder.StageFallback:
 		return say("floating-ip", "port is not mapped by "+s.Floating.Name, "the address is the node's own: to vhost0")
 	case forwarder.StageUnmapped:
@@ -273,6 +283,18 @@ func (v *flowView) step(s *forwarder.Step) *pb.ExplainStep {
 		return say("output", "forwarded", "")
 	}
 	return say("end", s.Reason.String(), s.Reason.Describe().Cause)
+}
+
+// bridgeStep says where a MAC address is.
+func (v *flowView) bridgeStep(s *forwarder.Step) *pb.ExplainStep {
+	mac := net.HardwareAddr(s.MAC[:]).String()
+	if s.MAC == ([6]byte{}) {
+		mac = "the session's"
+	}
+	if s.Route.NextHop == 0 {
+		return &pb.ExplainStep{Stage: "bridge", Result: mac + " is nobody's", Detail: "in the network of " + v.vrf(s.VRF)}
+	}
+	return &pb.ExplainStep{Stage: "bridge", Result: mac + " in " + v.vrf(s.VRF), Detail: v.hopName(s.Route.NextHop) + ", not routed: MAC addresses and TTL stay"}
 }
 
 func verdictText(v policy.Verdict) string {

@@ -61,8 +61,9 @@ func (v *flowView) memberName(m memberOf) string {
 func (v *flowView) flow(ref flowtable.Ref, s *flowtable.Session) *pb.Flow {
 	forward, reply := s.Key(flowtable.Forward), s.Key(flowtable.Reply)
 	hop := func(d flowtable.Direction) nexthop.ID { return nexthop.ID(s.Decision().NextHop(d)) }
+	_, bridged := forwarder.PlainVRF(forward.VRF)
 	f := &pb.Flow{
-		Id: uint64(ref.Index()), Vrf: v.vrf(forward.VRF), Forward: tuple(forward),
+		Bridged: bridged, Id: uint64(ref.Index()), Vrf: v.vrf(forward.VRF), Forward: tuple(forward),
 		ReplyVrf: v.vrf(reply.VRF), Reply: tuple(reply), Nat: natOf(forward, reply),
 		State: s.State().String(), Verdict: pb.Verdict_FORWARD,
 		Age: ticks(s.Age(v.now)), Idle: ticks(s.Idle(v.now)), Timeout: durationpb.New(timeout(v.timeouts, s)),
@@ -124,6 +125,7 @@ func (v *flowView) floatingIP(k flowtable.Key) string {
 }
 
 func (v *flowView) vrf(id uint16) string {
+	id, _ = forwarder.PlainVRF(id)
 	if int(id) < len(v.snap.VRFs) {
 		return v.snap.VRFs[id].Name
 	}

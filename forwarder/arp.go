@@ -9,36 +9,68 @@ import (
 // arp answers an ARP packet. The router stands in for every address that the
 // sender's VRF can reach (proxy ARP, RFC 1027): the gateway, other workloads,
 // floating IPs, so that all traffic comes to it. It learns nothing from ARP:
-// the control plane says who is where.
+// the control plane says who is where. In a network that bridges it answers for those
+// on the segment with their own addresses (RFC 9161), and passes on what it
+// cannot answer.
 func (w *Worker) arp(in *Interface, p *packet) {
 	b := p.bytes()
 	a := header.ARP(b[p.l.L3:])
 	sender, target := a.SenderIP(), a.TargetIP()
-	if reason := w.arpReason(in, p, a, &sender, &target); reason != DropUnknown {
+	segment := w.segmentOf(in, p)
+	reason := w.arpSender(in, p, a, &sender)
+	if reason == DropUnknown && segment != nil && (a.Operation() != header.ARPRequest || sender == target) {
+		w.hand(segment, p) // an answer or an announcement
+		return
+	}
+	if reason == DropUnknown {
+		reason = w.arpReason(in, p, a, &sender, &target)
+	}
+	mac, here := w.linkAddress(in, p, &target)
+	switch {
+	case segment != nil && (reason == DropARPNoTarget || reason == DropWrongMAC):
+		w.hand(segment, p)
+		return
+	case reason == DropUnknown && !here:
+		reason = DropARPNoTarget
+	}
+	if reason != DropUnknown {
 		w.drop(p, reason)
 		return
 	}
 	asker := a.SenderMAC()
 	header.PutARP(a, &header.ARPFields{
 		Operation: header.ARPReply,
-		SenderMAC: RouterMAC, SenderIP: target,
+		SenderMAC: mac, SenderIP: target,
 		TargetMAC: asker, TargetIP: sender,
 	})
-	header.PutEthernet(b, header.EthernetFields{Destination: asker, Source: RouterMAC, Type: header.EtherTypeARP})
+	header.PutEthernet(b, header.EthernetFields{Destination: asker, Source: mac, Type: header.EtherTypeARP})
 	w.answer(p, int(p.l.End))
+}
+
+// arpSender says why the sender of an ARP packet is not believed, DropUnknown if it
+// is. Another node has nobody with an address that is here.
+func (w *Worker) arpSender(in *Interface, p *packet, a header.ARP, sender *[16]byte) DropReason {
+	probe := header.IsUnspecified(*sender) // RFC 5227 §2.1.1
+	mac := a.SenderMAC()
+	switch b := w.snap.bridge(in.VRF); {
+	case b == nil && !asked(p):
+		return DropWrongMAC
+	case header.IsGroupMAC(mac) || in.AntiSpoof && (mac != in.MAC || !probe && !in.owns(sender)):
+		return DropARPSpoof
+	case p.tunnel && (mac == RouterMAC || b != nil && b.isLocal(mac) || w.snap.has(in.VRF, sender)):
+		return DropARPSpoof
+	case !probe && header.IsMartianSource(*sender):
+		return DropMartianSource
+	}
+	return DropUnknown
 }
 
 // arpReason says why an ARP packet is not answered, DropUnknown if it is.
 func (w *Worker) arpReason(in *Interface, p *packet, a header.ARP, sender, target *[16]byte) DropReason {
-	probe := header.IsUnspecified(*sender) // RFC 5227 §2.1.1
-	mac := a.SenderMAC()
+	probe := header.IsUnspecified(*sender)
 	switch {
-	case !toRouter(p):
-		return DropWrongMAC
-	case header.IsGroupMAC(mac) || in.AntiSpoof && (mac != in.MAC || !probe && !in.owns(sender)):
-		return DropARPSpoof
-	case !probe && header.IsMartianSource(*sender):
-		return DropMartianSource
+	case !asked(p):
+		return DropWrongMAC // in a network that bridges: for somebody on the segment
 	case *sender == *target:
 		return DropARPAnnouncement // RFC 5227 §3
 	case a.Operation() != header.ARPRequest:

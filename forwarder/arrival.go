@@ -15,7 +15,7 @@ const nowhere = ^uint32(0)
 
 // ask returns the question about a packet's connection, as its first packet asks it.
 func (w *Worker) ask(p *packet) question {
-	return question{in: p.in, key: p.key, now: w.now, tunnel: p.tunnel, peer: p.peer, target: p.target}
+	return question{in: p.in, key: p.key, now: w.now, tunnel: p.tunnel, peer: p.peer, target: p.target, back: p.back}
 }
 
 // askAgain returns the question about a live session. What its first packet told and
@@ -24,7 +24,7 @@ func (w *Worker) ask(p *packet) question {
 func (w *Worker) askAgain(s *flowtable.Session, p *packet) question {
 	q := w.snap.again(s, w.now)
 	switch {
-	case p == nil || !q.outside || q.in != p.in:
+	case p == nil || p.bridged || !q.outside || q.in != p.in:
 	case p.tunnel:
 		q.tunnel, q.peer, q.target = true, p.peer, p.target
 	default: // the gateway may be another one by now
@@ -38,6 +38,12 @@ func (w *Worker) askAgain(s *flowtable.Session, p *packet) question {
 // again returns the question about a live session.
 func (s *Snapshot) again(live *flowtable.Session, now uint32) question {
 	q := question{in: live.Port(), key: live.Key(flowtable.Forward), live: live, now: now}
+	if _, bridged := PlainVRF(q.key.VRF); bridged {
+		q.target, q.back = nexthop.ID(live.Decision().NextHop(flowtable.Forward)), nexthop.ID(live.Decision().NextHop(flowtable.Reply))
+		q.outside = q.in == s.Uplink
+		q.tunnel, q.peer = q.outside, nowhere
+		return q
+	}
 	if q.in == 0 || q.in != s.Uplink {
 		return q
 	}
@@ -290,6 +296,9 @@ func (s *Snapshot) forges(in, out *Interface, key, reply *flowtable.Key) bool {
 // sendBack sends a frame of the router's own, an IP packet or an ARP packet, to where
 // p came from, which it answers.
 func (w *Worker) sendBack(p *packet, f *port.Frame) DropReason {
+	if p.onSegment {
+		return w.sendSegment(p, f)
+	}
 	if p.tunnel {
 		hop, id := w.snap.follow(p.vrf, &p.l.Src)
 		back := w.snap.returnHop(hop, id, &p.l.Src, p.peer)

@@ -18,7 +18,7 @@ func (w *Worker) classify(in *Interface, p *packet) {
 		w.drop(p, DropInterfaceDown)
 		return
 	}
-	if in.Kind >= Uplink && (p.l.EtherType == header.EtherTypeARP || isDiscovery(&p.l)) {
+	if in.Kind >= Uplink && !p.onSegment && (p.l.EtherType == header.EtherTypeARP || isDiscovery(&p.l)) {
 		w.drop(p, DropUplinkLink)
 		return
 	}
@@ -35,12 +35,7 @@ func (w *Worker) classify(in *Interface, p *packet) {
 		w.neighbour(in, p)
 		return
 	}
-	if reason := destination(eth.Destination(), &p.l); reason != DropUnknown {
-		w.drop(p, reason)
-		return
-	}
-	if reason := in.source(&p.l.Src); reason != DropUnknown {
-		w.drop(p, reason)
+	if !w.admit(in, p, eth.Destination()) {
 		return
 	}
 	if p.l.Src == p.l.Dst {
@@ -56,6 +51,28 @@ func (w *Worker) classify(in *Interface, p *packet) {
 		return
 	}
 	w.assign(in, p)
+}
+
+// admit judges who an IP frame is from and to, and floods what is for all. It returns
+// false where the packet ended here.
+func (w *Worker) admit(in *Interface, p *packet, to [6]byte) bool {
+	var reason DropReason
+	switch b := w.snap.bridge(in.VRF); {
+	case b != nil && to != RouterMAC:
+		if reason = w.join(in, b, p); reason == DropUnknown {
+			return p.bridged // else it was flooded
+		}
+	case p.onSegment:
+		reason = DropTunnelGroup
+	default:
+		if reason = destination(to, &p.l); reason == DropUnknown {
+			reason = in.source(&p.l.Src)
+		}
+	}
+	if reason != DropUnknown {
+		w.drop(p, reason)
+	}
+	return reason == DropUnknown
 }
 
 // assign sets the fate of a valid packet and the key it is looked up by.
@@ -77,7 +94,7 @@ func (w *Worker) assign(in *Interface, p *packet) {
 	p.key = flowtable.Key{
 		Src: p.l.Src, Dst: p.l.Dst,
 		SrcPort: p.l.SrcPort, DstPort: p.l.DstPort,
-		VRF: in.VRF, Proto: p.l.Proto,
+		VRF: in.keyVRF(p), Proto: p.l.Proto,
 	}
 	p.fate = fateSession
 }

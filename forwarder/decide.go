@@ -34,6 +34,9 @@ type question struct {
 	peer    uint32     // then the node that it comes from, nowhere if that is forgotten
 	target  nexthop.ID // and the interface that its label stands for, 0 if the VRF's routes say where it goes
 	back    nexthop.ID // of a live one: where its answers have gone so far
+	// Of a bridged connection target and back are the next hops of its ends
+	// (bridged.go), and mac, for Explain, is the address that target has.
+	mac [6]byte
 }
 
 // decision is the answer.
@@ -69,6 +72,10 @@ const maxVRFHops = 4
 // For a live session the binding and the member stay while they are valid.
 func (f *Forwarder) decide(snap *Snapshot, q *question, d *decision, t *Trace) {
 	*d = decision{reply: q.key.Reverse()}
+	if _, bridged := PlainVRF(q.key.VRF); bridged {
+		f.decideBridged(snap, q, d, t)
+		return
+	}
 	in := snap.ingress(q.in, q.key.VRF, q.tunnel)
 	if !in.sends(q.key.VRF, &q.key.Src) {
 		d.end(DropSourceInterfaceGone, t)

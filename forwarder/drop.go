@@ -111,6 +111,7 @@ const (
 	DropTunnelVNI
 	DropTunnelPayload
 	DropTunnelGroup
+	DropTunnelSourceMAC
 	DropTunnelECN
 	DropTunnelNested
 	DropTunnelForged
@@ -125,6 +126,12 @@ const (
 	DropUplinkLink
 	DropUplinkSource
 	DropUplinkDestination
+
+	// Bridging.
+	DropBridgeUnknownMAC
+	DropFloodIsolated
+	DropFloodNobody
+	DropFloodLimit
 
 	// Whether it may.
 	DropNetworkPolicy

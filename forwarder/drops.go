@@ -459,8 +459,13 @@ var dropDescriptions = [NumDropReasons]DropDescription{
 	},
 	DropTunnelGroup: {
 		"TUNNEL_GROUP",
-		"A VXLAN packet carries a frame to a multicast or broadcast MAC address, which is not flooded here: who is where is known from the control plane.",
-		"Nothing, if it is ARP or discovery by a sender of another kind; let it use a control plane (EVPN) instead of flooding.",
+		"A VXLAN packet carries an IP packet to a multicast or broadcast MAC address for a network that does not bridge.",
+		"Set `bridging: true` on the VirtualNetwork if its workloads are to have broadcast and multicast; otherwise leave this node out of the sender's flood list.",
+	},
+	DropTunnelSourceMAC: {
+		"TUNNEL_SOURCE_MAC",
+		"A VXLAN packet carries a frame whose source MAC is that of a workload on this node, or the router's on a frame that no router sends.",
+		"Somebody on the sending node uses another's MAC, two workloads have the same one, or frames go round between two nodes: find the node by its outer source in a capture of the uplink.",
 	},
 	DropTunnelECN: {
 		"TUNNEL_ECN",
@@ -531,6 +536,28 @@ var dropDescriptions = [NumDropReasons]DropDescription{
 		"UPLINK_DESTINATION",
 		"A packet from outside is neither for this node nor for a floating IP.",
 		"Whoever routes it here is wrong, or a floating IP has gone: look at the routes of the gateway.",
+	},
+
+	// Bridging.
+	DropBridgeUnknownMAC: {
+		"BRIDGE_UNKNOWN_MAC",
+		"In a network that bridges, the frame is for a MAC address that no interface of the network here and no Route of it has, or that is where the frame came from. Unknown unicast is not flooded, and nothing is learned from frames.",
+		"Add a Route with macAddress for it, or correct the one there is; harmless for a moment after a workload has gone, until its neighbours ask again.",
+	},
+	DropFloodIsolated: {
+		"FLOOD_ISOLATED",
+		"The workload sent broadcast or multicast, and a SecurityPolicy selects it for egress. No rule can name who would get it.",
+		"Nothing, if that is meant; otherwise take the workload out of the policies with egress, or have it send unicast.",
+	},
+	DropFloodNobody: {
+		"FLOOD_NOBODY",
+		"Broadcast, multicast or a question for an unknown address in a network that bridges, and nobody is there to get it: no other interface on this node that may, no other node in the flood list.",
+		"Harmless, if the workload is alone; otherwise add the network's Route with flood, or look at the SecurityPolicies that select the others for ingress.",
+	},
+	DropFloodLimit: {
+		"FLOOD_LIMIT",
+		"Broadcast and multicast of this interface, or of other nodes into one network, would have made more than 50,000 copies a second.",
+		"Look for a loop or a broadcast storm in the sender; a stream to many receivers is better sent as unicast.",
 	},
 
 	// Whether it may.

@@ -16,6 +16,7 @@ type exit struct {
 	from   [6]byte // by whom; a tunnel has its own
 	tunnel *tunnel // nil: the frame leaves as it is
 	flow   uint32  // for the tunnel: a hash of the packet's flow
+	keeps  bool    // mac and from are those that the packet came with, in the tunnel too
 }
 
 // exit finds the way out that a next hop stands for, or says why there is none.
@@ -86,7 +87,7 @@ func (x *exit) address(f *port.Frame) {
 // where it is one.
 func (w *Worker) leave(f *port.Frame, x *exit) DropReason {
 	if x.tunnel != nil {
-		x.tunnel.encapsulate(f, x.flow)
+		x.tunnel.encapsulate(f, x.flow, x.keeps)
 	}
 	return w.enqueue(x.port, f)
 }

@@ -28,6 +28,7 @@ const (
 	StageKept                  // the live session keeps its member
 	StageNetwork               // network policy
 	StageSecurity              // security policy
+	StageBridge                // from MAC address to MAC address, not routed
 	StageTunnel                // to another node, which goes on from there
 	StageForward               // out of an interface
 	StageEnd                   // dropped or refused
@@ -50,6 +51,7 @@ type Step struct {
 	Verdict  policy.Verdict
 	Query    policy.Query
 	Reason   DropReason
+	MAC      [6]byte // StageBridge: whom the frame is for; zero for a packet of a live session
 	// StageTunnel, and StageArrival for the peer: the way to the other node, and for a
 	// member there the address and port at which it will deliver, zero for those that
 	// the packet travels with.
@@ -215,9 +217,10 @@ func (f *Forwarder) ExplainTunnel(peer uint32, to nexthop.NextHop, key flowtable
 
 // explain answers for a packet of key, of which q says where it comes in.
 func (f *Forwarder) explain(snap *Snapshot, key flowtable.Key, q question) Explanation {
-	itf := snap.ingress(q.in, key.VRF, q.tunnel)
+	vrf, bridged := PlainVRF(key.VRF)
+	itf := snap.ingress(q.in, vrf, q.tunnel)
 	t := &Trace{}
-	if reason := itf.addresses(&key); itf.Kind != Absent && reason != DropUnknown {
+	if reason := itf.addresses(&key); !bridged && itf.Kind != Absent && reason != DropUnknown {
 		t.add(Step{Stage: StageSource, Address: key.Src, Reason: reason})
 		return Explanation{Verdict: "DROP", Reason: reason, Steps: t.Steps, Rewritten: key}
 	}
@@ -229,6 +232,9 @@ func (f *Forwarder) explain(snap *Snapshot, key flowtable.Key, q question) Expla
 	defer reader.Offline()
 	q.key, q.now = key, f.Now()
 	ref := f.flows.Lookup(&key, f.flows.Hash(&key))
+	if ref != 0 && bridged && !q.meets(f.flows.Session(ref), ref.Direction()) {
+		ref = 0 // forward would forget it
+	}
 	if ref != 0 {
 		asked := q
 		q = snap.again(f.flows.Session(ref), q.now)
@@ -247,7 +253,7 @@ func (f *Forwarder) explain(snap *Snapshot, key flowtable.Key, q question) Expla
 			f.decide(snap, &q, &d, t)
 		}
 	}
-	if ref == 0 && d.verdict == verdictForward && !f.distinguish(&q, &d) {
+	if ref == 0 && d.verdict == verdictForward && !bridged && !f.distinguish(&q, &d) {
 		d.drop(DropNATPorts, t)
 	}
 	return snap.explanation(t, &q, &d, key, ref)

@@ -248,7 +248,7 @@ func (f *Forwarder) age(ctx context.Context) {
 func (f *Forwarder) abandoned(s *flowtable.Session) bool {
 	key, snap := s.Key(flowtable.Forward), f.snapshot.Load()
 	in := snap.opener(s.Port(), key.VRF)
-	return !in.sends(key.VRF, &key.Src) || snap.SNAT.withdrew(in, s)
+	return !in.speaks(&key) || snap.SNAT.withdrew(in, s)
 }
 
 // Step lets every worker serve all its queues once, in order, in the caller's

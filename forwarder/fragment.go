@@ -54,6 +54,9 @@ func (w *Worker) fragment(p *packet) bool {
 // datagramKey returns the key of the datagram that p is a part of.
 func datagramKey(p *packet) fragmentKey {
 	k := fragmentKey{src: p.l.Src, dst: p.l.Dst, id: p.l.FragID, in: p.in, vrf: p.vrf, tunnel: p.tunnel}
+	if p.bridged {
+		k.vrf |= bridgedVRF
+	}
 	if p.l.Version == 4 {
 		k.proto = p.l.Proto // RFC 791 §3.2: part of the key, RFC 8200 §4.5: not part of it
 	}

@@ -31,7 +31,7 @@ func (w *Worker) icmpErrorTransit(in *Interface, p *packet) {
 	key := flowtable.Key{
 		Src: inner.Dst, Dst: inner.Src,
 		SrcPort: inner.DstPort, DstPort: inner.SrcPort,
-		VRF: in.VRF, Proto: inner.Proto,
+		VRF: in.keyVRF(p), Proto: inner.Proto,
 	}
 	ref := w.flows.Lookup(&key, w.flows.Hash(&key))
 	if ref == 0 {
@@ -52,6 +52,10 @@ func (w *Worker) icmpErrorTransit(in *Interface, p *packet) {
 	}
 	if reason != DropUnknown {
 		w.drop(p, reason)
+		return
+	}
+	if p.bridged && hops[dir] != p.target {
+		w.drop(p, DropICMPErrorMismatch)
 		return
 	}
 	original := s.Key(1 - dir)

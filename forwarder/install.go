@@ -204,6 +204,9 @@ func (w *Worker) renew(in *Interface, p *packet) *flowtable.Session {
 		first = nil
 	}
 	q := w.askAgain(s, first)
+	if p.bridged {
+		q.meet(p)
+	}
 	d := &w.decision
 	w.fwd.decide(w.snap, &q, d, nil)
 	switch d.verdict {

@@ -169,7 +169,7 @@ func (w *Worker) guarded(in uint16, n int) {
 				w.drop(p, DropWorkerPanic)
 			}
 		}
-		for _, p := range [...]*packet{&w.fragments.released, &w.bundled} {
+		for _, p := range [...]*packet{&w.fragments.released, &w.bundled, &w.copied} {
 			if p.frame != nil && p.fate != fateDone {
 				w.drop(p, DropWorkerPanic)
 				w.lend(p.frame)

@@ -19,12 +19,26 @@ const ndHopLimit = 255
 // stands in for every address that the sender's VRF can reach. header.Parse has
 // judged hop limit, code, options and addresses (RFC 4861 §7.1).
 func (w *Worker) neighbour(in *Interface, p *packet) {
-	if reason := w.ndReason(in, p); reason != DropUnknown {
+	segment := w.segmentOf(in, p)
+	reason := w.ndSender(in, p)
+	if reason == DropUnknown {
+		reason = w.ndReason(in, p)
+	}
+	if segment != nil && (reason == DropNDNoTarget || reason == DropNDAnnouncement || reason == DropWrongMAC) {
+		w.hand(segment, p)
+		return
+	}
+	if reason != DropUnknown {
 		w.drop(p, reason)
 		return
 	}
 	b := p.bytes()
 	target := header.NeighborSolicitation(b[p.l.L4:p.l.End]).Target()
+	link, here := w.linkAddress(in, p, &target)
+	if !here {
+		w.drop(p, DropNDNoTarget)
+		return
+	}
 	dst, flags := p.l.Src, header.NDRouter|header.NDSolicited
 	mac := header.Ethernet(b).Source()
 	if header.IsUnspecified(dst) {
@@ -34,17 +48,22 @@ func (w *Worker) neighbour(in *Interface, p *packet) {
 	if target == RouterLinkLocal || w.who(in, p.in, &target) == holderRouter {
 		flags |= header.NDOverride // not where the router only stands in (§7.2.4)
 	}
+	if link != RouterMAC {
+		flags &^= header.NDRouter // nobody on the segment is a router here
+	}
 	p.frame.End = p.frame.Start + advertisementLength
 	putAdvertisement(p.frame.Bytes(), mac, &header.NDFields{
-		Source: target, Destination: dst, Target: target, LinkAddress: RouterMAC, Flags: flags,
+		Source: target, Destination: dst, Target: target, LinkAddress: link, Flags: flags,
 	})
+	header.Ethernet(p.frame.Bytes()).SetSource(link)
 	w.answer(p, advertisementLength)
 }
 
-// ndReason says why a neighbour discovery message is not answered, DropUnknown
-// if it is.
-func (w *Worker) ndReason(in *Interface, p *packet) DropReason {
-	if !toRouter(p) {
+// ndSender says why the sender of a neighbour discovery message is not believed,
+// DropUnknown if it is.
+func (w *Worker) ndSender(in *Interface, p *packet) DropReason {
+	b := w.snap.bridge(in.VRF)
+	if b == nil && !asked(p) {
 		return DropWrongMAC
 	}
 	if reason := verifyICMP(p); reason != DropUnknown {
@@ -53,8 +72,43 @@ func (w *Worker) ndReason(in *Interface, p *packet) DropReason {
 	if reason := in.ndSource(p); reason != DropUnknown {
 		return reason
 	}
+	mac, target, ok := linkOption(p)
+	switch {
+	case p.tunnel && (p.l.Src == RouterLinkLocal || w.snap.has(in.VRF, &p.l.Src)),
+		p.tunnel && ok && (mac == RouterMAC || b != nil && b.isLocal(mac)):
+		return DropNDSpoof // another node has nobody with an address that is here
+	case p.l.ICMPType != header.ICMPv6NeighborAdvertisement:
+		return DropUnknown
+	case p.tunnel && (target == RouterLinkLocal || w.snap.has(in.VRF, &target)),
+		in.AntiSpoof && (ok && mac != in.MAC || target == RouterLinkLocal || !header.IsLinkLocal(target) && !in.owns(&target)):
+		return DropNDSpoof
+	}
+	return DropUnknown
+}
+
+// linkOption returns the MAC address that a solicitation or advertisement says its
+// sender has, if it does, and its target.
+func linkOption(p *packet) (mac [6]byte, target [16]byte, ok bool) {
+	m := p.bytes()[p.l.L4:p.l.End]
 	switch p.l.ICMPType {
 	case header.ICMPv6NeighborSolicitation:
+		mac, ok = header.NeighborSolicitation(m).SourceLinkAddress()
+		return mac, header.NeighborSolicitation(m).Target(), ok
+	case header.ICMPv6NeighborAdvertisement:
+		mac, ok = header.NeighborAdvertisement(m).TargetLinkAddress()
+		return mac, header.NeighborAdvertisement(m).Target(), ok
+	}
+	return mac, target, false
+}
+
+// ndReason says why a neighbour discovery message is not answered, DropUnknown
+// if it is.
+func (w *Worker) ndReason(in *Interface, p *packet) DropReason {
+	switch p.l.ICMPType {
+	case header.ICMPv6NeighborSolicitation:
+		if !asked(p) {
+			return DropWrongMAC // in a network that bridges: for somebody on the segment
+		}
 		return w.ndTarget(in, p)
 	case header.ICMPv6NeighborAdvertisement:
 		return DropNDAnnouncement
@@ -106,8 +160,8 @@ func (w *Worker) ndTarget(in *Interface, p *packet) DropReason {
 			return DropUnknown
 		}
 	case holderNone:
-		if !detection {
-			return DropNDNoTarget
+		if !detection || w.snap.bridge(in.VRF) != nil {
+			return DropNDNoTarget // where it bridges, the holder is to hear of it
 		}
 	}
 	return DropNDDuplicateDetection

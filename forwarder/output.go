@@ -15,7 +15,12 @@ func (w *Worker) send(in *Interface, p *packet, s *flowtable.Session, dir flowta
 		w.reject(in, p, reason)
 		return
 	}
-	if p.l.TTL <= 1 {
+	if p.bridged {
+		if reason := x.keep(p); reason != DropUnknown {
+			w.drop(p, reason)
+			return
+		}
+	} else if p.l.TTL <= 1 {
 		w.icmpError(in, p, DropTTL, timeExceeded, 0) // RFC 1812 §5.3.1, RFC 8200 §3
 		return
 	}
@@ -44,6 +49,10 @@ func (w *Worker) send(in *Interface, p *packet, s *flowtable.Session, dir flowta
 // about which no error is ever sent (RFC 1812 §4.3.2.7).
 func (w *Worker) output(p *packet, nh nexthop.ID) {
 	var x exit
+	if p.bridged {
+		w.passOn(p, nh)
+		return
+	}
 	reason := w.exit(nh, &x)
 	switch {
 	case reason != DropUnknown:
@@ -60,7 +69,9 @@ func (w *Worker) output(p *packet, nh nexthop.ID) {
 
 // emit sends a packet on to the next hop.
 func (w *Worker) emit(p *packet, x *exit, large bool) {
-	decrementTTL(p.bytes(), &p.l)
+	if !x.keeps {
+		decrementTTL(p.bytes(), &p.l)
+	}
 	w.put(p, x, large)
 }
 

@@ -65,7 +65,7 @@ func TestBadTunnelPackets(t *testing.T) {
 		{"neither IPv4 nor IPv6", udp4, pod, append([]byte{0x50}, good[1:]...), nil, DropTunnelPayload},
 		{"other EtherType", vxlan, vni, good, func(x *wrapping) { x.innerType = layers.EthernetTypeLinkLayerDiscovery }, DropTunnelPayload},
 		{"tagged", vxlan, vni, good, func(x *wrapping) { x.innerType = layers.EthernetTypeDot1Q }, DropVLAN},
-		{"ARP", vxlan, vni, good, func(x *wrapping) { x.innerType = layers.EthernetTypeARP }, DropUplinkLink},
+		{"ARP", vxlan, vni, good, func(x *wrapping) { x.innerType = layers.EthernetTypeARP }, DropARPFormat},
 		{"broadcast", vxlan, vni, good, func(x *wrapping) { x.innerMAC = header.BroadcastMAC() }, DropTunnelGroup},
 		{"congestion, no ECN", udp4, pod, good, func(x *wrapping) { x.tos = 3 }, DropTunnelECN},
 		{"local source", udp4, pod, toPod("203.0.113.7"), nil, DropTunnelSource},

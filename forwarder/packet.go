@@ -33,15 +33,21 @@ type packet struct {
 }
 
 // arrival is where a packet stands that has come in, and where it came from. The
-// interface is Snapshot.ingress. 20 bytes.
+// interface is Snapshot.ingress. 28 bytes.
 type arrival struct {
-	vrf    uint16  // the VRF that it is in
-	tunnel bool    // it was in a tunnel
-	mac    [6]byte // from the uplink, not in a tunnel: who on the link sent it
+	vrf       uint16  // the VRF that it is in
+	tunnel    bool    // it was in a tunnel
+	onSegment bool    // by VXLAN, and it has the MAC addresses that it had there
+	bridged   bool    // it is to leave with the MAC addresses that it has (bridge.go)
+	mac       [6]byte // from the uplink, not in a tunnel: who on the link sent it
+	vni       uint32  // in a tunnel by VXLAN: the network identifier
 	// In a tunnel: the node that sent it, as place in Snapshot.Peers, and the
 	// interface that its label stands for, 0 where the VRF's routes are to be asked.
 	peer   uint32
 	target nexthop.ID
+	// Of a bridged packet target is the next hop of the MAC address that it is for,
+	// and back that of the one that it is from.
+	back nexthop.ID
 }
 
 // fate is what classify decided about a packet.

@@ -141,6 +141,11 @@ func (w *Worker) forward(in *Interface, p *packet) {
 		}
 		s = w.flows.Session(p.ref)
 	}
+	if p.bridged && !w.between(p, s) {
+		if s = w.reopen(in, p); s == nil {
+			return
+		}
+	}
 	if s.Decision().Epoch() != w.snap.Epoch {
 		if s = w.renew(in, p); s == nil {
 			return

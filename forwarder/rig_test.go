@@ -48,6 +48,7 @@ type state struct {
 	labels   []nexthop.ID
 	vnis     map[uint32]uint16
 	overlays []Interface // by VRF
+	bridges  map[uint16]*Bridge
 }
 
 // Networks and VRFs of the standard state. Network ids are VRF + 1.
@@ -236,6 +237,9 @@ func (r *rig) publish() {
 				}
 			}
 		})})
+	}
+	for vrf, b := range s.bridges {
+		snap.VRFs[vrf].Bridge = b
 	}
 	for vrf := range s.overlays {
 		snap.VRFs[vrf].Overlay = s.overlays[vrf]

@@ -88,6 +88,9 @@ type VRF struct {
 	// Overlay is the interface at which packets that come through a tunnel enter the
 	// VRF. Its Kind is Overlay where other nodes may send to the VRF, else Absent.
 	Overlay Interface
+	// Bridge is what there is to know of MAC addresses where the network bridges, nil
+	// where it does not.
+	Bridge *Bridge
 }
 
 // PortKey selects a mapping of a floating IP.
@@ -169,6 +172,9 @@ type Snapshot struct {
 	// address; set by Publish (tunnel.go).
 	tunnels []tunnel
 	nodes   map[[16]byte]uint32
+	// bridges are the segments of the VRFs that bridge, by VRF, nil where none does; set
+	// by Publish (bridge.go).
+	bridges []bridge
 	// host is the index of vhost0, 0 where there is none; set by Publish.
 	host uint16
 }
@@ -177,6 +183,7 @@ type Snapshot struct {
 // before is the snapshot that s follows.
 func (s *Snapshot) index(before *Snapshot) {
 	s.makeEdges()
+	s.makeBridges()
 	s.makeTunnels(before)
 	s.host = uint16(max(0, slices.IndexFunc(s.Interfaces, func(itf Interface) bool { return itf.Kind == Host })))
 	if before.dialled != nil && slices.EqualFunc(s.FloatingIPs, before.FloatingIPs, dialledAlike) {

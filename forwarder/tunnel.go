@@ -185,12 +185,17 @@ func (t *tunnel) takes(f *port.Frame, features port.Features) bool {
 
 // encapsulate puts the frame, an IP packet behind an Ethernet header that is
 // replaced, into the tunnel. flow is a hash of the packet's flow. The frame's device
-// takes it as it is, or it is plain and complete.
-func (t *tunnel) encapsulate(f *port.Frame, flow uint32) {
+// takes it as it is, or it is plain and complete. keeps says that the MAC addresses of
+// the frame are those inside, in a tunnel by VXLAN.
+func (t *tunnel) encapsulate(f *port.Frame, flow uint32, keeps bool) {
 	inner := f.Buf[f.Start:f.End]
+	macs := [12]byte(inner)
 	innerType := binary.BigEndian.Uint16(inner[12:])
-	tos := inner[header.EthernetLength+1]
-	if innerType == header.EtherTypeIPv6 {
+	tos := uint8(0)
+	switch innerType {
+	case header.EtherTypeIPv4:
+		tos = inner[header.EthernetLength+1]
+	case header.EtherTypeIPv6:
 		tos = header.IPv6(inner[header.EthernetLength:]).TrafficClass()
 	}
 	f.Start -= int(t.length) - header.EthernetLength // a frame begins Headroom bytes or more into its buffer
@@ -198,6 +203,9 @@ func (t *tunnel) encapsulate(f *port.Frame, flow uint32) {
 	copy(b, t.header[:t.length])
 	if t.bridged {
 		binary.BigEndian.PutUint16(b[t.length-2:], innerType)
+		if keeps {
+			*(*[12]byte)(b[t.length-header.EthernetLength:]) = macs
+		}
 	}
 	f.Offload = t.offload(f.Offload)
 	l4 := t.setIP(b, tos, flow)

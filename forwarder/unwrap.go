@@ -159,6 +159,9 @@ func (w *Worker) unwrap(p *packet, o *outer) DropReason {
 	}
 	expose(p.frame, at, o.end)
 	p.len = uint32(p.frame.Len())
+	if p.onSegment {
+		return DropUnknown
+	}
 	header.PutEthernet(p.bytes(), header.EthernetFields{
 		Destination: RouterMAC, Source: w.snap.VRFs[p.vrf].Overlay.MAC, Type: etherType,
 	})
@@ -280,19 +283,51 @@ func (w *Worker) network(p *packet, b []byte, at int) (int, uint16, DropReason) 
 	}
 	p.target, p.vrf = 0, vrf
 	at += header.VXLANLength
+	p.vni = vxlan.VNI()
 	eth := header.Ethernet(b[at:])
-	if header.IsGroupMAC(eth.Destination()) {
-		return 0, 0, DropTunnelGroup
-	}
 	switch etherType := eth.Type(); etherType {
-	case header.EtherTypeIPv4, header.EtherTypeIPv6:
-		return at + header.EthernetLength, etherType, DropUnknown
-	case header.EtherTypeARP:
-		return 0, 0, DropUplinkLink
+	case header.EtherTypeIPv4, header.EtherTypeIPv6, header.EtherTypeARP:
+		return at + header.EthernetLength, etherType, w.segmentFrame(p, eth)
 	case header.EtherTypeVLAN, header.EtherTypeQinQ:
 		return 0, 0, DropVLAN // RFC 7348 §6.1
 	}
 	return 0, 0, DropTunnelPayload
+}
+
+// segmentFrame judges the MAC addresses of a frame out of a tunnel by VXLAN and says
+// whether it keeps them: if it is for all, if it asks who has an address, or if it is
+// bridged. Any other is routed, whomever it is for, and so is what a router or somebody
+// whom the control plane does not know has sent to a workload: where the answer
+// cannot be bridged the question is not.
+func (w *Worker) segmentFrame(p *packet, eth header.Ethernet) DropReason {
+	from, to := eth.Source(), eth.Destination()
+	b := w.snap.bridge(p.vrf)
+	p.onSegment = header.IsGroupMAC(to) || eth.Type() == header.EtherTypeARP || seemsDiscovery(eth)
+	switch {
+	case header.IsGroupMAC(from):
+		return DropEthernetSource
+	case p.onSegment:
+	case to == RouterMAC || b == nil:
+		return DropUnknown
+	case portOf(b.find(to)) == 0:
+		return DropBridgeUnknownMAC
+	default:
+		if p.onSegment = from != RouterMAC && b.find(from) != 0; !p.onSegment {
+			return DropUnknown
+		}
+	}
+	if from == RouterMAC || b != nil && b.isLocal(from) {
+		return DropTunnelSourceMAC
+	}
+	return DropUnknown
+}
+
+// seemsDiscovery reports whether a frame is one of neighbour discovery, which has no
+// extension headers (RFC 6980 §5 forbids the likely one). classify has the last word.
+func seemsDiscovery(eth header.Ethernet) bool {
+	const icmp = header.EthernetLength + header.IPv6Length
+	return eth.Type() == header.EtherTypeIPv6 && len(eth) > icmp &&
+		header.IPv6(eth[header.EthernetLength:]).NextHeader() == header.ProtoICMPv6 && isNeighbourDiscovery(eth[icmp])
 }
 
 // hasOverlay reports whether other nodes may send to a VRF.
@@ -304,7 +339,7 @@ func (w *Worker) hasOverlay(vrf uint16) bool {
 // that the tunnel met.
 func decapsulateECN(b []byte, etherType uint16, outerTOS uint8) DropReason {
 	v6 := etherType == header.EtherTypeIPv6
-	if v6 && len(b) < header.IPv6Length || len(b) < header.IPv4MinimumLength {
+	if etherType == header.EtherTypeARP || v6 && len(b) < header.IPv6Length || len(b) < header.IPv4MinimumLength {
 		return DropUnknown // classify says what is wrong with it
 	}
 	was := header.IPv4(b).TOS()

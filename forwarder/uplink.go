@@ -26,6 +26,7 @@ func (w *Worker) ingress(p *packet) *Interface { return w.snap.ingress(p.in, p.v
 // charged to and the VRF of its key: the uplink is in FabricVRF only, and in all
 // others it stands for the overlay.
 func (s *Snapshot) opener(port, vrf uint16) *Interface {
+	vrf, _ = PlainVRF(vrf)
 	return s.ingress(port, vrf, port != 0 && port == s.Uplink && vrf != FabricVRF)
 }
 

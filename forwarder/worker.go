@@ -23,6 +23,7 @@ type Worker struct {
 	hashes  [port.BatchSize]uint64
 	hints   [port.BatchSize]flowtable.Ref
 	bundled packet // the part of a bundle that unbundle has in hand
+	copied  packet // the copy that flood has in hand
 	snap    *Snapshot
 	now     uint32 // ticks of 100 ms since the forwarder's start
 	nanos   int64  // the clock's reading for this batch
@@ -38,13 +39,18 @@ type Worker struct {
 	spare []*port.Frame
 	lent  []*port.Frame
 
-	counters  [MaxPorts]atomic.Pointer[portCounters] // written by this worker alone
-	limits    [MaxPorts]replyLimit                   // replies to the sources behind each port
-	fragments fragmentTable
-	coalescer coalescer
-	decision  decision // scratch of the slow path
-	lastOuter lastOuter
-	policyLog policyLog
+	counters [MaxPorts]atomic.Pointer[portCounters] // written by this worker alone
+	limits   [MaxPorts]replyLimit                   // replies to the sources behind each port
+	floods   [MaxPorts]floodLimit                   // copies of what came in by each port
+	// overlayFloods are the same for what other nodes send, by VRF.
+	overlayFloods [MaxPorts]floodLimit
+	fragments     fragmentTable
+	coalescer     coalescer
+	decision      decision // scratch of the slow path
+	lastOuter     lastOuter
+	// backTunnel is the way back to another node that sendSegment has in hand.
+	backTunnel tunnel
+	policyLog  policyLog
 
 	patience patience
 	requests workerRequests

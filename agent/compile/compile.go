@@ -54,6 +54,9 @@ type Compiler struct {
 	// peersFIB is the table of ip-fabric that peers were last compiled with.
 	peersFIB *nexthop.FIB
 
+	bridged  map[state.Key]*bridgeEntry            // what Routes put into bridge tables
+	segments map[string]map[state.Key]*bridgeEntry // the same, by network
+
 	arrivals  map[state.Key]arrival
 	entrances map[string]int // how many arrivals a network has
 
@@ -97,6 +100,7 @@ type dirty struct {
 	vnis     bool // the same of VNIs
 	uplink   bool // the uplink, or the node's addresses
 	overlays map[string]struct{}
+	bridges  map[string]struct{} // networks whose bridge table may have changed
 }
 
 // Result is a compiled generation.
@@ -124,6 +128,8 @@ func New(c Config) *Compiler {
 		leads:        map[state.Key][]state.Endpoint{},
 		groups:       map[state.Key][]state.Endpoint{},
 		peers:        map[netip.Addr]*peer{},
+		bridged:      map[state.Key]*bridgeEntry{},
+		segments:     map[string]map[state.Key]*bridgeEntry{},
 		arrivals:     map[state.Key]arrival{},
 		entrances:    map[string]int{},
 		networks:     map[string]*network{},
@@ -159,11 +165,11 @@ func (c *Compiler) All(st *state.State) (*Result, error) {
 // no use any more.
 func (c *Compiler) Compile(st *state.State, affected []state.Key) (*Result, error) {
 	c.state = st
-	c.dirty = dirty{prefixes: map[prefixAt]struct{}{}, vmis: map[string]struct{}{}, overlays: map[string]struct{}{}, peers: c.underlayChanged}
+	c.dirty = dirty{prefixes: map[prefixAt]struct{}{}, vmis: map[string]struct{}{}, overlays: map[string]struct{}{}, bridges: map[string]struct{}{}, peers: c.underlayChanged}
 	c.underlayChanged = false
 	steps := [...]func([]state.Key) error{
 		c.compileNetworks, c.compileSNAT, c.compilePorts, c.compileNodes, c.compileFloatingIPs, c.compileInstanceIPs,
-		c.compileRoutes, c.dropIdleTunnels, c.compileFabric, c.compileUplink, c.compilePolicies,
+		c.compileRoutes, c.compileBridges, c.dropIdleTunnels, c.compileFabric, c.compileUplink, c.compilePolicies,
 		c.compileInterfaces, c.compileArrivals, c.compileOverlays, c.finishNetworks, c.finishPeers,
 		c.compileSecurity, c.compileVhost,
 	}

@@ -1,6 +1,7 @@
 package compile
 
 import (
+	"bytes"
 	"fmt"
 	"maps"
 	"net/netip"
@@ -24,6 +25,14 @@ func dump(r *Result) string {
 		fmt.Fprintf(&b, "vrf %s\n", v.Name)
 		for p, route := range v.FIB.All() {
 			fmt.Fprintf(&b, "  %s → %s, network %s\n", p, hopText(s, route.NextHop), networkText(s, route.Network))
+		}
+		if v.Bridge != nil {
+			for _, mac := range slices.SortedFunc(maps.Keys(v.Bridge.MACs), func(a, b [6]byte) int { return bytes.Compare(a[:], b[:]) }) {
+				fmt.Fprintf(&b, "  mac %x → %s\n", mac, hopText(s, v.Bridge.MACs[mac]))
+			}
+			for _, line := range sortedText(v.Bridge.Flood, func(id nexthop.ID) string { return hopText(s, id) }) {
+				fmt.Fprintf(&b, "  flood → %s\n", line)
+			}
 		}
 		if o := v.Overlay; o.Kind != forwarder.Absent {
 			fmt.Fprintf(&b, "  entered by %s kind %d vrf %s network %s mtu %d mac %x gateways %s %s\n", o.Name, o.Kind,

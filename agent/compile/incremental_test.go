@@ -137,6 +137,7 @@ func drawResource(t *rapid.T) *pb.Resource {
 		return &pb.Resource{Name: fmt.Sprintf("n%d", i), Spec: &pb.Resource_VirtualNetwork{VirtualNetwork: &pb.VirtualNetwork{
 			Subnets: []*pb.Subnet{{Prefix: "10.1.0.0/24", Gateway: pick("", "10.1.0.1", "10.1.0.254")}, {Prefix: "fd00::/64", Gateway: "fd00::1"}},
 			Vrf:     pick("", "", fmt.Sprintf("vrf%d", i)), Label: label(), Vni: rapid.SampledFrom([]uint32{0, 0, 5, 6}).Draw(t, "vni"),
+			Bridging:   rapid.Bool().Draw(t, "bridging"),
 			FabricSnat: rapid.Bool().Draw(t, "leaves"),
 		}}}
 	case 3, 4:
@@ -166,7 +167,15 @@ func drawResource(t *rapid.T) *pb.Resource {
 		}
 		return &pb.Resource{Name: fmt.Sprintf("f%d", n(4)), Spec: &pb.Resource_FloatingIp{FloatingIp: f}}
 	case 7:
-		switch n(4) {
+		switch n(5) {
+		case 3:
+			r := &pb.Route{Vrf: pick("n1", "n2", "vrf1"), MacAddress: pick("", "02:00:00:00:00:97", "02:00:00:00:00:98")}
+			r.Flood = r.GetMacAddress() == ""
+			r.NextHops = []*pb.NextHop{{Target: &pb.NextHop_Tunnel{Tunnel: &pb.Tunnel{Remote: pick("192.0.2.21", "192.0.2.22"), Vni: uint32(n(2) + 4)}}}}
+			if !r.GetFlood() && rapid.Bool().Draw(t, "here") {
+				r.NextHops[0].Target = &pb.NextHop_Interface{Interface: pick("v1", "v2")}
+			}
+			return &pb.Resource{Name: fmt.Sprintf("r%d", n(3)), Spec: &pb.Resource_Route{Route: r}}
 		case 1:
 			return &pb.Resource{Name: fmt.Sprintf("i%d", n(2)), Spec: &pb.Resource_InstanceIp{InstanceIp: &pb.InstanceIP{
 				Address: pick("10.1.0.60", "10.1.0.61"), VirtualNetwork: pick(networks[:3]...), VirtualMachineInterfaces: vmis(),

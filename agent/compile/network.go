@@ -130,6 +130,7 @@ func (c *Compiler) finishNetworks(affected []state.Key) error {
 			c.now.vrfs[n.vrf] = forwarder.VRF{}
 			c.vrfSlots.release(name)
 			delete(c.networks, name)
+			delete(c.segments, name)
 		}
 	}
 	c.updateTables()

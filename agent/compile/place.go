@@ -196,10 +196,17 @@ func (c *Compiler) compileRoutes(affected []state.Key) error {
 		r := c.state.Get(k).GetRoute()
 		slot := "route " + name
 		n := c.networks[c.state.NetworkOfVRF(r.GetVrf())]
+		bridged, err := c.bridgeRoute(k, n, r)
+		if err != nil {
+			return err
+		}
 		prefix, err := netip.ParsePrefix(r.GetPrefix())
 		if err != nil || n == nil {
 			c.place(k, nil)
 			c.dropService(slot)
+			if bridged {
+				continue
+			}
 			if err := c.lead(k, nil, false); err != nil {
 				return err
 			}

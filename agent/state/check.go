@@ -117,6 +117,8 @@ func taken(t thing, other Key) string {
 		}
 	case claimRoute:
 		return "VRF " + t.scope + " has a route to " + t.value + " already: " + other.String() + "; list several interfaces in its nextHops for ECMP"
+	case claimFlood:
+		return "VRF " + t.scope + " has a flood list already: " + other.String() + "; list the other nodes in its nextHops"
 	case claimFabric:
 		return "the node is described by " + other.String() + " already; change that one, or delete it in the same transaction"
 	}

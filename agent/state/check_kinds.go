@@ -18,6 +18,9 @@ func (c *checker) network(k Key, vn *pb.VirtualNetwork) {
 	if k.Name != FabricNetwork && vn.GetVrf() == FabricNetwork {
 		c.report.add(k, "spec.vrf", "%s is the VRF of the node's own network; choose another name", FabricNetwork)
 	}
+	if vn.GetBridging() && k.Name == FabricNetwork {
+		c.report.add(k, "spec.bridging", "ip-fabric is the link of the uplink, which the node's kernel is on itself; leave bridging out")
+	}
 	c.fabricSnat(k, vn)
 	var prefixes []netip.Prefix
 	for i, sn := range vn.GetSubnets() {
@@ -141,6 +144,10 @@ func (c *checker) route(k Key, r *pb.Route) {
 	if own == "" {
 		c.report.add(k, "spec.vrf", "no network has the VRF %s; give a network's vrf, which is its name where it gives none", r.GetVrf())
 	}
+	if r.GetMacAddress() != "" || r.GetFlood() {
+		c.segmentRoute(k, own, r)
+		return
+	}
 	p, err := netip.ParsePrefix(r.GetPrefix())
 	if err != nil {
 		return
@@ -179,6 +186,41 @@ func (c *checker) route(k Key, r *pb.Route) {
 				c.report.add(k, field+".vrf", "no network has the VRF %s; give a network's vrf, which is its name where it gives none", vrf)
 			case c.loops(r.GetVrf(), vrf):
 				c.report.add(k, field+".vrf", "leads from VRF %s back to itself; a packet would be looked up for ever", r.GetVrf())
+			}
+		}
+	}
+}
+
+// segmentRoute checks a MAC address or a flood list of a network.
+func (c *checker) segmentRoute(k Key, network string, r *pb.Route) {
+	field := "spec.flood"
+	if r.GetMacAddress() != "" {
+		field = "spec.macAddress"
+	}
+	if network != "" && !c.Get(Key{VirtualNetwork, network}).GetVirtualNetwork().GetBridging() {
+		c.report.add(k, field, "is for networks that bridge, and %s does not; set bridging: true there, or give a prefix", network)
+	}
+	if r.GetMacAddress() != "" && MAC("", r.GetMacAddress()).String() == routerMAC {
+		c.report.add(k, field, "%s is the vRouter's own on every node; give that of a workload", routerMAC)
+	}
+	seen := map[Endpoint]int{}
+	for i, hop := range r.GetNextHops() {
+		field := fmt.Sprintf("spec.nextHops[%d]", i)
+		switch name := hop.GetInterface(); {
+		case name == Vhost0:
+			c.report.add(k, field+".interface", "vhost0 is in ip-fabric, which does not bridge; name an interface of %s", network)
+		case name != "":
+			if vmi := c.Get(Key{VirtualMachineInterface, name}).GetVirtualMachineInterface(); vmi != nil && vmi.GetVirtualNetwork() != network {
+				c.report.add(k, field+".interface", "%s is in network %s; name an interface of %s", name, vmi.GetVirtualNetwork(), network)
+			}
+		}
+		if t := hop.GetTunnel(); t != nil {
+			c.segmentTunnel(k, field+".tunnel", t)
+			if end, ok := SegmentEndpointOf(c.Fabric(), t); ok {
+				if j, ok := seen[end]; ok {
+					c.report.add(k, field+".tunnel", "leads where nextHops[%d] leads already; leave one out", j)
+				}
+				seen[end] = i
 			}
 		}
 	}

@@ -49,6 +49,7 @@ const (
 	claimVRF     = "VRF"
 	claimDevice  = "device"
 	claimRoute   = "route"
+	claimFlood   = "flood list"
 	claimFabric  = "Fabric"
 	claimLabel   = "label"
 	claimVNI     = "VNI"
@@ -119,7 +120,14 @@ func claims(r *pb.Resource) []claim {
 			}
 		}
 	case *pb.Resource_Route:
-		take(claimRoute, x.Route.GetVrf(), x.Route.GetPrefix(), "spec.prefix")
+		switch {
+		case x.Route.GetMacAddress() != "":
+			take(claimRoute, x.Route.GetVrf(), MAC("", x.Route.GetMacAddress()).String(), "spec.macAddress")
+		case x.Route.GetFlood():
+			take(claimFlood, x.Route.GetVrf(), "", "spec.flood")
+		default:
+			take(claimRoute, x.Route.GetVrf(), x.Route.GetPrefix(), "spec.prefix")
+		}
 		take(claimUse, "vrf", x.Route.GetVrf(), "spec.vrf")
 		for i, hop := range x.Route.GetNextHops() {
 			if hop.GetVrf() != "" {

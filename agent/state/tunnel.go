@@ -62,6 +62,16 @@ func EndpointOf(f *pb.Fabric, t *pb.Tunnel) (Endpoint, bool) {
 	return Endpoint{}, false
 }
 
+// SegmentEndpointOf is EndpointOf for a tunnel that carries frames of a network that
+// bridges: it goes by VXLAN or not at all, and the frames keep their MAC addresses.
+func SegmentEndpointOf(f *pb.Fabric, t *pb.Tunnel) (Endpoint, bool) {
+	remote, err := netip.ParseAddr(t.GetRemote())
+	if err != nil || t.GetVni() == 0 || !takes(t, pb.Encapsulation_VXLAN) || !slices.Contains(Encapsulations(f), pb.Encapsulation_VXLAN) {
+		return Endpoint{}, false
+	}
+	return Endpoint{Remote: remote, Encapsulation: pb.Encapsulation_VXLAN, Identifier: t.GetVni(), InnerMAC: innerRouterMAC}, true
+}
+
 // takes reports whether the other node supports an encapsulation.
 func takes(t *pb.Tunnel, e pb.Encapsulation_Value) bool {
 	return len(t.GetEncapsulations()) == 0 || slices.Contains(t.GetEncapsulations(), e)
@@ -97,10 +107,19 @@ func tunnelNeeds(f *pb.Fabric) (needs []string) {
 
 // tunnel checks a way to another node in the light of this one.
 func (c *checker) tunnel(k Key, field string, t *pb.Tunnel) {
+	if c.remote(k, field, t) {
+		if _, ok := EndpointOf(c.Fabric(), t); !ok {
+			c.encapsulation(k, field, c.Fabric(), t)
+		}
+	}
+}
+
+// remote checks where a tunnel leads. It returns false where this node has none.
+func (c *checker) remote(k Key, field string, t *pb.Tunnel) bool {
 	f := c.Fabric()
 	if f.GetUplink() == nil {
 		c.report.add(k, field, "leads to another node, and this one has no uplink; add Fabric spec.uplink")
-		return
+		return false
 	}
 	if remote, ok := c.unicast(k, field+".remote", t.GetRemote()); ok {
 		own := NodeAddresses(f)
@@ -113,8 +132,24 @@ func (c *checker) tunnel(k Key, field string, t *pb.Tunnel) {
 				remote, family(remote), family(remote))
 		}
 	}
-	if _, ok := EndpointOf(f, t); !ok {
-		c.encapsulation(k, field, f, t)
+	return true
+}
+
+// segmentTunnel checks a tunnel that carries frames of a network that bridges.
+func (c *checker) segmentTunnel(k Key, field string, t *pb.Tunnel) {
+	if !c.remote(k, field, t) {
+		return
+	}
+	f := c.Fabric()
+	switch {
+	case t.GetVni() == 0:
+		c.report.add(k, field+".vni", "is missing: frames go by VXLAN; give the vni of the network")
+	case !takes(t, pb.Encapsulation_VXLAN):
+		c.report.add(k, field+".encapsulations", "lack VXLAN, and nothing else carries frames; add it, or leave encapsulations out")
+	case !slices.Contains(Encapsulations(f), pb.Encapsulation_VXLAN):
+		c.report.add(k, field, "carries frames, for which this node needs VXLAN, and has %s; add it to Fabric spec.encapsulations", encapsulationNames(f))
+	case t.GetMacAddress() != "":
+		c.report.add(k, field+".macAddress", "is for routed packets, and frames keep their own MAC addresses; leave it out")
 	}
 }
 

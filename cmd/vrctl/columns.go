@@ -224,7 +224,7 @@ func selector(s *vrouterv1.LabelSelector) string {
 
 var routeColumns = []resourceColumn{
 	{title: "VRF", value: func(r *vrouterv1.Resource) string { return r.GetRoute().GetVrf() }},
-	{title: "PREFIX", value: func(r *vrouterv1.Resource) string { return r.GetRoute().GetPrefix() }},
+	{title: "PREFIX", value: func(r *vrouterv1.Resource) string { return routeSubject(r.GetRoute()) }},
 	{title: "NEXT HOPS", value: func(r *vrouterv1.Resource) string {
 		return list(r.GetRoute().GetNextHops(), func(n *vrouterv1.NextHop) string {
 			if n.GetWeight() > 1 {
@@ -271,6 +271,17 @@ func number(n uint32) string {
 		return ""
 	}
 	return strconv.FormatUint(uint64(n), 10)
+}
+
+// routeSubject is what a route is for: a prefix, a MAC address, or all of the network.
+func routeSubject(r *vrouterv1.Route) string {
+	switch {
+	case r.GetMacAddress() != "":
+		return "mac " + r.GetMacAddress()
+	case r.GetFlood():
+		return "flood"
+	}
+	return r.GetPrefix()
 }
 
 func nextHop(n *vrouterv1.NextHop) string {

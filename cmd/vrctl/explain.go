@@ -16,6 +16,7 @@ import (
 // explainFlags describe the packet.
 type explainFlags struct {
 	vmi, src, dst, proto string
+	mac                  string
 	sport, dport         uint16
 }
 
@@ -26,6 +27,7 @@ func (a *app) explainCommand() *cobra.Command {
 		Short: "Tell what happens to a packet, and why",
 		Example: `  vrctl explain --vmi web-1 --dst 10.96.0.10 --proto tcp --dport 80
   vrctl explain --vmi web-1 --dst 10.244.0.12                  # an ICMP echo request
+  vrctl explain --vmi web-1 --dst 10.244.0.12 --mac 02:00:00:00:01:02   # bridged
   vrctl explain --vmi vhost0 --dst 10.244.0.11 --dport 8080    # from the node itself
   vrctl explain --vmi web-1 --src 10.244.0.11 --sport 40000 --dst 10.96.0.10 --dport 80 -o json`,
 		Long: `Sends no packet: the forwarder's own decision is asked, with the live sessions and the present state, and
@@ -53,6 +55,7 @@ nothing changes. With --src and --sport of a live session the answer is what bec
 	flags := cmd.Flags()
 	flags.StringVar(&f.vmi, "vmi", "", "interface that sends; vhost0 is the node itself")
 	flags.StringVar(&f.dst, "dst", "", "destination address")
+	flags.StringVar(&f.mac, "mac", "", "destination MAC address, in a network that bridges (default the vRouter's own: the packet is routed)")
 	flags.StringVar(&f.src, "src", "", "source address (default the interface's own)")
 	flags.StringVar(&f.proto, "proto", "", "tcp, udp, sctp or icmp (default tcp with --dport, otherwise icmp)")
 	flags.Uint16Var(&f.dport, "dport", 0, "destination port")
@@ -89,7 +92,7 @@ func (f explainFlags) request() (*vrouterv1.ExplainRequest, error) {
 		return nil, usageError("explain knows tcp, udp, sctp and icmp, not %q", f.proto).try(example)
 	}
 	return &vrouterv1.ExplainRequest{VirtualMachineInterface: f.vmi, Source: f.src, Destination: f.dst, Protocol: protocol,
-		SourcePort: uint32(f.sport), DestinationPort: uint32(f.dport)}, nil
+		SourcePort: uint32(f.sport), DestinationPort: uint32(f.dport), DestinationMac: f.mac}, nil
 }
 
 // printJourney tells the steps and then the outcome.

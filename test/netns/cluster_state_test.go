@@ -29,6 +29,7 @@ type plan struct {
 	members  map[*pod]string
 	detached bool // the nodes have no uplink, and so no tunnels
 	leave    bool // pods may leave by their node's address
+	bridging bool // the pods' network bridges
 	// gone are pods that the control plane has taken away: no route leads there.
 	gone map[*pod]bool
 	// strangers are hosts that speak VXLAN and are no vRouters.
@@ -68,9 +69,23 @@ func (n *node) desired() string {
 	doc("VirtualNetwork", "pods", `  label: %d
   vni: %d
   fabricSnat: %v
+  bridging: %v
   subnets:
     - {prefix: 10.244.0.0/16, gateway: 10.244.0.1}
-    - {prefix: "fd00:244::/64", gateway: "fd00:244::1"}`, n.podsLabel(), podsVNI, p.leave)
+    - {prefix: "fd00:244::/64", gateway: "fd00:244::1"}`, n.podsLabel(), podsVNI, p.leave, p.bridging)
+	if p.bridging {
+		var hops []string
+		for _, s := range p.strangers {
+			hops = append(hops, fmt.Sprintf("{tunnel: {remote: %q, vni: %d}}", s.remote, podsVNI))
+			doc("Route", s.name+"-mac", "  vrf: pods\n  macAddress: %q\n  nextHops: [%s]", s.mac, hops[len(hops)-1])
+		}
+		for _, other := range n.c.nodes {
+			if other != n {
+				hops = append(hops, fmt.Sprintf("{tunnel: {remote: %q, vni: %d}}", other.address[p.underlay], podsVNI))
+			}
+		}
+		doc("Route", "flood", "  vrf: pods\n  flood: true\n  nextHops: [%s]", strings.Join(hops, ", "))
+	}
 	doc("Fabric", "node", "%s", n.fabric())
 	for _, pod := range n.pods {
 		if p.gone[pod] {

@@ -39,8 +39,10 @@ type ExplainRequest struct {
 	SourcePort uint32 `protobuf:"varint,5,opt,name=source_port,json=sourcePort,proto3" json:"source_port,omitempty"`
 	// destination_port.
 	DestinationPort uint32 `protobuf:"varint,6,opt,name=destination_port,json=destinationPort,proto3" json:"destination_port,omitempty"`
-	unknownFields   protoimpl.UnknownFields
-	sizeCache       protoimpl.SizeCache
+	// destination_mac that the frame is sent to, in a network that bridges. Default: the vRouter's own, so that the packet is routed.
+	DestinationMac string `protobuf:"bytes,7,opt,name=destination_mac,json=destinationMac,proto3" json:"destination_mac,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
 func (x *ExplainRequest) Reset() {
@@ -113,6 +115,13 @@ func (x *ExplainRequest) GetDestinationPort() uint32 {
 		return x.DestinationPort
 	}
 	return 0
+}
+
+func (x *ExplainRequest) GetDestinationMac() string {
+	if x != nil {
+		return x.DestinationMac
+	}
+	return ""
 }
 
 // ExplainResponse is the journey.
@@ -347,7 +356,7 @@ var File_vrouter_v1_explain_proto protoreflect.FileDescriptor
 const file_vrouter_v1_explain_proto_rawDesc = "" +
 	"\n" +
 	"\x18vrouter/v1/explain.proto\x12\n" +
-	"vrouter.v1\x1a\x1bbuf/validate/validate.proto\x1a\x15vrouter/v1/flow.proto\x1a\x1avrouter/v1/resources.proto\x1a\x16vrouter/v1/rules.proto\"\xca\x04\n" +
+	"vrouter.v1\x1a\x1bbuf/validate/validate.proto\x1a\x15vrouter/v1/flow.proto\x1a\x1avrouter/v1/resources.proto\x1a\x16vrouter/v1/rules.proto\"\xfe\x04\n" +
 	"\x0eExplainRequest\x12H\n" +
 	"\x19virtual_machine_interface\x18\x01 \x01(\tB\f\xbaH\t\xc8\x01\x01r\x04\x88\xea0\x01R\x17virtualMachineInterface\x12!\n" +
 	"\x06source\x18\x02 \x01(\tB\t\xbaH\x06r\x04\x90\xea0\x01R\x06source\x12.\n" +
@@ -356,7 +365,8 @@ const file_vrouter_v1_explain_proto_rawDesc = "" +
 	"\x10explain.protocol\x12\x1emust be TCP, UDP, SCTP or ICMP\x1a\x1athis in [0, 1, 6, 17, 132]R\bprotocol\x12*\n" +
 	"\vsource_port\x18\x05 \x01(\rB\t\xbaH\x06*\x04\x18\xff\xff\x03R\n" +
 	"sourcePort\x124\n" +
-	"\x10destination_port\x18\x06 \x01(\rB\t\xbaH\x06*\x04\x18\xff\xff\x03R\x0fdestinationPort:\xa9\x01\xbaH\xa5\x01\x1a\xa2\x01\n" +
+	"\x10destination_port\x18\x06 \x01(\rB\t\xbaH\x06*\x04\x18\xff\xff\x03R\x0fdestinationPort\x122\n" +
+	"\x0fdestination_mac\x18\a \x01(\tB\t\xbaH\x06r\x04\xa8\xea0\x01R\x0edestinationMac:\xa9\x01\xbaH\xa5\x01\x1a\xa2\x01\n" +
 	"\rexplain.ports\x12OdestinationPort needs protocol TCP, UDP or SCTP, and these need destinationPort\x1a@(this.protocol in [6, 17, 132]) == (this.destination_port != 0u)\"\xda\x03\n" +
 	"\x0fExplainResponse\x123\n" +
 	"\averdict\x18\x01 \x01(\x0e2\x19.vrouter.v1.Verdict.ValueR\averdict\x12\x16\n" +

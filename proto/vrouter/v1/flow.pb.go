@@ -363,7 +363,9 @@ type Flow struct {
 	// next_hop of the initiator's packets, for example interface web-1.
 	NextHop string `protobuf:"bytes,20,opt,name=next_hop,json=nextHop,proto3" json:"next_hop,omitempty"`
 	// reply_next_hop of the replies.
-	ReplyNextHop  string `protobuf:"bytes,21,opt,name=reply_next_hop,json=replyNextHop,proto3" json:"reply_next_hop,omitempty"`
+	ReplyNextHop string `protobuf:"bytes,21,opt,name=reply_next_hop,json=replyNextHop,proto3" json:"reply_next_hop,omitempty"`
+	// bridged: the packets go from MAC address to MAC address inside the VRF's network, not by its routes.
+	Bridged       bool `protobuf:"varint,23,opt,name=bridged,proto3" json:"bridged,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -543,6 +545,13 @@ func (x *Flow) GetReplyNextHop() string {
 		return x.ReplyNextHop
 	}
 	return ""
+}
+
+func (x *Flow) GetBridged() bool {
+	if x != nil {
+		return x.Bridged
+	}
+	return false
 }
 
 // FlowCounters count one direction of a session.
@@ -1093,7 +1102,7 @@ const file_vrouter_v1_flow_proto_rawDesc = "" +
 	"\x13VERDICT_UNSPECIFIED\x10\x00\x12\v\n" +
 	"\aFORWARD\x10\x01\x12\b\n" +
 	"\x04DROP\x10\x02\x12\t\n" +
-	"\x05REPLY\x10\x03\"\xfa\x06\n" +
+	"\x05REPLY\x10\x03\"\x94\a\n" +
 	"\x04Flow\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x12\x10\n" +
 	"\x03vrf\x18\x02 \x01(\tR\x03vrf\x12+\n" +
@@ -1118,7 +1127,8 @@ const file_vrouter_v1_flow_proto_rawDesc = "" +
 	"\x06member\x18\x12 \x01(\tR\x06member\x12\x12\n" +
 	"\x04rule\x18\x13 \x01(\tR\x04rule\x12\x19\n" +
 	"\bnext_hop\x18\x14 \x01(\tR\anextHop\x12$\n" +
-	"\x0ereply_next_hop\x18\x15 \x01(\tR\freplyNextHop\"n\n" +
+	"\x0ereply_next_hop\x18\x15 \x01(\tR\freplyNextHop\x12\x18\n" +
+	"\abridged\x18\x17 \x01(\bR\abridged\"n\n" +
 	"\x03Nat\x12\x13\n" +
 	"\x0fNAT_UNSPECIFIED\x10\x00\x12\x12\n" +
 	"\x0eSOURCE_ADDRESS\x10\x01\x12\x0f\n" +

@@ -765,7 +765,11 @@ type VirtualNetwork struct {
 	// label by which other nodes reach the network's VRF on this node over MPLS, 16 to 1,048,575 (RFC 3032 section 2.1: those below
 	// are reserved). Packets that arrive with it are looked up in the VRF. For ip-fabric it leads to the node's own addresses.
 	// Default: none.
-	Label         uint32 `protobuf:"varint,7,opt,name=label,proto3" json:"label,omitempty"`
+	Label uint32 `protobuf:"varint,7,opt,name=label,proto3" json:"label,omitempty"`
+	// bridging joins the network's interfaces, on this node and on others, as one Ethernet segment beside the routing: frames between
+	// two of them keep their MAC addresses and their TTL, broadcast and multicast reach all of them, and ARP and ND for addresses that
+	// nobody is known to have are passed on. Other nodes need vni. Not for ip-fabric. Default: false, the network is routed only.
+	Bridging      bool `protobuf:"varint,9,opt,name=bridging,proto3" json:"bridging,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -833,6 +837,13 @@ func (x *VirtualNetwork) GetLabel() uint32 {
 		return x.Label
 	}
 	return 0
+}
+
+func (x *VirtualNetwork) GetBridging() bool {
+	if x != nil {
+		return x.Bridging
+	}
+	return false
 }
 
 // Subnet is one prefix of a network and the address at which the vRouter answers as gateway.
@@ -2494,13 +2505,22 @@ func (x *LabelSelectorRequirement) GetValues() []string {
 	return nil
 }
 
-// Route adds one route to a VRF beside those that networks, interfaces and floating IPs bring by themselves.
+// Route adds one entry to a VRF beside those that networks, interfaces and floating IPs bring by themselves: exactly one of prefix,
+// mac_address and flood says which. MAC addresses and flood lists are those of networks with bridging.
 type Route struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// vrf that holds the route: a network's `vrf`, which is its name where it gives none.
 	Vrf string `protobuf:"bytes,1,opt,name=vrf,proto3" json:"vrf,omitempty"`
 	// prefix that is routed.
 	Prefix string `protobuf:"bytes,2,opt,name=prefix,proto3" json:"prefix,omitempty"`
+	// mac_address of a workload of the network on another node, or behind an interface of this one: frames to it go to the next hop. A
+	// tunnel carries them by VXLAN with its vni, whatever encapsulation is preferred, and keeps their MAC addresses. Only the control
+	// plane says where MAC addresses are; the vRouter learns none from frames. An interface of the network on this node goes before the
+	// route.
+	MacAddress string `protobuf:"bytes,4,opt,name=mac_address,json=macAddress,proto3" json:"mac_address,omitempty"`
+	// flood makes the next hops the network's flood list: all other nodes that take part in the network. Broadcast and multicast of its
+	// interfaces here go to each of them once; true is the only value.
+	Flood bool `protobuf:"varint,5,opt,name=flood,proto3" json:"flood,omitempty"`
 	// next_hops; several interfaces and tunnels share the flows by ECMP. receive, discard and vrf stand alone.
 	NextHops      []*NextHop `protobuf:"bytes,3,rep,name=next_hops,json=nextHops,proto3" json:"next_hops,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -2549,6 +2569,20 @@ func (x *Route) GetPrefix() string {
 		return x.Prefix
 	}
 	return ""
+}
+
+func (x *Route) GetMacAddress() string {
+	if x != nil {
+		return x.MacAddress
+	}
+	return ""
+}
+
+func (x *Route) GetFlood() bool {
+	if x != nil {
+		return x.Flood
+	}
+	return false
 }
 
 func (x *Route) GetNextHops() []*NextHop {
@@ -3240,7 +3274,7 @@ const file_vrouter_v1_resources_proto_rawDesc = "" +
 	"\n" +
 	"\x06ICMPV6\x10:\x12\t\n" +
 	"\x04SCTP\x10\x84\x01\x12\b\n" +
-	"\x03ANY\x10\xff\x01\"\xf4\x01\n" +
+	"\x03ANY\x10\xff\x01\"\x90\x02\n" +
 	"\x0eVirtualNetwork\x126\n" +
 	"\asubnets\x18\x01 \x03(\v2\x12.vrouter.v1.SubnetB\b\xbaH\x05\x92\x01\x02\x10@R\asubnets\x12\x1b\n" +
 	"\x03vrf\x18\x02 \x01(\tB\t\xbaH\x06r\x04\x88\xea0\x01R\x03vrf\x12\x1f\n" +
@@ -3248,7 +3282,8 @@ const file_vrouter_v1_resources_proto_rawDesc = "" +
 	"fabricSnat\x12\x1c\n" +
 	"\x03vni\x18\x06 \x01(\rB\n" +
 	"\xbaH\a*\x05\x18\xff\xff\xff\aR\x03vni\x12$\n" +
-	"\x05label\x18\a \x01(\rB\x0e\xbaH\v\xd8\x01\x01*\x06\x18\xff\xff?(\x10R\x05labelJ\x04\b\x03\x10\x04J\x04\b\x04\x10\x05R\tisolationR\x11fabric_forwarding\"\xd0\x02\n" +
+	"\x05label\x18\a \x01(\rB\x0e\xbaH\v\xd8\x01\x01*\x06\x18\xff\xff?(\x10R\x05label\x12\x1a\n" +
+	"\bbridging\x18\t \x01(\bR\bbridgingJ\x04\b\x03\x10\x04J\x04\b\x04\x10\x05R\tisolationR\x11fabric_forwarding\"\xd0\x02\n" +
 	"\x06Subnet\x12$\n" +
 	"\x06prefix\x18\x01 \x01(\tB\f\xbaH\t\xc8\x01\x01r\x04\x98\xea0\x01R\x06prefix\x12#\n" +
 	"\agateway\x18\x02 \x01(\tB\t\xbaH\x06r\x04\x90\xea0\x01R\agateway:\xfa\x01\xbaH\xf6\x01\x1a\xf3\x01\n" +
@@ -3447,12 +3482,18 @@ const file_vrouter_v1_resources_proto_rawDesc = "" +
 	"\boperator\x18\x02 \x01(\tB\x8b\x01\xbaH\x87\x01\xba\x01\x83\x01\n" +
 	"#label_selector_requirement.operator\x12)must be In, NotIn, Exists or DoesNotExist\x1a1this in ['In', 'NotIn', 'Exists', 'DoesNotExist']R\boperator\x12)\n" +
 	"\x06values\x18\x03 \x03(\tB\x11\xbaH\x0e\x92\x01\v\x10\x80\b\"\x06r\x04\xc8\xea0\x01R\x06values:\xdc\x01\xbaH\xd8\x01\x1a\xd5\x01\n" +
-	"!label_selector_requirement.values\x12[In and NotIn need values, for example values: [web, api]; Exists and DoesNotExist take none\x1aSthis.operator in ['In', 'NotIn'] ? this.values.size() > 0 : this.values.size() == 0\"\xd5\x02\n" +
+	"!label_selector_requirement.values\x12[In and NotIn need values, for example values: [web, api]; Exists and DoesNotExist take none\x1aSthis.operator in ['In', 'NotIn'] ? this.values.size() > 0 : this.values.size() == 0\"\xf6\a\n" +
 	"\x05Route\x12\x1e\n" +
-	"\x03vrf\x18\x01 \x01(\tB\f\xbaH\t\xc8\x01\x01r\x04\x88\xea0\x01R\x03vrf\x12$\n" +
-	"\x06prefix\x18\x02 \x01(\tB\f\xbaH\t\xc8\x01\x01r\x04\x98\xea0\x01R\x06prefix\x12\x85\x02\n" +
+	"\x03vrf\x18\x01 \x01(\tB\f\xbaH\t\xc8\x01\x01r\x04\x88\xea0\x01R\x03vrf\x12!\n" +
+	"\x06prefix\x18\x02 \x01(\tB\t\xbaH\x06r\x04\x98\xea0\x01R\x06prefix\x12*\n" +
+	"\vmac_address\x18\x04 \x01(\tB\t\xbaH\x06r\x04\xa8\xea0\x01R\n" +
+	"macAddress\x12\x14\n" +
+	"\x05flood\x18\x05 \x01(\bR\x05flood\x12\x85\x02\n" +
 	"\tnext_hops\x18\x03 \x03(\v2\x13.vrouter.v1.NextHopB\xd2\x01\xbaH\xce\x01\xba\x01\xc2\x01\n" +
-	"\x15route.next_hops.alone\x12dreceive, discard and vrf must be the only next hop; only interfaces and tunnels share a route (ECMP)\x1aCthis.size() <= 1 || this.all(n, n.interface != '' || has(n.tunnel))\x92\x01\x05\b\x01\x10\x80\x02R\bnextHops\"^\n" +
+	"\x15route.next_hops.alone\x12dreceive, discard and vrf must be the only next hop; only interfaces and tunnels share a route (ECMP)\x1aCthis.size() <= 1 || this.all(n, n.interface != '' || has(n.tunnel))\x92\x01\x05\b\x01\x10\x80\x02R\bnextHops:\xdf\x04\xbaH\xdb\x04\x1a\xc9\x01\n" +
+	"\rroute.subject\x12\\exactly one of prefix, macAddress and flood must be given, for example prefix: 10.245.0.0/24\x1aZ(this.prefix != '' ? 1 : 0) + (this.mac_address != '' ? 1 : 0) + (this.flood ? 1 : 0) == 1\x1a\xf5\x01\n" +
+	"\x11route.mac_address\x12ma MAC address has one next hop, an interface or a tunnel, for example tunnel: {remote: 192.0.2.12, vni: 5001}\x1aqthis.mac_address == '' || this.next_hops.size() <= 1 && this.next_hops.all(n, n.interface != '' || has(n.tunnel))\x1a\x94\x01\n" +
+	"\vroute.flood\x12Pthe next hops of a flood list are tunnels, one to each other node of the network\x1a3!this.flood || this.next_hops.all(n, has(n.tunnel))\"^\n" +
 	"\rEncapsulation\"M\n" +
 	"\x05Value\x12\x1d\n" +
 	"\x19ENCAPSULATION_UNSPECIFIED\x10\x00\x12\f\n" +
