@@ -147,6 +147,7 @@ const (
 	DropFloatingIPFamily
 	DropMemberGone
 	DropNATPorts
+	DropNATShare
 	DropNATProtocol
 	DropNATPortless
 	DropNATNoAddress

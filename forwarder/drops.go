@@ -618,6 +618,11 @@ var dropDescriptions = [NumDropReasons]DropDescription{
 		"Source translation found no free port: all of the Fabric's snatPorts are in use for this protocol, or those that would tell this connection from others to the same destination.",
 		"Widen Fabric spec.snatPorts, lower the flowQuota of interfaces that hold many, or let idle connections close sooner; `vrctl flow list --dst ADDRESS` shows who holds them.",
 	},
+	DropNATShare: {
+		"NAT_SHARE",
+		"The workload has a quarter of the node's translated source ports, and three quarters of them are in use; the rest is for others.",
+		"Let the workload reuse its connections, give it a network of its own with a floating IP, or widen Fabric spec.snatPorts.",
+	},
 	DropNATProtocol: {
 		"NAT_PROTOCOL",
 		"Other addresses would break the protocol: its checksum or signature covers them (DCCP, UDP-Lite, AH).",

@@ -5,6 +5,7 @@ import (
 
 	"github.com/vrouter-go/vrouter/flowtable"
 	"github.com/vrouter-go/vrouter/internal/header"
+	"github.com/vrouter-go/vrouter/internal/nat"
 	"github.com/vrouter-go/vrouter/internal/policy"
 	"github.com/vrouter-go/vrouter/nexthop"
 )
@@ -264,9 +265,9 @@ func (f *Forwarder) explain(snap *Snapshot, key flowtable.Key, q question) Expla
 func (f *Forwarder) distinguish(q *question, d *decision) bool {
 	if d.lease {
 		class, e := endpoint(&q.key)
-		var ok bool
-		d.reply.DstPort, ok = f.nat.Peek(&d.reply.Dst, class, &e, q.now)
-		return ok && f.flows.Lookup(&d.reply, f.flows.Hash(&d.reply)) == 0
+		port, outcome := f.nat.Peek(&d.reply.Dst, class, &e, q.in, q.now)
+		d.reply.DstPort = port
+		return outcome == nat.Given && f.flows.Lookup(&d.reply, f.flows.Hash(&d.reply)) == 0
 	}
 	wanted := d.reply.DstPort
 	for try := uint32(0); f.flows.Lookup(&d.reply, f.flows.Hash(&d.reply)) != 0; try++ {

@@ -51,7 +51,7 @@ func (w *Worker) reject(in *Interface, p *packet, reason DropReason) {
 		w.icmpError(in, p, reason, noRoute, 0) // RFC 1812 §5.2.7.1, RFC 4443 §3.1
 	case DropOutputGone, DropMemberGone, DropTunnelGone, DropPeerDown, DropNeighborUnresolved:
 		w.icmpError(in, p, reason, hostUnreachable, 0) // RFC 1812 §5.2.7.1, RFC 4443 §3.1
-	case DropFlowTableFull, DropFlowQuota, DropNATPorts:
+	case DropFlowTableFull, DropFlowQuota, DropNATPorts, DropNATShare:
 		w.icmpError(in, p, reason, adminProhibited, 0) // RFC 5508 REQ-8
 	default:
 		w.drop(p, reason)
@@ -118,11 +118,13 @@ func (w *Worker) install(in *Interface, p *packet, q *question, d *decision) flo
 	s.Begin(w.now)
 	s.SetDecision(w.snap.Epoch, uint32(d.nextHop[flowtable.Forward]), uint32(d.nextHop[flowtable.Reply]))
 
-	if d.lease && !w.lease(s, q, d) {
-		w.reader.Free(ref)
-		w.fwd.refund(p.in)
-		w.reject(in, p, DropNATPorts)
-		return 0
+	if d.lease {
+		if reason := w.lease(s, q, d); reason != DropUnknown {
+			w.reader.Free(ref)
+			w.fwd.refund(p.in)
+			w.reject(in, p, reason)
+			return 0
+		}
 	}
 	got, reason := w.insert(ref, s, q, d)
 	if got != ref {

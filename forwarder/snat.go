@@ -87,17 +87,21 @@ func endpoint(key *flowtable.Key) (nat.Class, nat.Endpoint) {
 	return class, nat.Endpoint{Address: key.Src, Port: key.SrcPort, VRF: key.VRF}
 }
 
-// lease takes the external port of a new session. It returns false where there is
-// none (RFC 4787 REQ-3: never one that somebody else has).
-func (w *Worker) lease(s *flowtable.Session, q *question, d *decision) bool {
+// lease takes the external port of a new session. It says why there is none (RFC 4787
+// REQ-3: never one that somebody else has), DropUnknown if it has one.
+func (w *Worker) lease(s *flowtable.Session, q *question, d *decision) DropReason {
 	class, e := endpoint(&q.key)
-	port, ok := w.fwd.nat.Acquire(&d.reply.Dst, class, &e, w.now)
-	if ok {
-		d.reply.DstPort = port
-		s.SetLeased()
+	port, outcome := w.fwd.nat.Acquire(&d.reply.Dst, class, &e, q.in, w.now)
+	if outcome != nat.Given {
+		return leaseReason[outcome]
 	}
-	return ok
+	d.reply.DstPort = port
+	s.SetLeased()
+	return DropUnknown
 }
+
+// leaseReason says what each outcome of nat.Table.Acquire is called. Given is no drop.
+var leaseReason = [...]DropReason{nat.Given: DropUnknown, nat.Exhausted: DropNATPorts, nat.OverShare: DropNATShare}
 
 // release gives the external port of a reply key back.
 func (f *Forwarder) release(reply *flowtable.Key, now uint32) {

@@ -30,7 +30,7 @@ const (
 type slot struct {
 	endpoint Endpoint
 	chain    uint16 // the next slot with the same head
-	older    uint16 // held: neighbours in the order in which they were released
+	older    uint16 // held: neighbours in the order in which they were released; used: who has it
 	newer    uint16
 	state    state
 	_        uint8
@@ -47,6 +47,7 @@ type ports struct {
 	busy    []uint64 // a bit by port: not free
 	oldest  uint16   // the queue of held ports
 	newest  uint16
+	owned   []uint16 // used ports, by owner
 	counts  Usage
 }
 
@@ -55,6 +56,7 @@ func (p *ports) init(seed [2]uint64) {
 	p.slots = make([]slot, numPorts)
 	p.heads = make([]uint16, numHeads)
 	p.busy = make([]uint64, numPorts/64)
+	p.owned = make([]uint16, MaxOwners)
 }
 
 // enter takes the lock, which is held for one search, some microseconds at most.
@@ -92,25 +94,37 @@ func (p *ports) usage() Usage {
 	return u
 }
 
-// acquire gives an endpoint its port and counts a session; 0 is none.
-func (p *ports) acquire(e *Endpoint, now uint32) uint16 {
+// acquire gives an endpoint its port and counts a session.
+func (p *ports) acquire(e *Endpoint, owner uint16, now uint32) (port uint16, outcome Outcome) {
 	p.enter()
-	port := p.choose(e, now)
-	if port == 0 {
-		p.counts.Refused++
+	if port, outcome = p.ask(e, owner, now); outcome == Given {
+		p.take(port, e, owner, now)
 	} else {
-		p.take(port, e, now)
+		p.counts.Refused++
 	}
 	p.leave()
-	return port
+	return port, outcome
 }
 
 // peek is acquire without the effect.
-func (p *ports) peek(e *Endpoint, now uint32) uint16 {
+func (p *ports) peek(e *Endpoint, owner uint16, now uint32) (port uint16, outcome Outcome) {
 	p.enter()
-	port := p.choose(e, now)
+	port, outcome = p.ask(e, owner, now)
 	p.leave()
-	return port
+	return port, outcome
+}
+
+// ask returns the port that an endpoint gets, or why it gets none.
+func (p *ports) ask(e *Endpoint, owner uint16, now uint32) (port uint16, outcome Outcome) {
+	port = p.choose(e, now)
+	share := p.serving.Size() / 4
+	switch {
+	case port == 0:
+		return 0, Exhausted
+	case p.slots[port].state != used && share > 0 && int(p.owned[owner%MaxOwners]) >= share && p.counts.Used >= p.serving.Size()-share:
+		return 0, OverShare
+	}
+	return port, Given
 }
 
 // release ends one session's use of a port.
@@ -120,6 +134,7 @@ func (p *ports) release(port uint16, now uint32) {
 	if s.state == used {
 		if s.count--; s.count == 0 {
 			p.counts.Used--
+			p.owned[s.older]--
 			p.hold(port, now)
 		}
 	}
@@ -170,8 +185,8 @@ func (p *ports) firstFree(first, last int) uint16 {
 	return 0
 }
 
-// take gives a port that choose returned to an endpoint.
-func (p *ports) take(port uint16, e *Endpoint, now uint32) {
+// take gives a port that ask returned to an endpoint of an owner's.
+func (p *ports) take(port uint16, e *Endpoint, owner uint16, now uint32) {
 	s := &p.slots[port]
 	switch {
 	case s.state == used:
@@ -191,7 +206,8 @@ func (p *ports) take(port uint16, e *Endpoint, now uint32) {
 		*head = port
 		p.busy[port/64] |= 1 << (port % 64)
 	}
-	s.state, s.count = used, 1
+	s.state, s.count, s.older = used, 1, owner%MaxOwners
+	p.owned[s.older]++
 	p.counts.Used++
 }
 

@@ -136,23 +136,39 @@ func (t *Table) Retire(except [][16]byte) {
 	t.addresses.Store(&list)
 }
 
+// MaxOwners bounds the numbers of owners: a workload's port index is one.
+const MaxOwners = 4096
+
+// Outcome is what an endpoint was told that asked for a port.
+type Outcome uint8
+
+const (
+	// Given is a port of the endpoint's own.
+	Given Outcome = iota
+	// Exhausted says that all ports are in use, or the address is not served.
+	Exhausted
+	// OverShare says that the owner has a quarter of the ports and three quarters of
+	// them are in use: what is left is for others (RFC 6888 REQ-4).
+	OverShare
+)
+
 // Acquire returns the external port of an endpoint at an address, the one it has or
-// a new one, and counts one session more that uses it. now is in ticks of 100 ms.
-// ok is false, and nothing is counted, where all ports are in use or the address is
-// not served.
-func (t *Table) Acquire(external *[16]byte, c Class, e *Endpoint, now uint32) (port uint16, ok bool) {
+// a new one, and counts one session more that uses it. owner is whose endpoint it is,
+// below MaxOwners: what one owner may take is bounded. now is in ticks of 100 ms.
+// Where the outcome is not Given nothing is counted.
+func (t *Table) Acquire(external *[16]byte, c Class, e *Endpoint, owner uint16, now uint32) (port uint16, outcome Outcome) {
 	if a := find(*t.addresses.Load(), external); a != nil {
-		port = a.classes[c].acquire(e, now)
+		return a.classes[c].acquire(e, owner, now)
 	}
-	return port, port != 0
+	return 0, Exhausted
 }
 
-// Peek returns the port that Acquire would return, and counts nothing.
-func (t *Table) Peek(external *[16]byte, c Class, e *Endpoint, now uint32) (port uint16, ok bool) {
+// Peek returns what Acquire would return, and counts nothing.
+func (t *Table) Peek(external *[16]byte, c Class, e *Endpoint, owner uint16, now uint32) (port uint16, outcome Outcome) {
 	if a := find(*t.addresses.Load(), external); a != nil {
-		port = a.classes[c].peek(e, now)
+		return a.classes[c].peek(e, owner, now)
 	}
-	return port, port != 0
+	return 0, Exhausted
 }
 
 // Release ends one session's use of an external port, which Acquire returned.

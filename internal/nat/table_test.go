@@ -60,8 +60,8 @@ func (m *model) taken() (inUse, busy int) {
 
 func (m *model) acquire(t *rapid.T) {
 	e := *endpoint(rapid.IntRange(0, 60).Draw(t, "endpoint"))
-	peeked, could := m.table.Peek(&node, UDP, &e, m.now)
-	port, ok := m.table.Acquire(&node, UDP, &e, m.now)
+	peeked, could := peek(m.table, &node, UDP, &e, m.now)
+	port, ok := acquire(m.table, &node, UDP, &e, m.now)
 	if port != peeked || ok != could {
 		t.Fatalf("Peek said %d, %v and Acquire gave %d, %v", peeked, could, port, ok)
 	}
@@ -177,31 +177,31 @@ func TestExhaustion(t *testing.T) {
 	table := serving(Range{first, last})
 	seen := map[uint16]bool{}
 	for n := range last - first + 1 {
-		port, ok := table.Acquire(&node, TCP, endpoint(n), 0)
+		port, ok := acquire(table, &node, TCP, endpoint(n), 0)
 		if !ok || seen[port] || port < first {
 			t.Fatalf("endpoint %d: port %d, %v; given out before: %v", n, port, ok, seen[port])
 		}
 		seen[port] = true
 	}
-	if port, ok := table.Acquire(&node, TCP, endpoint(9999), 0); ok {
+	if port, ok := acquire(table, &node, TCP, endpoint(9999), 0); ok {
 		t.Fatalf("port %d out of a range that is in use", port)
 	}
 	// Others go on: mapped endpoints, the other classes, the other address.
-	if _, ok := table.Acquire(&node, TCP, endpoint(7), 0); !ok {
+	if _, ok := acquire(table, &node, TCP, endpoint(7), 0); !ok {
 		t.Error("a mapped endpoint was refused")
 	}
 	for _, c := range []Class{UDP, SCTP, ICMP} {
-		if _, ok := table.Acquire(&node, c, endpoint(9999), 0); !ok {
+		if _, ok := acquire(table, &node, c, endpoint(9999), 0); !ok {
 			t.Errorf("%s was refused because of TCP", c)
 		}
 	}
-	if _, ok := table.Acquire(&node6, TCP, endpoint(9999), 0); !ok {
+	if _, ok := acquire(table, &node6, TCP, endpoint(9999), 0); !ok {
 		t.Error("one address was refused because of the other")
 	}
 	// The port that comes free goes on at once, for there is no other.
-	given, _ := table.Peek(&node, TCP, endpoint(5), 0)
+	given, _ := peek(table, &node, TCP, endpoint(5), 0)
 	table.Release(&node, TCP, given, 1)
-	if port, ok := table.Acquire(&node, TCP, endpoint(9999), 2); !ok || port != given {
+	if port, ok := acquire(table, &node, TCP, endpoint(9999), 2); !ok || port != given {
 		t.Errorf("port %d, %v; want %d", port, ok, given)
 	}
 	for _, u := range table.Usage() {
@@ -214,18 +214,18 @@ func TestExhaustion(t *testing.T) {
 // RFC 6888 REQ-8: for 120 s only its former endpoint gets a port again
 func TestHoldDown(t *testing.T) {
 	table := serving(Range{61000, 61001})
-	mine, _ := table.Acquire(&node, UDP, endpoint(1), 100)
+	mine, _ := acquire(table, &node, UDP, endpoint(1), 100)
 	table.Release(&node, UDP, mine, 100)
-	other, _ := table.Acquire(&node, UDP, endpoint(2), 101)
+	other, _ := acquire(table, &node, UDP, endpoint(2), 101)
 	if other == mine {
 		t.Fatal("the port went to another endpoint at once, with one free")
 	}
-	if again, _ := table.Acquire(&node, UDP, endpoint(1), 102); again != mine {
+	if again, _ := acquire(table, &node, UDP, endpoint(1), 102); again != mine {
 		t.Errorf("port %d, want %d, which was held for it", again, mine)
 	}
 	table.Release(&node, UDP, mine, 200)
 	table.Release(&node, UDP, other, 300)
-	if got, ok := table.Acquire(&node, UDP, endpoint(3), 200+HoldDown); !ok || got != mine {
+	if got, ok := acquire(table, &node, UDP, endpoint(3), 200+HoldDown); !ok || got != mine {
 		t.Errorf("port %d, %v; want %d, whose time is over", got, ok, mine)
 	}
 	for _, u := range table.Usage() {
@@ -243,9 +243,9 @@ func TestPortsAreSpread(t *testing.T) {
 	const rounds = 4096
 	alike := 0
 	for n := range rounds {
-		port, _ := table.Peek(&node, TCP, endpoint(n), 0)
+		port, _ := peek(table, &node, TCP, endpoint(n), 0)
 		buckets[int(port-r.First)*len(buckets)/r.Size()]++
-		if twin, _ := other.Peek(&node, TCP, endpoint(n), 0); twin == port {
+		if twin, _ := peek(other, &node, TCP, endpoint(n), 0); twin == port {
 			alike++
 		}
 	}
@@ -262,26 +262,26 @@ func TestPortsAreSpread(t *testing.T) {
 // Mappings survive a change of the range and of the addresses while they are used.
 func TestRetire(t *testing.T) {
 	table := serving(Range{61000, 61010})
-	port, _ := table.Acquire(&node, TCP, endpoint(1), 0)
+	port, _ := acquire(table, &node, TCP, endpoint(1), 0)
 	table.Serve([][16]byte{node}, Range{62000, 62010})
-	if again, ok := table.Acquire(&node, TCP, endpoint(1), 1); !ok || again != port {
+	if again, ok := acquire(table, &node, TCP, endpoint(1), 1); !ok || again != port {
 		t.Errorf("port %d, %v after the range changed; want %d", again, ok, port)
 	}
-	if fresh, ok := table.Acquire(&node, TCP, endpoint(2), 1); !ok || fresh < 62000 || fresh > 62010 {
+	if fresh, ok := acquire(table, &node, TCP, endpoint(2), 1); !ok || fresh < 62000 || fresh > 62010 {
 		t.Errorf("new port %d, %v outside the new range", fresh, ok)
 	}
 	table.Retire([][16]byte{node6})
-	if _, ok := table.Acquire(&node, TCP, endpoint(3), 2); ok {
+	if _, ok := acquire(table, &node, TCP, endpoint(3), 2); ok {
 		t.Error("an address that is not served gave a port")
 	}
 	table.Serve([][16]byte{node}, Range{61000, 61010}) // it comes back, and its mappings are there
-	if again, ok := table.Peek(&node, TCP, endpoint(1), 3); !ok || again != port {
+	if again, ok := peek(table, &node, TCP, endpoint(1), 3); !ok || again != port {
 		t.Errorf("port %d, %v after the address came back; want %d", again, ok, port)
 	}
 	for range 2 {
 		table.Release(&node, TCP, port, 4)
 	}
-	second, _ := table.Peek(&node, TCP, endpoint(2), 4)
+	second, _ := peek(table, &node, TCP, endpoint(2), 4)
 	table.Release(&node, TCP, second, 4)
 	table.Retire([][16]byte{node6})
 	if n := len(table.Usage()); n != int(NumClasses) {
@@ -318,7 +318,7 @@ func TestConcurrent(t *testing.T) {
 			}
 			for range 20_000 {
 				n := 1 + rng.IntN(90)
-				port, ok := table.Acquire(&node, UDP, endpoint(n), uint32(rng.IntN(5000)))
+				port, ok := acquire(table, &node, UDP, endpoint(n), uint32(rng.IntN(5000)))
 				if ok {
 					for {
 						v := owners[port].Load()
@@ -355,7 +355,7 @@ func TestNoAllocation(t *testing.T) {
 	if n := testing.AllocsPerRun(1000, func() {
 		now++
 		e.Port++
-		port, _ := table.Acquire(&node, TCP, e, now)
+		port, _ := acquire(table, &node, TCP, e, now)
 		table.Release(&node, TCP, port, now)
 	}); n != 0 {
 		t.Errorf("%v allocations for a session, want 0", n)
@@ -370,15 +370,64 @@ func BenchmarkAcquireRelease(b *testing.B) {
 		b.Run(c.name, func(b *testing.B) {
 			table := serving(Range{61000, 65535})
 			for n := range c.full {
-				table.Acquire(&node, TCP, endpoint(n), 0)
+				acquire(table, &node, TCP, endpoint(n), 0)
 			}
 			e, now := endpoint(9999), uint32(0)
 			for b.Loop() {
 				now++
 				e.Port++
-				port, _ := table.Acquire(&node, TCP, e, now)
+				port, _ := acquire(table, &node, TCP, e, now)
 				table.Release(&node, TCP, port, now)
 			}
 		})
+	}
+}
+
+// acquire and peek ask for an endpoint that is its owner's only one.
+func acquire(t *Table, external *[16]byte, c Class, e *Endpoint, now uint32) (uint16, bool) {
+	port, outcome := t.Acquire(external, c, e, e.Port, now)
+	return port, outcome == Given
+}
+
+func peek(t *Table, external *[16]byte, c Class, e *Endpoint, now uint32) (uint16, bool) {
+	port, outcome := t.Peek(external, c, e, e.Port, now)
+	return port, outcome == Given
+}
+
+// TestShare: one owner may have all but a quarter of the ports; who has less than a
+// quarter goes on getting some, and what an owner gives back counts no more.
+func TestShare(t *testing.T) {
+	table := New([2]uint64{1, 2})
+	table.Serve([][16]byte{node}, Range{First: 61000, Last: 61999})
+	const greedy, modest = 7, 8
+	given := []uint16{}
+	for n := range 1000 {
+		e := endpoint(n)
+		port, outcome := table.Acquire(&node, TCP, e, greedy, 0)
+		if outcome == OverShare {
+			break
+		}
+		given = append(given, port)
+	}
+	if len(given) != 750 {
+		t.Fatalf("the greedy owner has %d of 1000 ports; want 750", len(given))
+	}
+	for n := range 250 {
+		if _, outcome := table.Acquire(&node, TCP, endpoint(2000+n), modest, 0); outcome != Given {
+			t.Fatalf("the modest owner's port %d: %v", n, outcome)
+		}
+	}
+	if _, outcome := table.Acquire(&node, TCP, endpoint(3000), modest, 0); outcome != Exhausted {
+		t.Errorf("with all ports in use: %v", outcome)
+	}
+	if port, outcome := table.Acquire(&node, TCP, endpoint(0), greedy, 0); outcome != Given || port != given[0] {
+		t.Errorf("an endpoint that has a port: %d, %v", port, outcome)
+	}
+	table.Release(&node, TCP, given[0], 0)
+	for _, port := range given {
+		table.Release(&node, TCP, port, 1)
+	}
+	if _, outcome := table.Acquire(&node, TCP, endpoint(4000), greedy, HoldDown+10); outcome != Given {
+		t.Errorf("after all are given back: %v", outcome)
 	}
 }
