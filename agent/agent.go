@@ -23,6 +23,7 @@ import (
 	"github.com/vrouter-go/vrouter/agent/underlay"
 	"github.com/vrouter-go/vrouter/flowtable"
 	"github.com/vrouter-go/vrouter/forwarder"
+	"github.com/vrouter-go/vrouter/nexthop"
 	pb "github.com/vrouter-go/vrouter/proto/vrouter/v1"
 )
 
@@ -65,6 +66,10 @@ type Agent struct {
 	compiler *compile.Compiler // guarded by turn
 	answers  answers           // guarded by turn
 	around   surroundings      // guarded by turn
+	// hosts are the next hops given to hosts on the uplink's link, by MAC address;
+	// guarded by turn.
+	hosts     map[[6]byte]nexthop.ID
+	fullHosts sync.Once // says that there are too many
 	// seen is a copy of around, for those who only look.
 	seen atomic.Pointer[surroundings]
 
@@ -92,6 +97,7 @@ func New(o Options) (*Agent, error) {
 		ports:       ports.NewReconciler(o.Forwarder, o.Driver, o.Log),
 		compiler:    compile.New(compile.Config{DefaultQuota: o.DefaultQuota}),
 		answers:     newAnswers(),
+		hosts:       map[[6]byte]nexthop.ID{},
 		state:       state.New(),
 		controllers: newControllers(),
 		watchers:    newWatchers(),
@@ -179,6 +185,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	g.Go(func() error { return a.drainPolicyLog(ctx) })
 	if a.options.Watcher != nil {
 		g.Go(func() error { return a.options.Watcher.Run(ctx, a.Underlay) })
+		g.Go(func() error { return a.askNeighbors(ctx) })
 	}
 	return g.Wait()
 }

@@ -35,7 +35,10 @@ func (t *neighborTable) slot(mac [6]byte) (slot uint32, ok bool) {
 
 // at returns the MAC address in a slot, false where there is none.
 func (t *neighborTable) at(slot uint32) (mac [6]byte, ok bool) {
-	word := t[slot%MaxNeighbors].Load()
+	if slot >= MaxNeighbors {
+		return mac, false // that of OnLinkNextHop
+	}
+	word := t[slot].Load()
 	for i := range mac {
 		mac[i] = byte(word >> (40 - 8*i))
 	}

@@ -45,6 +45,7 @@ type Worker struct {
 	decision  decision // scratch of the slow path
 	lastOuter lastOuter
 	policyLog policyLog
+	wanted    wantedList
 
 	patience patience
 	requests workerRequests

@@ -194,6 +194,7 @@ func (c *Compiler) Compile(st *state.State, affected []state.Key) (*Result, erro
 			Labels:        c.now.labels,
 			VNIs:          c.now.vnis,
 			SNAT:          c.snat(),
+			Neighbors:     c.neighbors(),
 		},
 		Ports: slices.Clone(c.now.specs),
 		Names: c.policies.names, HealthChecks: c.healthChecks(), Sessions: c.sessions(),
