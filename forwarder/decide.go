@@ -124,6 +124,10 @@ func (f *Forwarder) decide(snap *Snapshot, q *question, d *decision, t *Trace) {
 
 	d.direct(snap, q)
 	if in.Kind == Overlay && d.nextHop[flowtable.Reply].IsDiscard() {
+		if d.wanted != ([16]byte{}) { // answers left directly, and who they go to is not known just now
+			d.find(t)
+			return
+		}
 		d.end(DropTunnelReturn, t)
 		return
 	}
@@ -149,8 +153,7 @@ func (f *Forwarder) decide(snap *Snapshot, q *question, d *decision, t *Trace) {
 		return
 	}
 	if d.nextHop[flowtable.Forward] == OnLinkNextHop {
-		d.verdict, d.reason = verdictFind, DropNeighborUnresolved
-		t.end(d)
+		d.find(t)
 		return
 	}
 	d.verdict = verdictForward
@@ -456,6 +459,12 @@ func (d *decision) drop(reason DropReason, t *Trace) {
 // end ends the decision, and the session that it is about, with a reason.
 func (d *decision) end(reason DropReason, t *Trace) {
 	d.verdict, d.reason = verdictEnd, reason
+	t.end(d)
+}
+
+// find ends the decision for as long as nobody is known to have the wanted address.
+func (d *decision) find(t *Trace) {
+	d.verdict, d.reason = verdictFind, DropNeighborUnresolved
 	t.end(d)
 }
 

@@ -99,7 +99,11 @@ func (w *Worker) tell(in uint16, d *decision) {
 // begins, in Linux at least, though RFC 1122 §4.2.3.9 says that it must not; and its
 // next try finds the host.
 func (w *Worker) lost(p *packet, s *flowtable.Session) {
-	_, dst, _, _ := s.Target(flowtable.Forward)
-	w.want(p.in, dst, false)
+	_, host, _, _ := s.Target(flowtable.Forward)
+	if s.Port() == w.snap.Uplink { // it came in there, and its answers leave directly
+		key := s.Key(flowtable.Forward)
+		host = &key.Src
+	}
+	w.want(p.in, host, false)
 	w.drop(p, DropNeighborUnresolved)
 }
