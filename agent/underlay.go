@@ -103,7 +103,7 @@ func (a *Agent) neighbors() map[[16]byte]nexthop.ID {
 			if !ok {
 				a.fullHosts.Do(func() {
 					a.log.Warn("more hosts on the uplink's link than can be told apart; new ones are not reached until the daemon starts again",
-						"device", a.around.view.Link.Index, "hosts", len(a.hosts))
+						"hosts", len(a.hosts))
 				})
 				continue
 			}

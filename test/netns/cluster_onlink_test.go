@@ -3,7 +3,9 @@ package netns_test
 import (
 	"bytes"
 	"fmt"
+	"net"
 	"testing"
+	"time"
 
 	pb "github.com/vrouter-go/vrouter/proto/vrouter/v1"
 )
@@ -40,6 +42,16 @@ func TestClusterOnLink(t *testing.T) {
 	eachPodFamily(t, func(t *testing.T, f family) {
 		if shown := n.run("node", "ip", "neigh", "show", onLinkServer[f]); shown != "" {
 			t.Fatalf("the node knows the server before: %s", shown)
+		}
+		// The first SYN is lost, the second, a second later, is not.
+		began := time.Now()
+		first, err := p.tryDial(p.name, "tcp", at(onLinkServer[f], webPort), net.Dialer{Timeout: patience})
+		if err != nil {
+			t.Fatal(err)
+		}
+		first.Close()
+		if took := time.Since(began); took > 2*time.Second {
+			t.Errorf("connected after %v, not with the first retransmission", took)
 		}
 		if server, seen := p.get(t, p.name, at(onLinkServer[f], webPort)); server != "server" || seen != n.address[f] {
 			t.Errorf("%s answered and saw %s; want server and the node's %s", server, seen, n.address[f])
