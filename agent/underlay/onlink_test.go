@@ -26,12 +26,13 @@ func TestNeighborsOnTheLink(t *testing.T) {
 	w := l.start()
 	l.eventually("the link", func(v *View) bool { return len(v.Exits) == 4 })
 	l.eventually("nobody", unknown(near))
+	l.ip("node", "route add 192.0.2.64/29 via 192.0.2.1")
 	// Neither a host behind the router, nor a broadcast, nor the node itself is a neighbor.
-	w.Ask([]netip.Addr{far, far6, netip.MustParseAddr("192.0.2.255"), netip.MustParseAddr("192.0.2.10"), netip.MustParseAddr("fe80::1"), netip.MustParseAddr("ff02::1"), near, near6})
+	w.Ask([]netip.Addr{far, far6, netip.MustParseAddr("192.0.2.255"), netip.MustParseAddr("192.0.2.65"), netip.MustParseAddr("192.0.2.10"), netip.MustParseAddr("fe80::1"), netip.MustParseAddr("ff02::1"), near, near6})
 	l.eventually("near", known(near, l.mac("near")))
 	l.eventually("near by IPv6", known(near6, l.mac("near")))
-	for _, a := range []string{"198.51.100.2", "2001:db8:1::2", "192.0.2.255", "192.0.2.10", "fe80::1", "ff02::1"} {
-		if shown := l.ip("node", "neigh show "+a); shown != "" {
+	for _, a := range []string{"198.51.100.2", "2001:db8:1::2", "192.0.2.255", "192.0.2.65", "192.0.2.10", "fe80::1"} {
+		if shown := l.ip("node", "neigh show nud all dev eth0 to "+a); shown != "" {
 			t.Errorf("the kernel was made to ask for %s: %s", a, shown)
 		}
 	}
@@ -86,6 +87,8 @@ func TestNeighborIsLookedAfter(t *testing.T) {
 	w.Ask([]netip.Addr{near})
 	l.eventually("found", known(near, l.mac("near")))
 	l.ip("near", "link set eth0 arp off")
+	l.ip("node", "neigh replace 192.0.2.20 lladdr 02:00:00:00:00:67 dev eth0 nud stale") // nothing of the kernel's uses it
+	l.eventually("what the kernel believes now", known(near, [6]byte{2, 0, 0, 0, 0, 0x67}))
 	l.eventually("gone, seen by itself", unknown(near))
 }
 
