@@ -23,6 +23,7 @@ import (
 	"github.com/vrouter-go/vrouter/agent/underlay"
 	"github.com/vrouter-go/vrouter/flowtable"
 	"github.com/vrouter-go/vrouter/forwarder"
+	"github.com/vrouter-go/vrouter/nexthop"
 	pb "github.com/vrouter-go/vrouter/proto/vrouter/v1"
 )
 
@@ -65,6 +66,10 @@ type Agent struct {
 	compiler *compile.Compiler // guarded by turn
 	answers  answers           // guarded by turn
 	around   surroundings      // guarded by turn
+	// hosts are the next hops given to hosts on the uplink's link, by MAC address;
+	// guarded by turn.
+	hosts     map[[6]byte]nexthop.ID
+	fullHosts sync.Once // says that there are too many
 	// seen is a copy of around, for those who only look.
 	seen atomic.Pointer[surroundings]
 
@@ -90,8 +95,9 @@ func New(o Options) (*Agent, error) {
 	a := &Agent{
 		options: o, log: o.Log, started: time.Now(),
 		ports:       ports.NewReconciler(o.Forwarder, o.Driver, o.Log),
-		compiler:    compile.New(compile.Config{DefaultQuota: o.DefaultQuota}),
+		compiler:    compile.New(compile.Config{DefaultQuota: o.DefaultQuota, UplinkQuota: o.uplinkQuota()}),
 		answers:     newAnswers(),
+		hosts:       map[[6]byte]nexthop.ID{},
 		state:       state.New(),
 		controllers: newControllers(),
 		watchers:    newWatchers(),
@@ -107,6 +113,14 @@ func New(o Options) (*Agent, error) {
 	}
 	a.program(compiled)
 	return a, nil
+}
+
+// uplinkQuota is half of the flow table, where interfaces have a quota at all.
+func (o *Options) uplinkQuota() int32 {
+	if o.DefaultQuota == 0 {
+		return 0
+	}
+	return int32(max(o.Forwarder.Flows().Capacity()/2, 1))
 }
 
 // restore takes up the state of an earlier process.
@@ -179,6 +193,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	g.Go(func() error { return a.drainPolicyLog(ctx) })
 	if a.options.Watcher != nil {
 		g.Go(func() error { return a.options.Watcher.Run(ctx, a.Underlay) })
+		g.Go(func() error { return a.askNeighbors(ctx) })
 	}
 	return g.Wait()
 }

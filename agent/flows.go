@@ -156,6 +156,9 @@ func (v *flowView) hopName(id nexthop.ID) string {
 		}
 		return "tunnel that is gone"
 	case nexthop.Neighbor:
+		if id == forwarder.OnLinkNextHop {
+			return "the uplink's own link"
+		}
 		return "neighbor on the uplink"
 	default:
 		return h.Kind.String()

@@ -1,12 +1,15 @@
 package agent
 
 import (
+	"context"
 	"maps"
 	"net/netip"
+	"time"
 
 	"github.com/vrouter-go/vrouter/agent/compile"
 	"github.com/vrouter-go/vrouter/agent/underlay"
 	"github.com/vrouter-go/vrouter/forwarder"
+	"github.com/vrouter-go/vrouter/nexthop"
 )
 
 // surroundings are what is known of the other nodes beside desired state. Guarded by
@@ -54,6 +57,7 @@ func (a *Agent) republish() {
 	a.seen.Store(&seen)
 	u := a.around.compiled()
 	u.Exits = a.exits()
+	u.Neighbors = a.neighbors()
 	r, err := a.compiler.SetUnderlay(u)
 	if err != nil {
 		a.log.Error("the ways to the other nodes cannot be programmed", "error", err)
@@ -62,10 +66,15 @@ func (a *Agent) republish() {
 	a.program(r)
 }
 
-// exits are the routes out of the uplink whose gateway is resolved.
+// exits are the routes out of the uplink to its link, and those whose gateway is
+// resolved.
 func (a *Agent) exits() []compile.Exit {
 	var list []compile.Exit
 	for _, x := range a.around.view.Exits {
+		if !x.Gateway.IsValid() {
+			list = append(list, compile.Exit{Prefix: x.Prefix, NextHop: forwarder.OnLinkNextHop})
+			continue
+		}
 		if x.MAC == ([6]byte{}) {
 			continue
 		}
@@ -74,6 +83,59 @@ func (a *Agent) exits() []compile.Exit {
 		}
 	}
 	return list
+}
+
+// maxHosts is how many MAC addresses of hosts on the uplink's link get a slot in the
+// forwarder. Slots are never taken back; the rest are for gateways, and for those who
+// open connections from there.
+const maxHosts = forwarder.MaxNeighbors / 2
+
+// neighbors are the next hops of the hosts on the uplink's link.
+func (a *Agent) neighbors() map[[16]byte]nexthop.ID {
+	list := make(map[[16]byte]nexthop.ID, len(a.around.view.Neighbors))
+	for address, mac := range a.around.view.Neighbors {
+		hop, had := a.hosts[mac]
+		if !had {
+			slot, ok := uint32(0), len(a.hosts) < maxHosts
+			if ok {
+				slot, ok = a.options.Forwarder.Neighbor(mac)
+			}
+			if !ok {
+				a.fullHosts.Do(func() {
+					a.log.Warn("more hosts on the uplink's link than can be told apart; new ones are not reached until the daemon starts again",
+						"hosts", len(a.hosts))
+				})
+				continue
+			}
+			hop = forwarder.NeighborNextHop(slot)
+			a.hosts[mac] = hop
+		}
+		list[address.As16()] = hop
+	}
+	return list
+}
+
+// askInterval is how soon the kernel is asked for a host that a flow wants to reach.
+const askInterval = 50 * time.Millisecond
+
+// askNeighbors has the kernel find the hosts on the uplink's link that flows want to
+// reach.
+func (a *Agent) askNeighbors(ctx context.Context) error {
+	tick := time.NewTicker(askInterval)
+	defer tick.Stop()
+	var list []netip.Addr
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+		list = list[:0]
+		a.options.Forwarder.DrainWanted(func(address [16]byte) { list = append(list, netip.AddrFrom16(address).Unmap()) })
+		if len(list) > 0 {
+			a.options.Watcher.Ask(list)
+		}
+	}
 }
 
 // compiled writes the surroundings as the compiler takes them.

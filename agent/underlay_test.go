@@ -10,6 +10,7 @@ import (
 	"github.com/google/gopacket/layers"
 
 	"github.com/vrouter-go/vrouter/agent/underlay"
+	"github.com/vrouter-go/vrouter/forwarder"
 	"github.com/vrouter-go/vrouter/internal/port"
 	"github.com/vrouter-go/vrouter/nexthop"
 	pb "github.com/vrouter-go/vrouter/proto/vrouter/v1"
@@ -156,5 +157,44 @@ func TestTunnelTraffic(t *testing.T) {
 	if len(flows) != 1 || flows[0].GetNextHop() != "tunnel node-b MPLS_UDP 100017" || flows[0].GetMember() != "web-9" ||
 		flows[0].GetFloatingIp() != "afar" || flows[0].GetOutput() != "uplink" {
 		t.Errorf("flows to web-9: %v", flows)
+	}
+}
+
+// TestHostsOnTheLink holds that the link's prefix and the hosts that are known there reach
+// the forwarder, that a route of the operator's inside the prefix goes before them, and
+// that hosts alone rebuild no table.
+func TestHostsOnTheLink(t *testing.T) {
+	r := start(t, "")
+	r.apply(&pb.ApplyRequest{Upserts: resources(t, append(cluster,
+		`{"name":"not-there","route":{"vrf":"ip-fabric","prefix":"192.0.2.128/25","nextHops":[{"tunnel":{"remote":"192.0.2.12","label":100000}}]}}`)...)})
+	v := reached
+	v.Exits = append(slices.Clone(v.Exits), underlay.Exit{Prefix: netip.MustParsePrefix("192.0.2.0/24")})
+	r.agent.Underlay(v)
+	before := r.forwarder.Snapshot()
+	v.Neighbors = map[netip.Addr][6]byte{netip.MustParseAddr("192.0.2.77"): {2, 0, 0, 0, 0, 77}, netip.MustParseAddr("192.0.2.200"): {2, 0, 0, 0, 0, 78}}
+	r.agent.Underlay(v)
+	snap := r.forwarder.Snapshot()
+	if snap.VRFs[0].FIB != before.VRFs[0].FIB {
+		t.Error("another table for the sake of hosts")
+	}
+	host, hidden := netip.MustParseAddr("192.0.2.77").As16(), netip.MustParseAddr("192.0.2.200").As16()
+	slot, _ := r.forwarder.Neighbor([6]byte{2, 0, 0, 0, 0, 77})
+	if route, ok := snap.VRFs[0].FIB.Lookup(&host); !ok || route.NextHop != forwarder.OnLinkNextHop || snap.Neighbors[host] != forwarder.NeighborNextHop(slot) {
+		t.Errorf("next hop %d, known %v", route.NextHop, snap.Neighbors)
+	}
+	if route, ok := snap.VRFs[0].FIB.Lookup(&hidden); !ok || snap.NextHops.At(route.NextHop).Kind != nexthop.Tunnel {
+		t.Errorf("the operator's route gave way to a host: %v", snap.NextHops.At(route.NextHop))
+	}
+
+	// More hosts than half of the slots: the other half stays for others.
+	v.Neighbors = map[netip.Addr][6]byte{}
+	a := netip.MustParseAddr("192.0.2.0")
+	for i := range 3000 {
+		a = a.Next()
+		v.Neighbors[a] = [6]byte{2, 1, 0, 0, byte(i >> 8), byte(i)}
+	}
+	r.agent.Underlay(v)
+	if n := len(r.forwarder.Snapshot().Neighbors); n < forwarder.MaxNeighbors/2-2 || n > forwarder.MaxNeighbors/2 {
+		t.Errorf("%d hosts have slots", n)
 	}
 }

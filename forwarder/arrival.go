@@ -105,7 +105,8 @@ func (d *decision) direct(snap *Snapshot, q *question) {
 	if hop, _ := snap.follow(q.key.VRF, &q.key.Src); hop.Kind == nexthop.Tunnel || hop.Kind == nexthop.FloatingIP {
 		return // not outside: an address of the overlay
 	}
-	if hop, id := snap.follow(FabricVRF, &q.key.Src); hop.Kind == nexthop.Neighbor {
+	hop, id := snap.follow(FabricVRF, &q.key.Src)
+	if id, hop = d.seek(snap, id, hop, &q.key.Src); hop.Kind == nexthop.Neighbor && id != OnLinkNextHop {
 		d.nextHop[flowtable.Reply] = id
 	}
 }

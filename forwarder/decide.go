@@ -19,6 +19,7 @@ const (
 	verdictForward                // out of decision.nextHop
 	verdictRebind                 // a live session's binding is void: forget it and decide anew
 	verdictEnd                    // a live session has lost one of its ends: forget it
+	verdictFind                   // drop for now: who has the address on the uplink's link is not known yet
 )
 
 // question is a connection to decide about, as its first packet shows it.
@@ -59,6 +60,10 @@ type decision struct {
 	remote     [16]byte
 	remotePort uint16
 	orphan     bool // the floating IP cannot be reached any more; only the workload keeps the session alive
+	// wanted is the host on the uplink's link that the connection, or its answers, go to
+	// or could go to; zero for none. found says that it is known.
+	wanted [16]byte
+	found  bool
 }
 
 // maxVRFHops bounds a chain of VRF next hops.
@@ -131,6 +136,10 @@ func (f *Forwarder) decide(snap *Snapshot, q *question, d *decision, t *Trace) {
 
 	d.direct(snap, q)
 	if in.Kind == Overlay && d.nextHop[flowtable.Reply].IsDiscard() {
+		if d.wanted != ([16]byte{}) { // answers left directly, and who they go to is not known just now
+			d.find(t)
+			return
+		}
 		d.end(DropTunnelReturn, t)
 		return
 	}
@@ -157,6 +166,10 @@ func (f *Forwarder) decide(snap *Snapshot, q *question, d *decision, t *Trace) {
 
 	// Policy: networks as the sender sees them, pods as they are.
 	if !f.permit(snap, q, d, in, out, t) {
+		return
+	}
+	if d.nextHop[flowtable.Forward] == OnLinkNextHop {
+		d.find(t)
 		return
 	}
 	d.verdict = verdictForward
@@ -322,6 +335,7 @@ func (f *Forwarder) walk(snap *Snapshot, in *Interface, vrf uint16, route nextho
 			break
 		}
 		if hop.Kind != nexthop.VRF {
+			route.NextHop, hop = d.seek(snap, route.NextHop, hop, &q.key.Dst)
 			d.nextHop[flowtable.Forward] = route.NextHop
 			if hop.Kind == nexthop.Neighbor && d.fip == 0 && q.mayLeave(in) {
 				return route, hop, d.masquerade(snap, q, t)
@@ -467,6 +481,12 @@ func (d *decision) drop(reason DropReason, t *Trace) {
 // end ends the decision, and the session that it is about, with a reason.
 func (d *decision) end(reason DropReason, t *Trace) {
 	d.verdict, d.reason = verdictEnd, reason
+	t.end(d)
+}
+
+// find ends the decision for as long as nobody is known to have the wanted address.
+func (d *decision) find(t *Trace) {
+	d.verdict, d.reason = verdictFind, DropNeighborUnresolved
 	t.end(d)
 }
 

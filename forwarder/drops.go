@@ -515,7 +515,7 @@ var dropDescriptions = [NumDropReasons]DropDescription{
 	DropNeighborUnresolved: {
 		"NEIGHBOR_UNRESOLVED",
 		"The MAC address of the next hop on the uplink is not known.",
-		"`ip neighbour` on the node shows it; if it stays, the gateway or the node does not answer ARP or neighbour discovery.",
+		"A few are normal when a flow is the first to a host on the uplink's own link: the kernel is asked to find it. If it stays, `ip neighbour` on the node shows whether the gateway, the node or the host answers ARP or neighbour discovery; one port may ask for 10 hosts a second.",
 	},
 	DropNeighborTable: {
 		"NEIGHBOR_TABLE",

@@ -191,7 +191,7 @@ type Explanation struct {
 }
 
 var verdictNames = [...]string{
-	verdictDrop: "DROP", verdictRefuse: "REFUSE", verdictLocal: "LOCAL", verdictForward: "FORWARD", verdictRebind: "DROP", verdictEnd: "DROP",
+	verdictDrop: "DROP", verdictRefuse: "REFUSE", verdictLocal: "LOCAL", verdictForward: "FORWARD", verdictRebind: "DROP", verdictEnd: "DROP", verdictFind: "DROP",
 }
 
 // Explain says what the forwarder would do with a packet of key that comes in on

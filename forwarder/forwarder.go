@@ -82,6 +82,7 @@ func New(c Config) (*Forwarder, error) {
 	if c.Clock == nil {
 		c.Clock = monotonic()
 	}
+	key := c.key()
 	flows, err := flowtable.New(flowtable.Config{Sessions: c.Sessions, Seed: c.Seed, Memory: c.FlowMemory})
 	if err != nil {
 		return nil, fmt.Errorf("forwarder: flow table of %d sessions: %w", c.Sessions, err)
@@ -89,11 +90,12 @@ func New(c Config) (*Forwarder, error) {
 	f := &Forwarder{
 		flows:    flows,
 		affinity: nexthop.NewAffinity(c.AffinityEntries),
-		nat:      nat.New(c.portSeed()),
+		nat:      nat.New(key),
 		clock:    c.Clock,
 		start:    c.Clock(),
 		onPanic:  c.OnPanic,
 	}
+	f.neighbors.key = key[0] ^ key[1]>>1
 	f.ager = flowtable.NewAger(flows, c.Timeouts, f.abandoned, func(s *flowtable.Session) { f.ended(s, f.Now()) })
 	f.snapshot.Store(emptySnapshot())
 	for i := range c.Workers {
@@ -106,8 +108,8 @@ func New(c Config) (*Forwarder, error) {
 	return f, nil
 }
 
-// portSeed returns the key of the port table's hash.
-func (c *Config) portSeed() [2]uint64 {
+// key returns what keys the hashes of the port table and the neighbors.
+func (c *Config) key() [2]uint64 {
 	if c.Seed != ([2]uint64{}) {
 		return c.Seed
 	}

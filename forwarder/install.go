@@ -33,6 +33,9 @@ func (w *Worker) open(in *Interface, p *packet) flowtable.Ref {
 		return w.install(in, p, &q, d)
 	case verdictLocal:
 		w.local(p)
+	case verdictFind:
+		w.tell(p.in, d)
+		w.drop(p, d.reason)
 	case verdictRefuse:
 		w.refuse(p, d.reason)
 	default:
@@ -144,6 +147,7 @@ func (w *Worker) install(in *Interface, p *packet, q *question, d *decision) flo
 	if d.log {
 		w.note(d, p)
 	}
+	w.tell(p.in, d)
 	return ref
 }
 
@@ -213,6 +217,7 @@ func (w *Worker) renew(in *Interface, p *packet) *flowtable.Session {
 	w.fwd.decide(w.snap, &q, d, nil)
 	switch d.verdict {
 	case verdictForward:
+		w.tell(s.Port(), d)
 		s.SetRule(d.rule)
 		s.SetMember(d.member)
 		settle(s, flowtable.NewDecision(w.snap.Epoch, uint32(d.nextHop[flowtable.Forward]), uint32(d.nextHop[flowtable.Reply])))

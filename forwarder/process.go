@@ -154,6 +154,10 @@ func (w *Worker) forward(in *Interface, p *packet) {
 	dir := p.ref.Direction()
 	nh := s.Decision().NextHop(dir)
 	if nh < NumDropReasonIDs {
+		if DropReason(nh) == DropNeighborUnresolved {
+			w.lost(p, s)
+			return
+		}
 		w.reject(in, p, DropReason(nh))
 		return
 	}

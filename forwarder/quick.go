@@ -44,7 +44,7 @@ const (
 func (w *Worker) recognise(e *edge, vrf uint16, p *packet) bool {
 	f := p.frame
 	length := f.End - f.Start
-	if length < quickL4v4+header.UDPLength || !e.present {
+	if length < quickL4v4+header.UDPLength || !e.present || len(f.Buf)-f.Start < quickHeaders { // out of a tunnel, it may begin late
 		return false
 	}
 	h := (*[quickHeaders]byte)(f.Buf[f.Start:]) // may reach behind a short frame, whose lengths are checked first

@@ -158,6 +158,9 @@ type Snapshot struct {
 	VNIs map[uint32]uint16
 	// SNAT is what interfaces with SNAT take as their source.
 	SNAT SNAT
+	// Neighbors are the next hops, of NeighborNextHop, of the hosts on the uplink's link
+	// that are known, by address in 16-byte form: what OnLinkNextHop stands for there.
+	Neighbors map[[16]byte]nexthop.ID
 
 	// dialled are the floating IPs at an address, as places in FloatingIPs; set by
 	// Publish, and shared with the snapshot before where nothing else is dialled.
@@ -227,9 +230,14 @@ func NeighborNextHop(slot uint32) nexthop.ID {
 	return nexthop.ID(NumDropReasonIDs + MaxPorts + slot%MaxNeighbors)
 }
 
+// OnLinkNextHop is the id of the next hop of routes to the uplink's own link: it sends
+// to whoever of Snapshot.Neighbors has the destination's address, and asks the agent
+// for who is not among them (DrainWanted). Every snapshot has it. No session does.
+const OnLinkNextHop = nexthop.ID(NumDropReasonIDs + MaxPorts + MaxNeighbors)
+
 // FirstFreeNextHop is the lowest id that the control path may give to other
 // next hops: below it are the discards, the interfaces and the neighbors.
-const FirstFreeNextHop = nexthop.ID(NumDropReasonIDs + MaxPorts + MaxNeighbors)
+const FirstFreeNextHop = OnLinkNextHop + 1
 
 // FixedNextHops returns the next hops that every snapshot has, from
 // nexthop.FirstID to FirstFreeNextHop-1, for the control path to append its own.
@@ -242,7 +250,7 @@ func FixedNextHops(uplink uint16) []nexthop.NextHop {
 	for slot := range uint32(MaxNeighbors) {
 		hops = append(hops, nexthop.NextHop{Kind: nexthop.Neighbor, Port: uplink, Index: slot})
 	}
-	return hops
+	return append(hops, nexthop.NextHop{Kind: nexthop.Neighbor, Port: uplink, Index: MaxNeighbors}) // OnLinkNextHop: nobody's slot
 }
 
 // NumDropReasonIDs is how many next hop ids are kept for discards, one for each

@@ -263,6 +263,28 @@ func TestNeighborSlots(t *testing.T) {
 	}
 }
 
+// Strangers on the link take a part of the slots only, and who has one keeps it.
+func TestNeighborSlotsOfStrangers(t *testing.T) {
+	r := newRig(t)
+	taken := 0
+	for i := range 2 * MaxNeighbors {
+		if _, ok := r.f.neighbors.slot([6]byte{2, byte(i >> 8), byte(i), 7, 7, 7}, true); ok {
+			taken++
+		}
+	}
+	if taken != maxLearned {
+		t.Errorf("strangers took %d slots; want %d", taken, maxLearned)
+	}
+	if _, ok := r.f.neighbors.slot([6]byte{2, 0, 1, 7, 7, 7}, true); !ok {
+		t.Error("a stranger that has a slot has lost it")
+	}
+	for i := range MaxNeighbors / 4 {
+		if _, ok := r.f.Neighbor([6]byte{2, byte(i >> 8), byte(i), 8, 8, 8}); !ok {
+			t.Fatalf("no slot for known neighbor %d", i)
+		}
+	}
+}
+
 // A route to a gateway leads out of the uplink to its MAC address, and what comes back
 // finds the workload.
 func TestWorkloadReachesAGateway(t *testing.T) {

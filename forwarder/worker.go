@@ -51,6 +51,7 @@ type Worker struct {
 	// backTunnel is the way back to another node that sendSegment has in hand.
 	backTunnel tunnel
 	policyLog  policyLog
+	wanted     wantedList
 
 	patience patience
 	requests workerRequests

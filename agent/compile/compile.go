@@ -21,6 +21,9 @@ import (
 type Config struct {
 	// DefaultQuota is the flow quota of an interface that gives none; 0 = no limit.
 	DefaultQuota int32
+	// UplinkQuota is the most sessions that callers outside may hold, so that they
+	// cannot fill the table; 0 = no limit.
+	UplinkQuota int32
 }
 
 // Compiler holds what was made of the resources so far. It belongs to one
@@ -200,6 +203,7 @@ func (c *Compiler) Compile(st *state.State, affected []state.Key) (*Result, erro
 			Labels:        c.now.labels,
 			VNIs:          c.now.vnis,
 			SNAT:          c.snat(),
+			Neighbors:     c.neighbors(),
 		},
 		Ports: slices.Clone(c.now.specs),
 		Names: c.policies.names, HealthChecks: c.healthChecks(), Sessions: c.sessions(),

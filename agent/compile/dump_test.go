@@ -209,6 +209,9 @@ func hopText(s *forwarder.Snapshot, id nexthop.ID) string {
 	case nexthop.Tunnel:
 		return "tunnel " + tunnelText(s, s.Tunnels[h.Index])
 	case nexthop.Neighbor:
+		if id == forwarder.OnLinkNextHop {
+			return "the uplink's link"
+		}
 		return fmt.Sprintf("neighbor %d", h.Index)
 	default:
 		return h.Kind.String()

@@ -25,6 +25,9 @@ type Underlay struct {
 	// Exits lead out of the uplink to what is no node of ours, in order of the
 	// prefix, each prefix once.
 	Exits []Exit
+	// Neighbors are the next hops of the hosts on the uplink's link that are known, by
+	// address in 16-byte form.
+	Neighbors map[[16]byte]nexthop.ID
 }
 
 // Path is the way to another node.
@@ -38,7 +41,7 @@ type Path struct {
 // Exit is a route of the kernel's out of the uplink.
 type Exit struct {
 	Prefix  netip.Prefix
-	NextHop nexthop.ID // forwarder.NeighborNextHop of the gateway's slot
+	NextHop nexthop.ID // forwarder.NeighborNextHop of the gateway's slot, or forwarder.OnLinkNextHop
 }
 
 // SetUnderlay compiles the last state again with what has been found out since,
@@ -106,7 +109,7 @@ func (c *Compiler) compileUplink(affected []state.Key) error {
 	n := c.networks[state.FabricNetwork]
 	local4, local6 := c.localAddresses()
 	itf := forwarder.Interface{
-		Kind: forwarder.Uplink, VRF: n.vrf, Network: n.id, MTU: c.uplinkMTU(), MAC: c.underlay.MAC,
+		Kind: forwarder.Uplink, VRF: n.vrf, Network: n.id, MTU: c.uplinkMTU(), MAC: c.underlay.MAC, Quota: c.config.UplinkQuota,
 		Name: state.Uplink, Gateway4: errorSource(local4), Gateway6: local6.As16(),
 	}
 	if itf.MAC == ([6]byte{}) {
@@ -124,6 +127,14 @@ func (c *Compiler) compileUplink(affected []state.Key) error {
 	}
 	c.place(exitKey, list)
 	return nil
+}
+
+// neighbors are the hosts on the uplink's link that are known, while there is one.
+func (c *Compiler) neighbors() map[[16]byte]nexthop.ID {
+	if c.now.uplink == 0 {
+		return nil
+	}
+	return c.underlay.Neighbors
 }
 
 func uplinkSpec(u *pb.Uplink) *ports.Spec {

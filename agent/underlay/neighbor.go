@@ -17,6 +17,8 @@ type entry struct {
 	fixed bool  // the administrator's own: it is left alone
 	// managed says that the kernel keeps it fresh by itself (NTF_EXT_MANAGED, Linux 5.16).
 	managed bool
+	host    bool   // a neighbor with a MAC address of its own, not one for which none is asked
+	since   uint64 // when it came to its address, among all others
 }
 
 // usable are the states in which the kernel itself sends to a neighbor's address.
@@ -65,8 +67,9 @@ func (s *space) neighbor(n netlink.NeighUpdate) bool {
 func (s *space) note(a netip.Addr, n *netlink.Neigh) bool {
 	old := s.entries[a]
 	e := entry{
-		state: old.state, managed: n.FlagsExt&netlink.NTF_EXT_MANAGED != 0,
-		fixed: n.State&(netlink.NUD_PERMANENT|netlink.NUD_NOARP) != 0,
+		state: old.state, managed: n.FlagsExt&netlink.NTF_EXT_MANAGED != 0, since: old.since,
+		fixed: n.State&(netlink.NUD_PERMANENT|netlink.NUD_NOARP) != 0 || n.Flags&netlink.NTF_EXT_LEARNED != 0,
+		host:  n.State&netlink.NUD_NOARP == 0,
 	}
 	switch {
 	case n.State&usable != 0 && len(n.HardwareAddr) == len(e.mac):
@@ -76,6 +79,10 @@ func (s *space) note(a netip.Addr, n *netlink.Neigh) bool {
 		e.state = Failed
 	case old.state == Resolved:
 		e.state = Unresolved // asked for anew; one that failed stays failed until it answers
+	}
+	if e.mac != old.mac {
+		s.news++
+		e.since = s.news
 	}
 	s.entries[a] = e
 	return e != old
@@ -103,13 +110,16 @@ func (s *space) view() (View, error) {
 		v.Paths[peer] = p
 	}
 	for _, x := range s.found.exits {
-		if v.Link.Up {
+		if v.Link.Up && x.Gateway.IsValid() {
 			x.MAC = s.entries[x.Gateway].mac
 			hops[x.Gateway] = struct{}{}
 		}
 		v.Exits = append(v.Exits, x)
 	}
 	s.keep(hops)
+	if v.Link.Up {
+		v.Neighbors = s.onLink()
+	}
 	return v, nil
 }
 

@@ -48,6 +48,7 @@ func (s *space) read() error {
 	if found.link.Index != s.found.link.Index {
 		clear(s.entries)
 		clear(s.kept)
+		clear(s.asked)
 	}
 	s.found = found
 	return s.readNeighbors()
@@ -103,7 +104,7 @@ func (s *space) addresses(link netlink.Link) ([]netip.Addr, error) {
 	return list, nil
 }
 
-// exits lists the routes out of the uplink that have a gateway.
+// exits lists the routes out of the uplink, by a gateway or to its link.
 func (s *space) exits(index int) ([]Exit, error) {
 	have, err := dump(func() ([]netlink.Route, error) {
 		return s.h.RouteListFiltered(netlink.FAMILY_ALL, &netlink.Route{LinkIndex: index, Table: unix.RT_TABLE_MAIN}, netlink.RT_FILTER_OIF|netlink.RT_FILTER_TABLE)
@@ -114,7 +115,7 @@ func (s *space) exits(index int) ([]Exit, error) {
 	best := map[netip.Prefix]netlink.Route{}
 	for _, r := range have {
 		p, ok := destination(&r)
-		if !ok || !gateway(&r).IsValid() || r.Type != unix.RTN_UNICAST {
+		if !ok || r.Type != unix.RTN_UNICAST || p.Bits() > 0 && (p.Addr().IsLinkLocalUnicast() || p.Addr().IsMulticast()) {
 			continue
 		}
 		if other, ok := best[p]; !ok || r.Priority < other.Priority {

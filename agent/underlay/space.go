@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/netip"
 	"sync"
+	"time"
 
 	"github.com/vishvananda/netlink"
 	vnetns "github.com/vishvananda/netns"
@@ -36,6 +37,10 @@ type space struct {
 	entries map[netip.Addr]entry
 	// kept are the next hops that the kernel was told to keep fresh.
 	kept map[netip.Addr]struct{}
+	// asked are the hosts on the link that flows want to reach (onlink.go), and when they
+	// were named last.
+	asked map[netip.Addr]time.Time
+	news  uint64 // counts MAC addresses that came
 }
 
 // open opens the namespace of a target and subscribes to what happens there.
@@ -47,7 +52,7 @@ func open(t Target) (*space, error) {
 	s := &space{
 		device: t.Device, path: t.Netns, ns: ns, peers: t.Peers, stale: true,
 		done: make(chan struct{}), neighbors: make(chan netlink.NeighUpdate, 64), changes: make(chan struct{}, 1),
-		entries: map[netip.Addr]entry{}, kept: map[netip.Addr]struct{}{},
+		entries: map[netip.Addr]entry{}, kept: map[netip.Addr]struct{}{}, asked: map[netip.Addr]time.Time{},
 	}
 	if s.h, err = netlink.NewHandleAt(ns, unix.NETLINK_ROUTE); err == nil {
 		err = s.subscribe()

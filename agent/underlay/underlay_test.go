@@ -165,7 +165,8 @@ func TestPaths(t *testing.T) {
 	l.eventually("link and exits", func(v *View) bool {
 		return v.Link.MTU == 1500 && v.Link.Up && v.Link.MAC == l.mac("node") && v.Problem == "" &&
 			slices.Equal(v.Addresses, []netip.Addr{netip.MustParseAddr("192.0.2.10"), netip.MustParseAddr("2001:db8::10")}) &&
-			len(v.Exits) == 2 && v.Exits[0].Prefix.String() == "0.0.0.0/0" && v.Exits[0].MAC == l.mac("router") && v.Exits[1].Prefix.String() == "::/0"
+			len(v.Exits) == 4 && v.Exits[0].Prefix.String() == "0.0.0.0/0" && v.Exits[0].MAC == l.mac("router") && v.Exits[2].Prefix.String() == "::/0" &&
+			v.Exits[1] == Exit{Prefix: netip.MustParsePrefix("192.0.2.0/24")} && v.Exits[3] == Exit{Prefix: netip.MustParsePrefix("2001:db8::/64")}
 	})
 	if shown := l.ip("node", "neigh show 192.0.2.20"); !strings.Contains(shown, "managed") {
 		t.Logf("kernel without NTF_EXT_MANAGED, or an old ip: %s", shown)

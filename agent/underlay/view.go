@@ -28,9 +28,12 @@ type View struct {
 	// link-local ones and those that duplicate detection has not passed are left out.
 	Addresses []netip.Addr
 	Paths     map[netip.Addr]Path // by peer
-	// Exits are the kernel's routes out of the uplink that have a gateway, in order of
-	// the prefix. What is on the link itself has none.
+	// Exits are the kernel's routes out of the uplink, in order of the prefix.
 	Exits []Exit
+	// Neighbors are the MAC addresses of the hosts on the uplink's link that the kernel
+	// knows, and would send to, by address: those in the prefix of an exit without a
+	// gateway, at most MaxNeighbors, the latest.
+	Neighbors map[netip.Addr][6]byte
 	// Problem says why less is known than could be: no such namespace or device, or a
 	// kernel that does not answer. "": none.
 	Problem string
@@ -52,11 +55,14 @@ type Path struct {
 	MTU     int // bytes of an IP packet: the link's, or less where the route says so
 }
 
-// Exit is a route out of the uplink by way of a gateway.
+// MaxNeighbors is how many hosts on the link a view has.
+const MaxNeighbors = 4096
+
+// Exit is a route out of the uplink, by way of a gateway or to the link itself.
 type Exit struct {
 	Prefix  netip.Prefix
-	Gateway netip.Addr
-	MAC     [6]byte // of the gateway; all zero: not resolved
+	Gateway netip.Addr // the zero Addr: none, the destination is on the link
+	MAC     [6]byte    // of the gateway; all zero: not resolved
 }
 
 // State says how far a path is known.
@@ -85,5 +91,5 @@ func (s State) String() string {
 
 func (v *View) equal(o *View) bool {
 	return v.Link == o.Link && v.Problem == o.Problem && slices.Equal(v.Addresses, o.Addresses) &&
-		slices.Equal(v.Exits, o.Exits) && maps.Equal(v.Paths, o.Paths)
+		slices.Equal(v.Exits, o.Exits) && maps.Equal(v.Paths, o.Paths) && maps.Equal(v.Neighbors, o.Neighbors)
 }

@@ -24,12 +24,17 @@ type Watcher struct {
 	log  *slog.Logger
 	kick chan struct{} // the target changed
 
+	asks chan struct{} // there are addresses in asking
+
 	mu     sync.Mutex
 	target Target
+	asking []netip.Addr // at most maxAsked
 }
 
 // New returns a watcher that watches nothing yet.
-func New(log *slog.Logger) *Watcher { return &Watcher{log: log, kick: make(chan struct{}, 1)} }
+func New(log *slog.Logger) *Watcher {
+	return &Watcher{log: log, kick: make(chan struct{}, 1), asks: make(chan struct{}, 1)}
+}
 
 // Set says what to watch from now on. The peers belong to the watcher afterwards.
 func (w *Watcher) Set(t Target) {
@@ -43,6 +48,29 @@ func (w *Watcher) Set(t Target) {
 	case w.kick <- struct{}{}:
 	default:
 	}
+}
+
+// Ask has the kernel find hosts on the uplink's link, and look after them for the next
+// ten minutes. Those that are found are in the next view. Addresses that are not on the
+// link are passed over, and those that are too many. Any goroutine may call it; the list
+// stays the caller's.
+func (w *Watcher) Ask(list []netip.Addr) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.asking = append(w.asking, list[:min(len(list), maxAsked-len(w.asking))]...)
+	select {
+	case w.asks <- struct{}{}:
+	default:
+	}
+}
+
+// takeAsked returns what was asked for since the last call.
+func (w *Watcher) takeAsked() []netip.Addr {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	list := w.asking
+	w.asking = nil
+	return list
 }
 
 func (w *Watcher) wanted() Target {
@@ -130,6 +158,8 @@ func (w *Watcher) watch(ctx context.Context, t Target, tell func(View)) error {
 			}
 			t, s.peers, s.stale = next, next.Peers, true
 			gather()
+		case <-w.asks:
+			s.ask(w.takeAsked(), time.Now())
 		case n, ok := <-s.neighbors:
 			if !ok {
 				return errLost
@@ -150,6 +180,7 @@ func (w *Watcher) watch(ctx context.Context, t Target, tell func(View)) error {
 			}
 			s.stale = true
 			gather()
+			s.tend(time.Now())
 		case <-settle.C:
 			gathering = false
 			v, err := s.view()
