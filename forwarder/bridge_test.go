@@ -122,12 +122,12 @@ func (w way) wrapFrame(t testing.TB, vni uint32, frame []byte) []byte {
 	var ip gopacket.SerializableLayer
 	if w.underlay == 4 {
 		v := &layers.IPv4{Version: 4, TTL: 64, Protocol: layers.IPProtocolUDP, SrcIP: src.To4(), DstIP: dst.To4()}
-		udp.SetNetworkLayerForChecksum(v)
+		_ = udp.SetNetworkLayerForChecksum(v) // an IP layer it is
 		ip = v
 	} else {
 		eth.EthernetType = layers.EthernetTypeIPv6
 		v := &layers.IPv6{Version: 6, HopLimit: 64, NextHeader: layers.IPProtocolUDP, SrcIP: src, DstIP: dst}
-		udp.SetNetworkLayerForChecksum(v)
+		_ = udp.SetNetworkLayerForChecksum(v) // an IP layer it is
 		ip = v
 	}
 	buf := gopacket.NewSerializeBuffer()
@@ -480,7 +480,7 @@ func discovery(t testing.TB, from, to [6]byte, src, dst string, l gopacket.Seria
 	eth := &layers.Ethernet{SrcMAC: from[:], DstMAC: to[:], EthernetType: layers.EthernetTypeIPv6}
 	ip := &layers.IPv6{Version: 6, HopLimit: 255, NextHeader: layers.IPProtocolICMPv6, SrcIP: net.ParseIP(src), DstIP: net.ParseIP(dst)}
 	icmp := &layers.ICMPv6{TypeCode: layers.CreateICMPv6TypeCode(kind, 0)}
-	icmp.SetNetworkLayerForChecksum(ip)
+	_ = icmp.SetNetworkLayerForChecksum(ip) // an IP layer it is
 	buf := gopacket.NewSerializeBuffer()
 	if err := gopacket.SerializeLayers(buf, gopacket.SerializeOptions{FixLengths: true, ComputeChecksums: true}, eth, ip, icmp, l); err != nil {
 		t.Fatal(err)
