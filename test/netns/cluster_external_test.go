@@ -2,6 +2,7 @@ package netns_test
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -420,7 +421,8 @@ func (c *cluster) health(address string) string {
 		return err.Error()
 	}
 	defer conn.Close()
-	transport := &http.Transport{DisableKeepAlives: true, Dial: func(string, string) (net.Conn, error) { return conn, nil }} //nolint:staticcheck // the connection is there already
+	there := func(context.Context, string, string) (net.Conn, error) { return conn, nil }
+	transport := &http.Transport{DisableKeepAlives: true, DialContext: there}
 	answer, err := (&http.Client{Transport: transport, Timeout: patience}).Get("http://" + at(address, localHealthPort))
 	if err != nil {
 		return err.Error()
