@@ -94,9 +94,7 @@ func (l *liveness) start(ctx context.Context, netns string) (end func()) {
 		}
 		// RFC 5882 §3.2: a session that was taken out of service says nothing about the
 		// path.
-		if remote, ok := remoteOf(c.Peer); ok {
-			l.down(remote, !c.Up && !c.Orderly)
-		}
+		l.down(c.Remote, !c.Up && !c.Orderly)
 	}})
 	l.mu.Lock()
 	l.speaker = speaker
@@ -111,13 +109,6 @@ func (l *liveness) start(ctx context.Context, netns string) (end func()) {
 		cancel()
 		running.Wait()
 	}
-}
-
-// remoteOf returns the address in a session's name (compile.Sessions).
-func remoteOf(session string) (netip.Addr, bool) {
-	_, text, _ := strings.Cut(session, " ")
-	a, err := netip.ParseAddr(text)
-	return a, err == nil
 }
 
 func (l *liveness) note(err error) {

@@ -19,7 +19,7 @@ const (
 	verdictForward                // out of decision.nextHop
 	verdictRebind                 // a live session's binding is void: forget it and decide anew
 	verdictEnd                    // a live session has lost one of its ends: forget it
-	verdictFind                   // drop for now: who has the address on the uplink's link is not known yet
+	verdictFind                   // drop, and have the agent find out who has the address on the uplink's link
 )
 
 // question is a connection to decide about, as its first packet shows it.

@@ -262,7 +262,7 @@ func (s *Speaker) note(m *member) {
 	if _, waits := s.changes[name]; !waits {
 		s.order = append(s.order, name)
 	}
-	s.changes[name] = Change{name, up, m.session.diag, orderly, m.session.since}
+	s.changes[name] = Change{name, m.peer.Remote, up, m.session.diag, orderly, m.session.since}
 	signal(s.notify)
 }
 

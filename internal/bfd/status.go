@@ -4,13 +4,15 @@ package bfd
 
 import (
 	"cmp"
+	"net/netip"
 	"slices"
 	"time"
 )
 
 // Change says that a session has come up or is no longer up.
 type Change struct {
-	Peer       string // its name
+	Peer       string     // its name
+	Remote     netip.Addr // its address
 	Up         bool
 	Diagnostic Diagnostic // why it is not up; NoDiagnostic when it is
 	// Orderly is true if it is not up because one side took it out of service: that
