@@ -2,6 +2,7 @@ package agent_test
 
 import (
 	"fmt"
+	"os/exec"
 	"strings"
 	"testing"
 
@@ -51,6 +52,12 @@ func TestPeersAreWatched(t *testing.T) {
 				}
 			}()
 			eventually(t, "both see each other", up)
+			if path == "SINGLE_HOP" { // inside a tunnel the packets do not pass the other kernel's rules
+				p.nft(p.host, "add table inet mute; add chain inet mute out { type filter hook output priority 0; }; add rule inet mute out udp dport 3784 drop")
+				eventually(t, "who is silent is down, though the way is there", func() bool { return silent(nodes[0]) == 2 })
+				p.nft(p.host, "delete table inet mute")
+				eventually(t, "who speaks again is up", func() bool { return silent(nodes[0]) == 0 && up() })
+			}
 			p.ip(p.host, "link set eth0 down")
 			eventually(t, "the other is gone", func() bool {
 				said := complaint(nodes[0], "bfd")
@@ -60,5 +67,26 @@ func TestPeersAreWatched(t *testing.T) {
 			p.ip(p.host, "addr replace 2001:db8::20/64 dev eth0 nodad") // the kernel takes it away with the link
 			eventually(t, "both see each other again", up)
 		})
+	}
+}
+
+// silent is how many addresses of other nodes are down because of BFD.
+func silent(a *agent.Agent) (n int) {
+	for _, p := range a.Status().GetPeers() {
+		if p.GetState() == pb.PeerStatus_DOWN && strings.Contains(p.GetReason(), "BFD") {
+			n++
+		}
+	}
+	return n
+}
+
+// nft changes the rules of a namespace.
+func (p *pair) nft(ns, rules string) {
+	p.t.Helper()
+	if _, err := exec.LookPath("nft"); err != nil {
+		p.t.Skip("SKIP-TOOL: nft (nftables) is not installed")
+	}
+	if out, err := exec.Command("ip", "netns", "exec", ns, "nft", rules).CombinedOutput(); err != nil {
+		p.t.Fatalf("nft %s: %v\n%s", rules, err, out)
 	}
 }
