@@ -2,9 +2,9 @@
 package controller
 
 import (
+	_ "github.com/containernetworking/cni/libcni"
 	_ "github.com/containernetworking/cni/pkg/skel"
 	_ "github.com/containernetworking/cni/pkg/types/100"
-	_ "github.com/containernetworking/cni/libcni"
 	_ "github.com/containernetworking/plugins/pkg/ns"
 	_ "k8s.io/api/core/v1"
 	_ "k8s.io/client-go/dynamic"
