@@ -41,6 +41,15 @@ type outcome struct {
 	swept      int
 }
 
+// draft works on the resources of a transaction as far as that is possible without
+// holding up any other.
+func (a *Agent) draft(list []*pb.Resource) []state.Draft {
+	a.mu.RLock()
+	known := a.state.Known(list)
+	a.mu.RUnlock()
+	return state.Drafts(list, known)
+}
+
 // transact carries out a transaction: all of it or nothing.
 func (a *Agent) transact(req request) (*outcome, error) {
 	a.turn.Lock()

@@ -55,14 +55,14 @@ func (f *Forwarder) chooseMember(snap *Snapshot, fip *FloatingIP, svc *Service, 
 	if svc.Affinity != 0 {
 		if id, ok := f.affinity.Get(&q.key.Src, svc.ID, q.now); ok {
 			m, found = svc.Group.Find(id)
-			found = found && m.State == nexthop.Ready && (!here || m.Interface != 0)
+			found = found && (m.State == nexthop.Ready || here && m.State == nexthop.LocalOnly) && (!here || m.Interface != 0)
 			sticky = found
 		}
 	}
 	hash := nexthop.HashTuple(svc.Hash, &q.key.Src, &q.key.Dst, q.key.SrcPort, q.key.DstPort, q.key.Proto)
 	if !found {
 		index, ok := svc.Group.Select(hash)
-		if ok && here && svc.Group.Member(index).Interface == 0 {
+		if here && (!q.tunnel || !ok || svc.Group.Member(index).Interface == 0) { // what another node chose is kept
 			index, ok = svc.Group.SelectLocal(hash)
 		}
 		switch {

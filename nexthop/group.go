@@ -18,6 +18,9 @@ const (
 	Serving
 	// Draining members finish the flows they have and take no new ones.
 	Draining
+	// LocalOnly members take new flows only where SelectLocal chooses: topology
+	// leaves them out elsewhere.
+	LocalOnly
 
 	numStates
 )
@@ -27,7 +30,7 @@ func (s State) String() string {
 	if s >= numStates {
 		return "state(" + strconv.Itoa(int(s)) + ")"
 	}
-	return [numStates]string{"ready", "serving", "draining"}[s]
+	return [numStates]string{"ready", "serving", "draining", "local-only"}[s]
 }
 
 // Member is one backend of a group. 32 bytes, no pointers.
@@ -80,7 +83,7 @@ func NewGroup(members []Member) (*Group, error) {
 		case m.Weight == 0:
 			return nil, memberError(m.ID, "has weight 0; use 1 to 65535, or state draining to take no new flows")
 		case m.State >= numStates:
-			return nil, memberError(m.ID, "has an unknown state; use ready, serving or draining")
+			return nil, memberError(m.ID, "has an unknown state; use ready, serving, draining or local-only")
 		}
 	}
 	for i, m := range g.members {
@@ -170,11 +173,11 @@ func (g *Group) Select(hash uint64) (index int, ok bool) {
 // SelectLocal is Select among the members on this node: those whose Interface is
 // not 0. It takes as long as there are of these.
 func (g *Group) SelectLocal(hash uint64) (index int, ok bool) {
-	for _, state := range [...]State{Ready, Serving} {
+	for _, serving := range [...]bool{false, true} {
 		var bestTime, bestWeight uint64
 		for _, i := range g.local {
 			m := &g.members[i]
-			if m.State != state {
+			if m.State == Draining || (m.State == Serving) != serving {
 				continue
 			}
 			t, weight := negLog2(draw(hash, memberSeed(m.ID))), uint64(m.Weight)

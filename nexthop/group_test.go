@@ -187,6 +187,7 @@ func TestStates(t *testing.T) {
 		{"ready only", []State{Ready, Serving, Draining, Ready}, []uint32{1, 4}},
 		{"serving when none is ready", []State{Draining, Serving, Serving, Draining}, []uint32{2, 3}},
 		{"draining never", []State{Draining, Draining}, nil},
+		{"local-only is for SelectLocal", []State{LocalOnly, Ready, LocalOnly, Serving}, []uint32{2}},
 		{"nobody", nil, nil},
 	} {
 		members := equalMembers(len(c.states))
@@ -320,7 +321,11 @@ func TestSelectLocalIsSelectWithoutTheOthers(t *testing.T) {
 			m := Member{ID: uint32(i + 1), Weight: uint16(1 + r.IntN(5)), State: State(r.IntN(int(numStates))), NextHop: FirstID + ID(i)}
 			if r.IntN(3) == 0 {
 				m.Interface = uint16(i + 1)
-				here = append(here, m)
+				alone := m
+				if m.State == LocalOnly { // here it counts as any other
+					alone.State = Ready
+				}
+				here = append(here, alone)
 			}
 			all = append(all, m)
 		}
@@ -339,7 +344,7 @@ func TestSelectLocalIsSelectWithoutTheOthers(t *testing.T) {
 			if len(here) > narrow {
 				continue // Select draws for teams there
 			}
-			if want, _ := local.Select(flowHash(i)); g.Member(index) != local.Member(want) {
+			if want, _ := local.Select(flowHash(i)); g.Member(index).ID != local.Member(want).ID {
 				t.Fatalf("chose %+v, alone they choose %+v", g.Member(index), local.Member(want))
 			}
 		}

@@ -21,7 +21,7 @@ type floatingIP struct {
 	whole    *forwarder.Service
 	mappings map[forwarder.PortKey]*forwarder.Service
 	openers  []string // the interfaces that open flows with it
-	local    int      // members on this node that take new flows
+	local    int      // members on this node that take new flows, from anywhere or locally
 }
 
 // placeName names the slot of a place.
@@ -102,7 +102,7 @@ func (c *Compiler) floatingIP(name string, fip *pb.FloatingIP) (*floatingIP, err
 		return nil, err
 	}
 	for _, m := range members {
-		if m.Interface != 0 && m.State == nexthop.Ready {
+		if m.Interface != 0 && (m.State == nexthop.Ready || m.State == nexthop.LocalOnly) {
 			f.local++
 		}
 	}
@@ -255,7 +255,7 @@ func (c *Compiler) remoteMember(id uint32, m *pb.Member, end state.Endpoint) mem
 	if a, err := netip.ParseAddr(m.GetAddress()); err == nil {
 		r.Address = a.As16()
 	}
-	if c.underlay.Peers[end.Remote].Down {
+	if c.underlay.Peers[end.Remote].Down || r.State == nexthop.LocalOnly {
 		r.State = nexthop.Draining
 	}
 	return r
@@ -289,6 +289,8 @@ func memberState(s pb.Member_State) nexthop.State {
 		return nexthop.Serving
 	case pb.Member_DRAINING:
 		return nexthop.Draining
+	case pb.Member_LOCAL_ONLY:
+		return nexthop.LocalOnly
 	}
 	return nexthop.Ready
 }

@@ -5,8 +5,6 @@ import (
 	"maps"
 	"slices"
 
-	"google.golang.org/protobuf/proto"
-
 	pb "github.com/vrouter-go/vrouter/proto/vrouter/v1"
 )
 
@@ -21,6 +19,8 @@ const (
 type Request struct {
 	Owner   string // who writes
 	Upserts []*pb.Resource
+	// Drafts are those of Upserts, in the same order; nil: Begin makes them.
+	Drafts  []Draft
 	Deletes []Key
 	// Sweep are deletes that the request does not list itself: what a prune or the
 	// end of a snapshot removes.
@@ -51,15 +51,18 @@ type undo struct {
 // an *Error, and the state is then as before. The resources of the request
 // belong to the state afterwards and must not be changed.
 func (s *State) Begin(req Request) (*Transaction, error) {
-	r := &report{upserts: make(map[Key]int, len(req.Upserts)), fields: make(map[Key]string, len(req.Upserts))}
+	if req.Drafts == nil {
+		req.Drafts = Drafts(req.Upserts, s.Known(req.Upserts))
+	}
+	r := &report{upserts: make(map[Key]int, len(req.Upserts)), drafts: req.Drafts}
 	r.request(req)
 	if err := r.err(); err != nil {
 		return nil, err
 	}
 	tx := &Transaction{state: s}
 	next := s.generation + 1
-	for _, res := range req.Upserts {
-		tx.upsert(res, req.Owner, next)
+	for i := range req.Drafts {
+		tx.upsert(&req.Drafts[i], req.Owner, next)
 	}
 	tx.remove(req.Deletes, true)
 	tx.remove(req.Sweep, false)
@@ -88,8 +91,9 @@ func keyOf(k *pb.ResourceKey) Key { return Key{k.GetKind(), k.GetName()} }
 
 // request checks what can be said about a request without the state.
 func (r *report) request(req Request) {
-	for i, res := range req.Upserts {
-		k := KeyOf(res)
+	for i := range req.Drafts {
+		d := &req.Drafts[i]
+		k := d.key
 		if first, ok := r.upserts[k]; ok && k.Kind != "" {
 			r.list = append(r.list, Violation{
 				Upsert: i, Request: fmt.Sprintf("upserts[%d]", i), Resource: k, Field: "name",
@@ -97,8 +101,10 @@ func (r *report) request(req Request) {
 			})
 			continue
 		}
-		r.upserts[k], r.fields[k] = i, specField(res)
-		r.messageRules(k, res)
+		r.upserts[k] = i
+		for _, f := range d.faults {
+			r.add(k, f.field, "%s", f.description)
+		}
 	}
 	for i, k := range req.Deletes {
 		if _, ok := r.upserts[k]; ok {
@@ -111,16 +117,15 @@ func (r *report) request(req Request) {
 }
 
 // upsert puts a resource into the state unless it says what is there already.
-func (tx *Transaction) upsert(res *pb.Resource, owner string, generation uint64) {
-	k := KeyOf(res)
-	o := &object{sum: sum(k, res), refs: references(res), claims: claims(res)}
+func (tx *Transaction) upsert(d *Draft, owner string, generation uint64) {
+	k := d.key
 	old := tx.state.objects[k.Kind][k.Name]
-	if old != nil && old.sum == o.sum && old.res.GetOwner() == owner {
+	if old != nil && old.sum == d.object.sum && old.res.GetOwner() == owner {
 		tx.result(k, pb.ResourceResult_UNCHANGED)
 		return
 	}
-	o.res = proto.CloneOf(res)
-	o.res.Owner, o.res.Generation = owner, generation
+	o := &object{sum: d.object.sum, refs: d.object.refs, claims: d.object.claims}
+	o.res = &pb.Resource{Name: d.res.GetName(), Owner: owner, Generation: generation, Spec: d.res.GetSpec()}
 	outcome := pb.ResourceResult_CREATED
 	if old != nil {
 		outcome = pb.ResourceResult_UPDATED
@@ -258,7 +263,7 @@ func (s *State) Restore(generation uint64, resources []*pb.Resource) error {
 	for _, res := range resources {
 		k := KeyOf(res)
 		o := s.objects[k.Kind][k.Name]
-		s.put(k, &object{res: proto.CloneOf(res), sum: o.sum, refs: o.refs, claims: o.claims})
+		s.put(k, &object{res: res, sum: o.sum, refs: o.refs, claims: o.claims})
 	}
 	tx.Commit()
 	s.generation = generation

@@ -142,7 +142,7 @@ func (x InstanceIP_Mode) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use InstanceIP_Mode.Descriptor instead.
 func (InstanceIP_Mode) EnumDescriptor() ([]byte, []int) {
-	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{6, 0}
+	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{7, 0}
 }
 
 // Direction says who may open flows, as in Contrail.
@@ -199,7 +199,7 @@ func (x FloatingIP_Direction) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use FloatingIP_Direction.Descriptor instead.
 func (FloatingIP_Direction) EnumDescriptor() ([]byte, []int) {
-	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{7, 0}
+	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{8, 0}
 }
 
 // TrafficPolicy says which members new flows may go to, with the meaning that it has in Kubernetes.
@@ -253,7 +253,7 @@ func (x FloatingIP_TrafficPolicy) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use FloatingIP_TrafficPolicy.Descriptor instead.
 func (FloatingIP_TrafficPolicy) EnumDescriptor() ([]byte, []int) {
-	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{7, 1}
+	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{8, 1}
 }
 
 // HashField is a part of the packet that chooses the member of a new flow.
@@ -318,7 +318,7 @@ func (x FloatingIP_HashField) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use FloatingIP_HashField.Descriptor instead.
 func (FloatingIP_HashField) EnumDescriptor() ([]byte, []int) {
-	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{7, 2}
+	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{8, 2}
 }
 
 // State says which flows the member takes.
@@ -333,6 +333,9 @@ const (
 	Member_SERVING Member_State = 2
 	// Takes no new flow; live flows finish.
 	Member_DRAINING Member_State = 3
+	// Takes new flows only as a member on this node: where a traffic policy is LOCAL, and where another node has chosen it. For one that
+	// this node's topology leaves out in favor of nearer members. Behind a tunnel it is DRAINING.
+	Member_LOCAL_ONLY Member_State = 4
 )
 
 // Enum value maps for Member_State.
@@ -342,12 +345,14 @@ var (
 		1: "READY",
 		2: "SERVING",
 		3: "DRAINING",
+		4: "LOCAL_ONLY",
 	}
 	Member_State_value = map[string]int32{
 		"STATE_UNSPECIFIED": 0,
 		"READY":             1,
 		"SERVING":           2,
 		"DRAINING":          3,
+		"LOCAL_ONLY":        4,
 	}
 )
 
@@ -375,7 +380,7 @@ func (x Member_State) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Member_State.Descriptor instead.
 func (Member_State) EnumDescriptor() ([]byte, []int) {
-	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{11, 0}
+	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{12, 0}
 }
 
 // Type of affinity.
@@ -428,7 +433,56 @@ func (x SessionAffinity_Type) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use SessionAffinity_Type.Descriptor instead.
 func (SessionAffinity_Type) EnumDescriptor() ([]byte, []int) {
-	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{12, 0}
+	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{13, 0}
+}
+
+// Provider says who balances.
+type LoadBalancer_Provider int32
+
+const (
+	// Left out: NATIVE.
+	LoadBalancer_PROVIDER_UNSPECIFIED LoadBalancer_Provider = 0
+	// The vRouter itself, by floating IPs.
+	LoadBalancer_NATIVE LoadBalancer_Provider = 1
+)
+
+// Enum value maps for LoadBalancer_Provider.
+var (
+	LoadBalancer_Provider_name = map[int32]string{
+		0: "PROVIDER_UNSPECIFIED",
+		1: "NATIVE",
+	}
+	LoadBalancer_Provider_value = map[string]int32{
+		"PROVIDER_UNSPECIFIED": 0,
+		"NATIVE":               1,
+	}
+)
+
+func (x LoadBalancer_Provider) Enum() *LoadBalancer_Provider {
+	p := new(LoadBalancer_Provider)
+	*p = x
+	return p
+}
+
+func (x LoadBalancer_Provider) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (LoadBalancer_Provider) Descriptor() protoreflect.EnumDescriptor {
+	return file_vrouter_v1_resources_proto_enumTypes[7].Descriptor()
+}
+
+func (LoadBalancer_Provider) Type() protoreflect.EnumType {
+	return &file_vrouter_v1_resources_proto_enumTypes[7]
+}
+
+func (x LoadBalancer_Provider) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use LoadBalancer_Provider.Descriptor instead.
+func (LoadBalancer_Provider) EnumDescriptor() ([]byte, []int) {
+	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{14, 0}
 }
 
 // Direction says which end may open the flow.
@@ -469,11 +523,11 @@ func (x NetworkPolicyRule_Direction) String() string {
 }
 
 func (NetworkPolicyRule_Direction) Descriptor() protoreflect.EnumDescriptor {
-	return file_vrouter_v1_resources_proto_enumTypes[7].Descriptor()
+	return file_vrouter_v1_resources_proto_enumTypes[8].Descriptor()
 }
 
 func (NetworkPolicyRule_Direction) Type() protoreflect.EnumType {
-	return &file_vrouter_v1_resources_proto_enumTypes[7]
+	return &file_vrouter_v1_resources_proto_enumTypes[8]
 }
 
 func (x NetworkPolicyRule_Direction) Number() protoreflect.EnumNumber {
@@ -482,7 +536,7 @@ func (x NetworkPolicyRule_Direction) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use NetworkPolicyRule_Direction.Descriptor instead.
 func (NetworkPolicyRule_Direction) EnumDescriptor() ([]byte, []int) {
-	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{14, 0}
+	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{20, 0}
 }
 
 // Action of a rule.
@@ -522,11 +576,11 @@ func (x NetworkPolicyRule_Action) String() string {
 }
 
 func (NetworkPolicyRule_Action) Descriptor() protoreflect.EnumDescriptor {
-	return file_vrouter_v1_resources_proto_enumTypes[8].Descriptor()
+	return file_vrouter_v1_resources_proto_enumTypes[9].Descriptor()
 }
 
 func (NetworkPolicyRule_Action) Type() protoreflect.EnumType {
-	return &file_vrouter_v1_resources_proto_enumTypes[8]
+	return &file_vrouter_v1_resources_proto_enumTypes[9]
 }
 
 func (x NetworkPolicyRule_Action) Number() protoreflect.EnumNumber {
@@ -535,7 +589,7 @@ func (x NetworkPolicyRule_Action) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use NetworkPolicyRule_Action.Descriptor instead.
 func (NetworkPolicyRule_Action) EnumDescriptor() ([]byte, []int) {
-	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{14, 1}
+	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{20, 1}
 }
 
 // PolicyType is a direction, seen from the selected interface.
@@ -575,11 +629,11 @@ func (x SecurityPolicy_PolicyType) String() string {
 }
 
 func (SecurityPolicy_PolicyType) Descriptor() protoreflect.EnumDescriptor {
-	return file_vrouter_v1_resources_proto_enumTypes[9].Descriptor()
+	return file_vrouter_v1_resources_proto_enumTypes[10].Descriptor()
 }
 
 func (SecurityPolicy_PolicyType) Type() protoreflect.EnumType {
-	return &file_vrouter_v1_resources_proto_enumTypes[9]
+	return &file_vrouter_v1_resources_proto_enumTypes[10]
 }
 
 func (x SecurityPolicy_PolicyType) Number() protoreflect.EnumNumber {
@@ -588,7 +642,7 @@ func (x SecurityPolicy_PolicyType) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use SecurityPolicy_PolicyType.Descriptor instead.
 func (SecurityPolicy_PolicyType) EnumDescriptor() ([]byte, []int) {
-	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{17, 0}
+	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{23, 0}
 }
 
 // Value is one of them.
@@ -632,11 +686,11 @@ func (x Encapsulation_Value) String() string {
 }
 
 func (Encapsulation_Value) Descriptor() protoreflect.EnumDescriptor {
-	return file_vrouter_v1_resources_proto_enumTypes[10].Descriptor()
+	return file_vrouter_v1_resources_proto_enumTypes[11].Descriptor()
 }
 
 func (Encapsulation_Value) Type() protoreflect.EnumType {
-	return &file_vrouter_v1_resources_proto_enumTypes[10]
+	return &file_vrouter_v1_resources_proto_enumTypes[11]
 }
 
 func (x Encapsulation_Value) Number() protoreflect.EnumNumber {
@@ -645,7 +699,7 @@ func (x Encapsulation_Value) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Encapsulation_Value.Descriptor instead.
 func (Encapsulation_Value) EnumDescriptor() ([]byte, []int) {
-	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{25, 0}
+	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{31, 0}
 }
 
 // Path that the session's packets take.
@@ -690,11 +744,11 @@ func (x Bfd_Path) String() string {
 }
 
 func (Bfd_Path) Descriptor() protoreflect.EnumDescriptor {
-	return file_vrouter_v1_resources_proto_enumTypes[11].Descriptor()
+	return file_vrouter_v1_resources_proto_enumTypes[12].Descriptor()
 }
 
 func (Bfd_Path) Type() protoreflect.EnumType {
-	return &file_vrouter_v1_resources_proto_enumTypes[11]
+	return &file_vrouter_v1_resources_proto_enumTypes[12]
 }
 
 func (x Bfd_Path) Number() protoreflect.EnumNumber {
@@ -703,7 +757,7 @@ func (x Bfd_Path) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Bfd_Path.Descriptor instead.
 func (Bfd_Path) EnumDescriptor() ([]byte, []int) {
-	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{30, 0}
+	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{36, 0}
 }
 
 // Protocol holds the transport protocols that rules, mappings and flows name.
@@ -769,7 +823,11 @@ type VirtualNetwork struct {
 	// bridging joins the network's interfaces, on this node and on others, as one Ethernet segment beside the routing: frames between
 	// two of them keep their MAC addresses and their TTL, broadcast and multicast reach all of them, and ARP and ND for addresses that
 	// nobody is known to have are passed on. Other nodes need vni. Not for ip-fabric. Default: false, the network is routed only.
-	Bridging      bool `protobuf:"varint,9,opt,name=bridging,proto3" json:"bridging,omitempty"`
+	Bridging bool `protobuf:"varint,9,opt,name=bridging,proto3" json:"bridging,omitempty"`
+	// pools are the prefixes, each inside a subnet, from which this node gives addresses to interfaces with an attachment. An interface gets
+	// one address of each family that pools holds. Gateways, network and broadcast addresses of subnets, and addresses that another
+	// resource has in whatever network, are never given. Default: the subnets.
+	Pools         []string `protobuf:"bytes,10,rep,name=pools,proto3" json:"pools,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -844,6 +902,13 @@ func (x *VirtualNetwork) GetBridging() bool {
 		return x.Bridging
 	}
 	return false
+}
+
+func (x *VirtualNetwork) GetPools() []string {
+	if x != nil {
+		return x.Pools
+	}
+	return nil
 }
 
 // Subnet is one prefix of a network and the address at which the vRouter answers as gateway.
@@ -929,7 +994,11 @@ type VirtualMachineInterface struct {
 	AntiSpoof *bool `protobuf:"varint,10,opt,name=anti_spoof,json=antiSpoof,proto3,oneof" json:"anti_spoof,omitempty"`
 	// label by which other nodes reach this interface over MPLS, 16 to 1,048,575, without a lookup on this node. Default: none, other
 	// nodes reach it through its network's label or vni.
-	Label         uint32 `protobuf:"varint,11,opt,name=label,proto3" json:"label,omitempty"`
+	Label uint32 `protobuf:"varint,11,opt,name=label,proto3" json:"label,omitempty"`
+	// attachment says that a container runtime brings the device by CNI: the interface has no port until then. Namespace, name and MTU of
+	// the device, the MAC address, and an address of each family that addresses lacks come from the Attachment of this name with the same
+	// uid. Of tap only mtu and queues may be given. Default: none, the interface is whole by itself.
+	Attachment    *AttachmentRequest `protobuf:"bytes,12,opt,name=attachment,proto3" json:"attachment,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1041,6 +1110,59 @@ func (x *VirtualMachineInterface) GetLabel() uint32 {
 	return 0
 }
 
+func (x *VirtualMachineInterface) GetAttachment() *AttachmentRequest {
+	if x != nil {
+		return x.Attachment
+	}
+	return nil
+}
+
+// AttachmentRequest names the pod that an interface waits for.
+type AttachmentRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// uid of the pod, in Kubernetes its metadata.uid: an Attachment of an earlier pod of the same name is not taken for this one's.
+	Uid           string `protobuf:"bytes,1,opt,name=uid,proto3" json:"uid,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AttachmentRequest) Reset() {
+	*x = AttachmentRequest{}
+	mi := &file_vrouter_v1_resources_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AttachmentRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AttachmentRequest) ProtoMessage() {}
+
+func (x *AttachmentRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_vrouter_v1_resources_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AttachmentRequest.ProtoReflect.Descriptor instead.
+func (*AttachmentRequest) Descriptor() ([]byte, []int) {
+	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *AttachmentRequest) GetUid() string {
+	if x != nil {
+		return x.Uid
+	}
+	return ""
+}
+
 // AllowedAddressPair lets a workload send from addresses beyond its own (VRRP, nested pods).
 type AllowedAddressPair struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1054,7 +1176,7 @@ type AllowedAddressPair struct {
 
 func (x *AllowedAddressPair) Reset() {
 	*x = AllowedAddressPair{}
-	mi := &file_vrouter_v1_resources_proto_msgTypes[4]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1066,7 +1188,7 @@ func (x *AllowedAddressPair) String() string {
 func (*AllowedAddressPair) ProtoMessage() {}
 
 func (x *AllowedAddressPair) ProtoReflect() protoreflect.Message {
-	mi := &file_vrouter_v1_resources_proto_msgTypes[4]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1079,7 +1201,7 @@ func (x *AllowedAddressPair) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AllowedAddressPair.ProtoReflect.Descriptor instead.
 func (*AllowedAddressPair) Descriptor() ([]byte, []int) {
-	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{4}
+	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *AllowedAddressPair) GetPrefix() string {
@@ -1118,7 +1240,7 @@ type Tap struct {
 
 func (x *Tap) Reset() {
 	*x = Tap{}
-	mi := &file_vrouter_v1_resources_proto_msgTypes[5]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1130,7 +1252,7 @@ func (x *Tap) String() string {
 func (*Tap) ProtoMessage() {}
 
 func (x *Tap) ProtoReflect() protoreflect.Message {
-	mi := &file_vrouter_v1_resources_proto_msgTypes[5]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1143,7 +1265,7 @@ func (x *Tap) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Tap.ProtoReflect.Descriptor instead.
 func (*Tap) Descriptor() ([]byte, []int) {
-	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{5}
+	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Tap) GetName() string {
@@ -1206,7 +1328,7 @@ type InstanceIP struct {
 
 func (x *InstanceIP) Reset() {
 	*x = InstanceIP{}
-	mi := &file_vrouter_v1_resources_proto_msgTypes[6]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1218,7 +1340,7 @@ func (x *InstanceIP) String() string {
 func (*InstanceIP) ProtoMessage() {}
 
 func (x *InstanceIP) ProtoReflect() protoreflect.Message {
-	mi := &file_vrouter_v1_resources_proto_msgTypes[6]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1231,7 +1353,7 @@ func (x *InstanceIP) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InstanceIP.ProtoReflect.Descriptor instead.
 func (*InstanceIP) Descriptor() ([]byte, []int) {
-	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{6}
+	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *InstanceIP) GetAddress() string {
@@ -1302,7 +1424,7 @@ type FloatingIP struct {
 
 func (x *FloatingIP) Reset() {
 	*x = FloatingIP{}
-	mi := &file_vrouter_v1_resources_proto_msgTypes[7]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1314,7 +1436,7 @@ func (x *FloatingIP) String() string {
 func (*FloatingIP) ProtoMessage() {}
 
 func (x *FloatingIP) ProtoReflect() protoreflect.Message {
-	mi := &file_vrouter_v1_resources_proto_msgTypes[7]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1327,7 +1449,7 @@ func (x *FloatingIP) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FloatingIP.ProtoReflect.Descriptor instead.
 func (*FloatingIP) Descriptor() ([]byte, []int) {
-	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{7}
+	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *FloatingIP) GetAddress() string {
@@ -1444,7 +1566,7 @@ type HealthCheck struct {
 
 func (x *HealthCheck) Reset() {
 	*x = HealthCheck{}
-	mi := &file_vrouter_v1_resources_proto_msgTypes[8]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1456,7 +1578,7 @@ func (x *HealthCheck) String() string {
 func (*HealthCheck) ProtoMessage() {}
 
 func (x *HealthCheck) ProtoReflect() protoreflect.Message {
-	mi := &file_vrouter_v1_resources_proto_msgTypes[8]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1469,7 +1591,7 @@ func (x *HealthCheck) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HealthCheck.ProtoReflect.Descriptor instead.
 func (*HealthCheck) Descriptor() ([]byte, []int) {
-	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{8}
+	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *HealthCheck) GetPort() uint32 {
@@ -1504,7 +1626,7 @@ type FloatingIpPortMappings struct {
 
 func (x *FloatingIpPortMappings) Reset() {
 	*x = FloatingIpPortMappings{}
-	mi := &file_vrouter_v1_resources_proto_msgTypes[9]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1516,7 +1638,7 @@ func (x *FloatingIpPortMappings) String() string {
 func (*FloatingIpPortMappings) ProtoMessage() {}
 
 func (x *FloatingIpPortMappings) ProtoReflect() protoreflect.Message {
-	mi := &file_vrouter_v1_resources_proto_msgTypes[9]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1529,7 +1651,7 @@ func (x *FloatingIpPortMappings) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FloatingIpPortMappings.ProtoReflect.Descriptor instead.
 func (*FloatingIpPortMappings) Descriptor() ([]byte, []int) {
-	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{9}
+	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *FloatingIpPortMappings) GetPortMappings() []*PortMapping {
@@ -1554,7 +1676,7 @@ type PortMapping struct {
 
 func (x *PortMapping) Reset() {
 	*x = PortMapping{}
-	mi := &file_vrouter_v1_resources_proto_msgTypes[10]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1566,7 +1688,7 @@ func (x *PortMapping) String() string {
 func (*PortMapping) ProtoMessage() {}
 
 func (x *PortMapping) ProtoReflect() protoreflect.Message {
-	mi := &file_vrouter_v1_resources_proto_msgTypes[10]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1579,7 +1701,7 @@ func (x *PortMapping) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PortMapping.ProtoReflect.Descriptor instead.
 func (*PortMapping) Descriptor() ([]byte, []int) {
-	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{10}
+	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *PortMapping) GetSrcPort() uint32 {
@@ -1619,14 +1741,16 @@ type Member struct {
 	// address of the interface that serves, of the floating IP's family. Default: the interface's first address of that family.
 	Address string `protobuf:"bytes,5,opt,name=address,proto3" json:"address,omitempty"`
 	// tunnel to the node where the interface is. Left out: the interface is on this node.
-	Tunnel        *Tunnel `protobuf:"bytes,6,opt,name=tunnel,proto3" json:"tunnel,omitempty"`
+	Tunnel *Tunnel `protobuf:"bytes,6,opt,name=tunnel,proto3" json:"tunnel,omitempty"`
+	// host: the member is no interface of a vRouter but a host of the fabric, this node included, reached at address.
+	Host          bool `protobuf:"varint,7,opt,name=host,proto3" json:"host,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Member) Reset() {
 	*x = Member{}
-	mi := &file_vrouter_v1_resources_proto_msgTypes[11]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1638,7 +1762,7 @@ func (x *Member) String() string {
 func (*Member) ProtoMessage() {}
 
 func (x *Member) ProtoReflect() protoreflect.Message {
-	mi := &file_vrouter_v1_resources_proto_msgTypes[11]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1651,7 +1775,7 @@ func (x *Member) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Member.ProtoReflect.Descriptor instead.
 func (*Member) Descriptor() ([]byte, []int) {
-	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{11}
+	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Member) GetVirtualMachineInterface() string {
@@ -1696,6 +1820,13 @@ func (x *Member) GetTunnel() *Tunnel {
 	return nil
 }
 
+func (x *Member) GetHost() bool {
+	if x != nil {
+		return x.Host
+	}
+	return false
+}
+
 // SessionAffinity keeps the flows of one client on one member, while that member takes new flows.
 type SessionAffinity struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1710,7 +1841,7 @@ type SessionAffinity struct {
 
 func (x *SessionAffinity) Reset() {
 	*x = SessionAffinity{}
-	mi := &file_vrouter_v1_resources_proto_msgTypes[12]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1722,7 +1853,7 @@ func (x *SessionAffinity) String() string {
 func (*SessionAffinity) ProtoMessage() {}
 
 func (x *SessionAffinity) ProtoReflect() protoreflect.Message {
-	mi := &file_vrouter_v1_resources_proto_msgTypes[12]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1735,7 +1866,7 @@ func (x *SessionAffinity) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SessionAffinity.ProtoReflect.Descriptor instead.
 func (*SessionAffinity) Descriptor() ([]byte, []int) {
-	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{12}
+	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *SessionAffinity) GetType() SessionAffinity_Type {
@@ -1750,6 +1881,373 @@ func (x *SessionAffinity) GetTimeoutSeconds() uint32 {
 		return x.TimeoutSeconds
 	}
 	return 0
+}
+
+// LoadBalancer is a service as its owner sees it: a listener for each port, a pool for each listener, a member for each backend. It is a record
+// that explains the floating IPs which carry the traffic, and the forwarder does not know it: what is served is what FloatingIP says. A
+// control plane writes it in the same transaction as these; `vrctl explain svc/NAMESPACE/NAME` follows it down to the workloads.
+type LoadBalancer struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// provider of the balancing.
+	Provider LoadBalancer_Provider `protobuf:"varint,1,opt,name=provider,proto3,enum=vrouter.v1.LoadBalancer_Provider" json:"provider,omitempty"`
+	// service that it stands for. Left out: none, an operator wrote it.
+	Service *ServiceReference `protobuf:"bytes,2,opt,name=service,proto3" json:"service,omitempty"`
+	// listeners, one for each port of the service.
+	Listeners []*Listener `protobuf:"bytes,3,rep,name=listeners,proto3" json:"listeners,omitempty"`
+	// floating_ips that carry its traffic, by name.
+	FloatingIps []string `protobuf:"bytes,4,rep,name=floating_ips,json=floatingIps,proto3" json:"floating_ips,omitempty"`
+	// instance_ips that hold its addresses, by name.
+	InstanceIps   []string `protobuf:"bytes,5,rep,name=instance_ips,json=instanceIps,proto3" json:"instance_ips,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LoadBalancer) Reset() {
+	*x = LoadBalancer{}
+	mi := &file_vrouter_v1_resources_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LoadBalancer) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LoadBalancer) ProtoMessage() {}
+
+func (x *LoadBalancer) ProtoReflect() protoreflect.Message {
+	mi := &file_vrouter_v1_resources_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LoadBalancer.ProtoReflect.Descriptor instead.
+func (*LoadBalancer) Descriptor() ([]byte, []int) {
+	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *LoadBalancer) GetProvider() LoadBalancer_Provider {
+	if x != nil {
+		return x.Provider
+	}
+	return LoadBalancer_PROVIDER_UNSPECIFIED
+}
+
+func (x *LoadBalancer) GetService() *ServiceReference {
+	if x != nil {
+		return x.Service
+	}
+	return nil
+}
+
+func (x *LoadBalancer) GetListeners() []*Listener {
+	if x != nil {
+		return x.Listeners
+	}
+	return nil
+}
+
+func (x *LoadBalancer) GetFloatingIps() []string {
+	if x != nil {
+		return x.FloatingIps
+	}
+	return nil
+}
+
+func (x *LoadBalancer) GetInstanceIps() []string {
+	if x != nil {
+		return x.InstanceIps
+	}
+	return nil
+}
+
+// ServiceReference names a service of the system that the control plane watches.
+type ServiceReference struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// namespace of the service.
+	Namespace string `protobuf:"bytes,1,opt,name=namespace,proto3" json:"namespace,omitempty"`
+	// name of the service.
+	Name string `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
+	// type of the service, as Kubernetes spells it: ClusterIP, NodePort or LoadBalancer. Default: ClusterIP.
+	Type          string `protobuf:"bytes,3,opt,name=type,proto3" json:"type,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ServiceReference) Reset() {
+	*x = ServiceReference{}
+	mi := &file_vrouter_v1_resources_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ServiceReference) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ServiceReference) ProtoMessage() {}
+
+func (x *ServiceReference) ProtoReflect() protoreflect.Message {
+	mi := &file_vrouter_v1_resources_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ServiceReference.ProtoReflect.Descriptor instead.
+func (*ServiceReference) Descriptor() ([]byte, []int) {
+	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *ServiceReference) GetNamespace() string {
+	if x != nil {
+		return x.Namespace
+	}
+	return ""
+}
+
+func (x *ServiceReference) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *ServiceReference) GetType() string {
+	if x != nil {
+		return x.Type
+	}
+	return ""
+}
+
+// Listener is one port of a load balancer.
+type Listener struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// name of the port. Default: none.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// protocol is TCP, UDP or SCTP. Default: TCP.
+	Protocol Protocol_Value `protobuf:"varint,2,opt,name=protocol,proto3,enum=vrouter.v1.Protocol_Value" json:"protocol,omitempty"`
+	// port that clients use, 1 to 65535.
+	Port uint32 `protobuf:"varint,3,opt,name=port,proto3" json:"port,omitempty"`
+	// node_port at the addresses of the nodes. Default: none.
+	NodePort uint32 `protobuf:"varint,4,opt,name=node_port,json=nodePort,proto3" json:"node_port,omitempty"`
+	// pool that serves the port. Left out: nobody does.
+	Pool          *Pool `protobuf:"bytes,5,opt,name=pool,proto3" json:"pool,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Listener) Reset() {
+	*x = Listener{}
+	mi := &file_vrouter_v1_resources_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Listener) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Listener) ProtoMessage() {}
+
+func (x *Listener) ProtoReflect() protoreflect.Message {
+	mi := &file_vrouter_v1_resources_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Listener.ProtoReflect.Descriptor instead.
+func (*Listener) Descriptor() ([]byte, []int) {
+	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *Listener) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *Listener) GetProtocol() Protocol_Value {
+	if x != nil {
+		return x.Protocol
+	}
+	return Protocol_PROTOCOL_UNSPECIFIED
+}
+
+func (x *Listener) GetPort() uint32 {
+	if x != nil {
+		return x.Port
+	}
+	return 0
+}
+
+func (x *Listener) GetNodePort() uint32 {
+	if x != nil {
+		return x.NodePort
+	}
+	return 0
+}
+
+func (x *Listener) GetPool() *Pool {
+	if x != nil {
+		return x.Pool
+	}
+	return nil
+}
+
+// Pool is the set of backends of one listener.
+type Pool struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// target_port as the owner wrote it: a number, or a name that stands for a number of each member's own. Default: the listener's port.
+	TargetPort string `protobuf:"bytes,1,opt,name=target_port,json=targetPort,proto3" json:"target_port,omitempty"`
+	// members, those that take no flows included.
+	Members       []*PoolMember `protobuf:"bytes,2,rep,name=members,proto3" json:"members,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Pool) Reset() {
+	*x = Pool{}
+	mi := &file_vrouter_v1_resources_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Pool) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Pool) ProtoMessage() {}
+
+func (x *Pool) ProtoReflect() protoreflect.Message {
+	mi := &file_vrouter_v1_resources_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Pool.ProtoReflect.Descriptor instead.
+func (*Pool) Descriptor() ([]byte, []int) {
+	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *Pool) GetTargetPort() string {
+	if x != nil {
+		return x.TargetPort
+	}
+	return ""
+}
+
+func (x *Pool) GetMembers() []*PoolMember {
+	if x != nil {
+		return x.Members
+	}
+	return nil
+}
+
+// PoolMember is one backend of a listener.
+type PoolMember struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// virtual_machine_interface of the backend, on whatever node; it need not exist on this one.
+	VirtualMachineInterface string `protobuf:"bytes,1,opt,name=virtual_machine_interface,json=virtualMachineInterface,proto3" json:"virtual_machine_interface,omitempty"`
+	// address of the backend.
+	Address string `protobuf:"bytes,2,opt,name=address,proto3" json:"address,omitempty"`
+	// port that the backend listens on, 1 to 65535. 0: it has no port of the pool's name.
+	Port uint32 `protobuf:"varint,3,opt,name=port,proto3" json:"port,omitempty"`
+	// state of the backend.
+	State Member_State `protobuf:"varint,4,opt,name=state,proto3,enum=vrouter.v1.Member_State" json:"state,omitempty"`
+	// node that it runs on.
+	Node          string `protobuf:"bytes,5,opt,name=node,proto3" json:"node,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PoolMember) Reset() {
+	*x = PoolMember{}
+	mi := &file_vrouter_v1_resources_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PoolMember) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PoolMember) ProtoMessage() {}
+
+func (x *PoolMember) ProtoReflect() protoreflect.Message {
+	mi := &file_vrouter_v1_resources_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PoolMember.ProtoReflect.Descriptor instead.
+func (*PoolMember) Descriptor() ([]byte, []int) {
+	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *PoolMember) GetVirtualMachineInterface() string {
+	if x != nil {
+		return x.VirtualMachineInterface
+	}
+	return ""
+}
+
+func (x *PoolMember) GetAddress() string {
+	if x != nil {
+		return x.Address
+	}
+	return ""
+}
+
+func (x *PoolMember) GetPort() uint32 {
+	if x != nil {
+		return x.Port
+	}
+	return 0
+}
+
+func (x *PoolMember) GetState() Member_State {
+	if x != nil {
+		return x.State
+	}
+	return Member_STATE_UNSPECIFIED
+}
+
+func (x *PoolMember) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
 }
 
 // NetworkPolicy is an ordered list of rules between networks. The first rule that matches decides; between two networks that
@@ -1767,7 +2265,7 @@ type NetworkPolicy struct {
 
 func (x *NetworkPolicy) Reset() {
 	*x = NetworkPolicy{}
-	mi := &file_vrouter_v1_resources_proto_msgTypes[13]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1779,7 +2277,7 @@ func (x *NetworkPolicy) String() string {
 func (*NetworkPolicy) ProtoMessage() {}
 
 func (x *NetworkPolicy) ProtoReflect() protoreflect.Message {
-	mi := &file_vrouter_v1_resources_proto_msgTypes[13]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1792,7 +2290,7 @@ func (x *NetworkPolicy) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NetworkPolicy.ProtoReflect.Descriptor instead.
 func (*NetworkPolicy) Descriptor() ([]byte, []int) {
-	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{13}
+	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *NetworkPolicy) GetVirtualNetworks() []string {
@@ -1836,7 +2334,7 @@ type NetworkPolicyRule struct {
 
 func (x *NetworkPolicyRule) Reset() {
 	*x = NetworkPolicyRule{}
-	mi := &file_vrouter_v1_resources_proto_msgTypes[14]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1848,7 +2346,7 @@ func (x *NetworkPolicyRule) String() string {
 func (*NetworkPolicyRule) ProtoMessage() {}
 
 func (x *NetworkPolicyRule) ProtoReflect() protoreflect.Message {
-	mi := &file_vrouter_v1_resources_proto_msgTypes[14]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1861,7 +2359,7 @@ func (x *NetworkPolicyRule) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NetworkPolicyRule.ProtoReflect.Descriptor instead.
 func (*NetworkPolicyRule) Descriptor() ([]byte, []int) {
-	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{14}
+	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *NetworkPolicyRule) GetName() string {
@@ -1942,7 +2440,7 @@ type PolicyEndpoint struct {
 
 func (x *PolicyEndpoint) Reset() {
 	*x = PolicyEndpoint{}
-	mi := &file_vrouter_v1_resources_proto_msgTypes[15]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1954,7 +2452,7 @@ func (x *PolicyEndpoint) String() string {
 func (*PolicyEndpoint) ProtoMessage() {}
 
 func (x *PolicyEndpoint) ProtoReflect() protoreflect.Message {
-	mi := &file_vrouter_v1_resources_proto_msgTypes[15]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1967,7 +2465,7 @@ func (x *PolicyEndpoint) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PolicyEndpoint.ProtoReflect.Descriptor instead.
 func (*PolicyEndpoint) Descriptor() ([]byte, []int) {
-	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{15}
+	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *PolicyEndpoint) GetVirtualNetwork() string {
@@ -2004,7 +2502,7 @@ type PortRange struct {
 
 func (x *PortRange) Reset() {
 	*x = PortRange{}
-	mi := &file_vrouter_v1_resources_proto_msgTypes[16]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2016,7 +2514,7 @@ func (x *PortRange) String() string {
 func (*PortRange) ProtoMessage() {}
 
 func (x *PortRange) ProtoReflect() protoreflect.Message {
-	mi := &file_vrouter_v1_resources_proto_msgTypes[16]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2029,7 +2527,7 @@ func (x *PortRange) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PortRange.ProtoReflect.Descriptor instead.
 func (*PortRange) Descriptor() ([]byte, []int) {
-	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{16}
+	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *PortRange) GetStart() uint32 {
@@ -2067,7 +2565,7 @@ type SecurityPolicy struct {
 
 func (x *SecurityPolicy) Reset() {
 	*x = SecurityPolicy{}
-	mi := &file_vrouter_v1_resources_proto_msgTypes[17]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2079,7 +2577,7 @@ func (x *SecurityPolicy) String() string {
 func (*SecurityPolicy) ProtoMessage() {}
 
 func (x *SecurityPolicy) ProtoReflect() protoreflect.Message {
-	mi := &file_vrouter_v1_resources_proto_msgTypes[17]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2092,7 +2590,7 @@ func (x *SecurityPolicy) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SecurityPolicy.ProtoReflect.Descriptor instead.
 func (*SecurityPolicy) Descriptor() ([]byte, []int) {
-	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{17}
+	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *SecurityPolicy) GetNamespace() string {
@@ -2147,7 +2645,7 @@ type SecurityRule struct {
 
 func (x *SecurityRule) Reset() {
 	*x = SecurityRule{}
-	mi := &file_vrouter_v1_resources_proto_msgTypes[18]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2159,7 +2657,7 @@ func (x *SecurityRule) String() string {
 func (*SecurityRule) ProtoMessage() {}
 
 func (x *SecurityRule) ProtoReflect() protoreflect.Message {
-	mi := &file_vrouter_v1_resources_proto_msgTypes[18]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2172,7 +2670,7 @@ func (x *SecurityRule) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SecurityRule.ProtoReflect.Descriptor instead.
 func (*SecurityRule) Descriptor() ([]byte, []int) {
-	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{18}
+	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *SecurityRule) GetName() string {
@@ -2218,7 +2716,7 @@ type SecurityPeer struct {
 
 func (x *SecurityPeer) Reset() {
 	*x = SecurityPeer{}
-	mi := &file_vrouter_v1_resources_proto_msgTypes[19]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2230,7 +2728,7 @@ func (x *SecurityPeer) String() string {
 func (*SecurityPeer) ProtoMessage() {}
 
 func (x *SecurityPeer) ProtoReflect() protoreflect.Message {
-	mi := &file_vrouter_v1_resources_proto_msgTypes[19]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2243,7 +2741,7 @@ func (x *SecurityPeer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SecurityPeer.ProtoReflect.Descriptor instead.
 func (*SecurityPeer) Descriptor() ([]byte, []int) {
-	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{19}
+	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *SecurityPeer) GetSelector() *LabelSelector {
@@ -2280,7 +2778,7 @@ type IpBlock struct {
 
 func (x *IpBlock) Reset() {
 	*x = IpBlock{}
-	mi := &file_vrouter_v1_resources_proto_msgTypes[20]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2292,7 +2790,7 @@ func (x *IpBlock) String() string {
 func (*IpBlock) ProtoMessage() {}
 
 func (x *IpBlock) ProtoReflect() protoreflect.Message {
-	mi := &file_vrouter_v1_resources_proto_msgTypes[20]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2305,7 +2803,7 @@ func (x *IpBlock) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use IpBlock.ProtoReflect.Descriptor instead.
 func (*IpBlock) Descriptor() ([]byte, []int) {
-	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{20}
+	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *IpBlock) GetCidr() string {
@@ -2337,7 +2835,7 @@ type SecurityPort struct {
 
 func (x *SecurityPort) Reset() {
 	*x = SecurityPort{}
-	mi := &file_vrouter_v1_resources_proto_msgTypes[21]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2349,7 +2847,7 @@ func (x *SecurityPort) String() string {
 func (*SecurityPort) ProtoMessage() {}
 
 func (x *SecurityPort) ProtoReflect() protoreflect.Message {
-	mi := &file_vrouter_v1_resources_proto_msgTypes[21]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2362,7 +2860,7 @@ func (x *SecurityPort) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SecurityPort.ProtoReflect.Descriptor instead.
 func (*SecurityPort) Descriptor() ([]byte, []int) {
-	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{21}
+	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *SecurityPort) GetProtocol() Protocol_Value {
@@ -2399,7 +2897,7 @@ type LabelSelector struct {
 
 func (x *LabelSelector) Reset() {
 	*x = LabelSelector{}
-	mi := &file_vrouter_v1_resources_proto_msgTypes[22]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2411,7 +2909,7 @@ func (x *LabelSelector) String() string {
 func (*LabelSelector) ProtoMessage() {}
 
 func (x *LabelSelector) ProtoReflect() protoreflect.Message {
-	mi := &file_vrouter_v1_resources_proto_msgTypes[22]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2424,7 +2922,7 @@ func (x *LabelSelector) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LabelSelector.ProtoReflect.Descriptor instead.
 func (*LabelSelector) Descriptor() ([]byte, []int) {
-	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{22}
+	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *LabelSelector) GetMatchLabels() map[string]string {
@@ -2456,7 +2954,7 @@ type LabelSelectorRequirement struct {
 
 func (x *LabelSelectorRequirement) Reset() {
 	*x = LabelSelectorRequirement{}
-	mi := &file_vrouter_v1_resources_proto_msgTypes[23]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2468,7 +2966,7 @@ func (x *LabelSelectorRequirement) String() string {
 func (*LabelSelectorRequirement) ProtoMessage() {}
 
 func (x *LabelSelectorRequirement) ProtoReflect() protoreflect.Message {
-	mi := &file_vrouter_v1_resources_proto_msgTypes[23]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2481,7 +2979,7 @@ func (x *LabelSelectorRequirement) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LabelSelectorRequirement.ProtoReflect.Descriptor instead.
 func (*LabelSelectorRequirement) Descriptor() ([]byte, []int) {
-	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{23}
+	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *LabelSelectorRequirement) GetKey() string {
@@ -2529,7 +3027,7 @@ type Route struct {
 
 func (x *Route) Reset() {
 	*x = Route{}
-	mi := &file_vrouter_v1_resources_proto_msgTypes[24]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2541,7 +3039,7 @@ func (x *Route) String() string {
 func (*Route) ProtoMessage() {}
 
 func (x *Route) ProtoReflect() protoreflect.Message {
-	mi := &file_vrouter_v1_resources_proto_msgTypes[24]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2554,7 +3052,7 @@ func (x *Route) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Route.ProtoReflect.Descriptor instead.
 func (*Route) Descriptor() ([]byte, []int) {
-	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{24}
+	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *Route) GetVrf() string {
@@ -2601,7 +3099,7 @@ type Encapsulation struct {
 
 func (x *Encapsulation) Reset() {
 	*x = Encapsulation{}
-	mi := &file_vrouter_v1_resources_proto_msgTypes[25]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2613,7 +3111,7 @@ func (x *Encapsulation) String() string {
 func (*Encapsulation) ProtoMessage() {}
 
 func (x *Encapsulation) ProtoReflect() protoreflect.Message {
-	mi := &file_vrouter_v1_resources_proto_msgTypes[25]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2626,7 +3124,7 @@ func (x *Encapsulation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Encapsulation.ProtoReflect.Descriptor instead.
 func (*Encapsulation) Descriptor() ([]byte, []int) {
-	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{25}
+	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{31}
 }
 
 // Tunnel leads to another node. At least one of label and vni is given: label is what MPLS encapsulations need, vni is what
@@ -2651,7 +3149,7 @@ type Tunnel struct {
 
 func (x *Tunnel) Reset() {
 	*x = Tunnel{}
-	mi := &file_vrouter_v1_resources_proto_msgTypes[26]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2663,7 +3161,7 @@ func (x *Tunnel) String() string {
 func (*Tunnel) ProtoMessage() {}
 
 func (x *Tunnel) ProtoReflect() protoreflect.Message {
-	mi := &file_vrouter_v1_resources_proto_msgTypes[26]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2676,7 +3174,7 @@ func (x *Tunnel) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Tunnel.ProtoReflect.Descriptor instead.
 func (*Tunnel) Descriptor() ([]byte, []int) {
-	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{26}
+	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *Tunnel) GetRemote() string {
@@ -2735,7 +3233,7 @@ type NextHop struct {
 
 func (x *NextHop) Reset() {
 	*x = NextHop{}
-	mi := &file_vrouter_v1_resources_proto_msgTypes[27]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2747,7 +3245,7 @@ func (x *NextHop) String() string {
 func (*NextHop) ProtoMessage() {}
 
 func (x *NextHop) ProtoReflect() protoreflect.Message {
-	mi := &file_vrouter_v1_resources_proto_msgTypes[27]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2760,7 +3258,7 @@ func (x *NextHop) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NextHop.ProtoReflect.Descriptor instead.
 func (*NextHop) Descriptor() ([]byte, []int) {
-	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{27}
+	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *NextHop) GetWeight() uint32 {
@@ -2884,7 +3382,7 @@ type Fabric struct {
 
 func (x *Fabric) Reset() {
 	*x = Fabric{}
-	mi := &file_vrouter_v1_resources_proto_msgTypes[28]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2896,7 +3394,7 @@ func (x *Fabric) String() string {
 func (*Fabric) ProtoMessage() {}
 
 func (x *Fabric) ProtoReflect() protoreflect.Message {
-	mi := &file_vrouter_v1_resources_proto_msgTypes[28]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2909,7 +3407,7 @@ func (x *Fabric) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Fabric.ProtoReflect.Descriptor instead.
 func (*Fabric) Descriptor() ([]byte, []int) {
-	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{28}
+	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *Fabric) GetNodeAddresses() []string {
@@ -2970,7 +3468,7 @@ type Uplink struct {
 
 func (x *Uplink) Reset() {
 	*x = Uplink{}
-	mi := &file_vrouter_v1_resources_proto_msgTypes[29]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2982,7 +3480,7 @@ func (x *Uplink) String() string {
 func (*Uplink) ProtoMessage() {}
 
 func (x *Uplink) ProtoReflect() protoreflect.Message {
-	mi := &file_vrouter_v1_resources_proto_msgTypes[29]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2995,7 +3493,7 @@ func (x *Uplink) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Uplink.ProtoReflect.Descriptor instead.
 func (*Uplink) Descriptor() ([]byte, []int) {
-	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{29}
+	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *Uplink) GetDevice() string {
@@ -3038,7 +3536,7 @@ type Bfd struct {
 
 func (x *Bfd) Reset() {
 	*x = Bfd{}
-	mi := &file_vrouter_v1_resources_proto_msgTypes[30]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3050,7 +3548,7 @@ func (x *Bfd) String() string {
 func (*Bfd) ProtoMessage() {}
 
 func (x *Bfd) ProtoReflect() protoreflect.Message {
-	mi := &file_vrouter_v1_resources_proto_msgTypes[30]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3063,7 +3561,7 @@ func (x *Bfd) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Bfd.ProtoReflect.Descriptor instead.
 func (*Bfd) Descriptor() ([]byte, []int) {
-	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{30}
+	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *Bfd) GetPath() Bfd_Path {
@@ -3109,7 +3607,7 @@ type Peer struct {
 
 func (x *Peer) Reset() {
 	*x = Peer{}
-	mi := &file_vrouter_v1_resources_proto_msgTypes[31]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3121,7 +3619,7 @@ func (x *Peer) String() string {
 func (*Peer) ProtoMessage() {}
 
 func (x *Peer) ProtoReflect() protoreflect.Message {
-	mi := &file_vrouter_v1_resources_proto_msgTypes[31]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3134,7 +3632,7 @@ func (x *Peer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Peer.ProtoReflect.Descriptor instead.
 func (*Peer) Descriptor() ([]byte, []int) {
-	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{31}
+	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *Peer) GetName() string {
@@ -3182,7 +3680,7 @@ type Vhost struct {
 
 func (x *Vhost) Reset() {
 	*x = Vhost{}
-	mi := &file_vrouter_v1_resources_proto_msgTypes[32]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3194,7 +3692,7 @@ func (x *Vhost) String() string {
 func (*Vhost) ProtoMessage() {}
 
 func (x *Vhost) ProtoReflect() protoreflect.Message {
-	mi := &file_vrouter_v1_resources_proto_msgTypes[32]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3207,7 +3705,7 @@ func (x *Vhost) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Vhost.ProtoReflect.Descriptor instead.
 func (*Vhost) Descriptor() ([]byte, []int) {
-	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{32}
+	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *Vhost) GetName() string {
@@ -3274,7 +3772,7 @@ const file_vrouter_v1_resources_proto_rawDesc = "" +
 	"\n" +
 	"\x06ICMPV6\x10:\x12\t\n" +
 	"\x04SCTP\x10\x84\x01\x12\b\n" +
-	"\x03ANY\x10\xff\x01\"\x90\x02\n" +
+	"\x03ANY\x10\xff\x01\"\xbc\x02\n" +
 	"\x0eVirtualNetwork\x126\n" +
 	"\asubnets\x18\x01 \x03(\v2\x12.vrouter.v1.SubnetB\b\xbaH\x05\x92\x01\x02\x10@R\asubnets\x12\x1b\n" +
 	"\x03vrf\x18\x02 \x01(\tB\t\xbaH\x06r\x04\x88\xea0\x01R\x03vrf\x12\x1f\n" +
@@ -3283,11 +3781,13 @@ const file_vrouter_v1_resources_proto_rawDesc = "" +
 	"\x03vni\x18\x06 \x01(\rB\n" +
 	"\xbaH\a*\x05\x18\xff\xff\xff\aR\x03vni\x12$\n" +
 	"\x05label\x18\a \x01(\rB\x0e\xbaH\v\xd8\x01\x01*\x06\x18\xff\xff?(\x10R\x05label\x12\x1a\n" +
-	"\bbridging\x18\t \x01(\bR\bbridgingJ\x04\b\x03\x10\x04J\x04\b\x04\x10\x05R\tisolationR\x11fabric_forwarding\"\xd0\x02\n" +
+	"\bbridging\x18\t \x01(\bR\bbridging\x12*\n" +
+	"\x05pools\x18\n" +
+	" \x03(\tB\x14\xbaH\x11\x92\x01\x0e\x10@\x18\x01\"\br\x06\x98\xea0\x01\x10\x01R\x05poolsJ\x04\b\x03\x10\x04J\x04\b\x04\x10\x05R\tisolationR\x11fabric_forwarding\"\xd0\x02\n" +
 	"\x06Subnet\x12$\n" +
 	"\x06prefix\x18\x01 \x01(\tB\f\xbaH\t\xc8\x01\x01r\x04\x98\xea0\x01R\x06prefix\x12#\n" +
 	"\agateway\x18\x02 \x01(\tB\t\xbaH\x06r\x04\x90\xea0\x01R\agateway:\xfa\x01\xbaH\xf6\x01\x1a\xf3\x01\n" +
-	"\x0esubnet.gateway\x12agateway must be an address of the same family as prefix, for example 10.244.0.1 for 10.244.0.0/24\x1a~this.gateway == '' || !this.prefix.isIpPrefix() || !this.gateway.isIp() || (this.prefix.isIpPrefix(4) == this.gateway.isIp(4))\"\xbf\x06\n" +
+	"\x0esubnet.gateway\x12agateway must be an address of the same family as prefix, for example 10.244.0.1 for 10.244.0.0/24\x1a~this.gateway == '' || !this.prefix.isIpPrefix() || !this.gateway.isIp() || (this.prefix.isIpPrefix(4) == this.gateway.isIp(4))\"\xfe\x06\n" +
 	"\x17VirtualMachineInterface\x125\n" +
 	"\x0fvirtual_network\x18\x01 \x01(\tB\f\xbaH\t\xc8\x01\x01r\x04\x88\xea0\x01R\x0evirtualNetwork\x12*\n" +
 	"\vmac_address\x18\x02 \x01(\tB\t\xbaH\x06r\x04\xa8\xea0\x01R\n" +
@@ -3304,14 +3804,19 @@ const file_vrouter_v1_resources_proto_rawDesc = "" +
 	"\n" +
 	"anti_spoof\x18\n" +
 	" \x01(\bH\x00R\tantiSpoof\x88\x01\x01\x12$\n" +
-	"\x05label\x18\v \x01(\rB\x0e\xbaH\v\xd8\x01\x01*\x06\x18\xff\xff?(\x10R\x05label\x1a9\n" +
+	"\x05label\x18\v \x01(\rB\x0e\xbaH\v\xd8\x01\x01*\x06\x18\xff\xff?(\x10R\x05label\x12=\n" +
+	"\n" +
+	"attachment\x18\f \x01(\v2\x1d.vrouter.v1.AttachmentRequestR\n" +
+	"attachment\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\x1aB\n" +
 	"\x14NamespaceLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01B\r\n" +
-	"\v_anti_spoof\"f\n" +
+	"\v_anti_spoof\"2\n" +
+	"\x11AttachmentRequest\x12\x1d\n" +
+	"\x03uid\x18\x01 \x01(\tB\v\xbaH\b\xc8\x01\x01r\x03\x18\xfd\x01R\x03uid\"f\n" +
 	"\x12AllowedAddressPair\x12$\n" +
 	"\x06prefix\x18\x01 \x01(\tB\f\xbaH\t\xc8\x01\x01r\x04\x98\xea0\x01R\x06prefix\x12*\n" +
 	"\vmac_address\x18\x02 \x01(\tB\t\xbaH\x06r\x04\xa8\xea0\x01R\n" +
@@ -3384,7 +3889,7 @@ const file_vrouter_v1_resources_proto_rawDesc = "" +
 	"\bsrc_port\x18\x01 \x01(\rB\v\xbaH\b*\x06\x18\xff\xff\x03(\x01R\asrcPort\x12$\n" +
 	"\bdst_port\x18\x02 \x01(\rB\t\xbaH\x06*\x04\x18\xff\xff\x03R\adstPort\x12\xa6\x01\n" +
 	"\bprotocol\x18\x03 \x01(\x0e2\x1a.vrouter.v1.Protocol.ValueBn\xbaHk\xba\x01h\n" +
-	"\x15port_mapping.protocol\x126must be TCP, UDP or SCTP: only these have ports to map\x1a\x17this in [0, 6, 17, 132]R\bprotocol\"\xc7\x05\n" +
+	"\x15port_mapping.protocol\x126must be TCP, UDP or SCTP: only these have ports to map\x1a\x17this in [0, 6, 17, 132]R\bprotocol\"\xeb\x05\n" +
 	"\x06Member\x12H\n" +
 	"\x19virtual_machine_interface\x18\x01 \x01(\tB\f\xbaH\t\xc8\x01\x01r\x04\x88\xea0\x01R\x17virtualMachineInterface\x128\n" +
 	"\x05state\x18\x02 \x01(\x0e2\x18.vrouter.v1.Member.StateB\b\xbaH\x05\x82\x01\x02\x10\x01R\x05state\x12 \n" +
@@ -3392,12 +3897,15 @@ const file_vrouter_v1_resources_proto_rawDesc = "" +
 	"\ftarget_ports\x18\x04 \x03(\v2\x17.vrouter.v1.PortMappingB\xb2\x01\xbaH\xae\x01\xba\x01\xa4\x01\n" +
 	"\x13target_ports.unique\x124each pair of protocol and srcPort may be mapped once\x1aWthis.map(m, (m.protocol == 0 ? 6 : int(m.protocol)) * 65536 + int(m.src_port)).unique()\x92\x01\x03\x10\x80\bR\vtargetPorts\x12#\n" +
 	"\aaddress\x18\x05 \x01(\tB\t\xbaH\x06r\x04\x90\xea0\x01R\aaddress\x12*\n" +
-	"\x06tunnel\x18\x06 \x01(\v2\x12.vrouter.v1.TunnelR\x06tunnel\"D\n" +
+	"\x06tunnel\x18\x06 \x01(\v2\x12.vrouter.v1.TunnelR\x06tunnel\x12\x12\n" +
+	"\x04host\x18\a \x01(\bR\x04host\"T\n" +
 	"\x05State\x12\x15\n" +
 	"\x11STATE_UNSPECIFIED\x10\x00\x12\t\n" +
 	"\x05READY\x10\x01\x12\v\n" +
 	"\aSERVING\x10\x02\x12\f\n" +
-	"\bDRAINING\x10\x03:\x8d\x01\xbaH\x89\x01\x1a\x86\x01\n" +
+	"\bDRAINING\x10\x03\x12\x0e\n" +
+	"\n" +
+	"LOCAL_ONLY\x10\x04:\x8d\x01\xbaH\x89\x01\x1a\x86\x01\n" +
 	"\rmember.tunnel\x12La member behind a tunnel needs its address, for example address: 10.244.1.11\x1a'!has(this.tunnel) || this.address != ''\"\xbc\x01\n" +
 	"\x0fSessionAffinity\x12>\n" +
 	"\x04type\x18\x01 \x01(\x0e2 .vrouter.v1.SessionAffinity.TypeB\b\xbaH\x05\x82\x01\x02\x10\x01R\x04type\x122\n" +
@@ -3405,7 +3913,41 @@ const file_vrouter_v1_resources_proto_rawDesc = "" +
 	"\x04Type\x12\x14\n" +
 	"\x10TYPE_UNSPECIFIED\x10\x00\x12\b\n" +
 	"\x04NONE\x10\x01\x12\r\n" +
-	"\tCLIENT_IP\x10\x02\"\x93\x01\n" +
+	"\tCLIENT_IP\x10\x02\"\xa6\x04\n" +
+	"\fLoadBalancer\x12G\n" +
+	"\bprovider\x18\x01 \x01(\x0e2!.vrouter.v1.LoadBalancer.ProviderB\b\xbaH\x05\x82\x01\x02\x10\x01R\bprovider\x126\n" +
+	"\aservice\x18\x02 \x01(\v2\x1c.vrouter.v1.ServiceReferenceR\aservice\x12\xee\x01\n" +
+	"\tlisteners\x18\x03 \x03(\v2\x14.vrouter.v1.ListenerB\xb9\x01\xbaH\xb5\x01\xba\x01\xab\x01\n" +
+	"\x1eload_balancer.listeners.unique\x124each pair of protocol and port may have one listener\x1aSthis.map(l, (l.protocol == 0 ? 6 : int(l.protocol)) * 65536 + int(l.port)).unique()\x92\x01\x03\x10\x80\bR\tlisteners\x128\n" +
+	"\ffloating_ips\x18\x04 \x03(\tB\x15\xbaH\x12\x92\x01\x0f\x10\x80\b\x18\x01\"\br\x06\x88\xea0\x01\x10\x01R\vfloatingIps\x128\n" +
+	"\finstance_ips\x18\x05 \x03(\tB\x15\xbaH\x12\x92\x01\x0f\x10\x80\b\x18\x01\"\br\x06\x88\xea0\x01\x10\x01R\vinstanceIps\"0\n" +
+	"\bProvider\x12\x18\n" +
+	"\x14PROVIDER_UNSPECIFIED\x10\x00\x12\n" +
+	"\n" +
+	"\x06NATIVE\x10\x01\"\xf7\x01\n" +
+	"\x10ServiceReference\x12'\n" +
+	"\tnamespace\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x88\xea0\x01R\tnamespace\x12 \n" +
+	"\x04name\x18\x02 \x01(\tB\f\xbaH\t\xc8\x01\x01r\x04\x88\xea0\x01R\x04name\x12\x97\x01\n" +
+	"\x04type\x18\x03 \x01(\tB\x82\x01\xbaH\x7f\xba\x01|\n" +
+	"\x16service_reference.type\x12+must be ClusterIP, NodePort or LoadBalancer\x1a5this in ['', 'ClusterIP', 'NodePort', 'LoadBalancer']R\x04type\"\xb6\x02\n" +
+	"\bListener\x12\x1d\n" +
+	"\x04name\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x88\xea0\x01R\x04name\x12\x9b\x01\n" +
+	"\bprotocol\x18\x02 \x01(\x0e2\x1a.vrouter.v1.Protocol.ValueBc\xbaH`\xba\x01]\n" +
+	"\x11listener.protocol\x12/must be TCP, UDP or SCTP: only these have ports\x1a\x17this in [0, 6, 17, 132]R\bprotocol\x12\x1f\n" +
+	"\x04port\x18\x03 \x01(\rB\v\xbaH\b*\x06\x18\xff\xff\x03(\x01R\x04port\x12&\n" +
+	"\tnode_port\x18\x04 \x01(\rB\t\xbaH\x06*\x04\x18\xff\xff\x03R\bnodePort\x12$\n" +
+	"\x04pool\x18\x05 \x01(\v2\x10.vrouter.v1.PoolR\x04pool\"m\n" +
+	"\x04Pool\x12(\n" +
+	"\vtarget_port\x18\x01 \x01(\tB\a\xbaH\x04r\x02\x18?R\n" +
+	"targetPort\x12;\n" +
+	"\amembers\x18\x02 \x03(\v2\x16.vrouter.v1.PoolMemberB\t\xbaH\x06\x92\x01\x03\x10\x80 R\amembers\"\xee\x01\n" +
+	"\n" +
+	"PoolMember\x12D\n" +
+	"\x19virtual_machine_interface\x18\x01 \x01(\tB\b\xbaH\x05r\x03\x18\xfd\x01R\x17virtualMachineInterface\x12#\n" +
+	"\aaddress\x18\x02 \x01(\tB\t\xbaH\x06r\x04\x90\xea0\x01R\aaddress\x12\x1d\n" +
+	"\x04port\x18\x03 \x01(\rB\t\xbaH\x06*\x04\x18\xff\xff\x03R\x04port\x128\n" +
+	"\x05state\x18\x04 \x01(\x0e2\x18.vrouter.v1.Member.StateB\b\xbaH\x05\x82\x01\x02\x10\x01R\x05state\x12\x1c\n" +
+	"\x04node\x18\x05 \x01(\tB\b\xbaH\x05r\x03\x18\xfd\x01R\x04node\"\x93\x01\n" +
 	"\rNetworkPolicy\x12B\n" +
 	"\x10virtual_networks\x18\x01 \x03(\tB\x17\xbaH\x14\x92\x01\x11\b\x01\x10\x80 \x18\x01\"\br\x06\x88\xea0\x01\x10\x01R\x0fvirtualNetworks\x12>\n" +
 	"\x05rules\x18\x02 \x03(\v2\x1d.vrouter.v1.NetworkPolicyRuleB\t\xbaH\x06\x92\x01\x03\x10\x90NR\x05rules\"\xbf\b\n" +
@@ -3573,8 +4115,8 @@ func file_vrouter_v1_resources_proto_rawDescGZIP() []byte {
 	return file_vrouter_v1_resources_proto_rawDescData
 }
 
-var file_vrouter_v1_resources_proto_enumTypes = make([]protoimpl.EnumInfo, 12)
-var file_vrouter_v1_resources_proto_msgTypes = make([]protoimpl.MessageInfo, 36)
+var file_vrouter_v1_resources_proto_enumTypes = make([]protoimpl.EnumInfo, 13)
+var file_vrouter_v1_resources_proto_msgTypes = make([]protoimpl.MessageInfo, 42)
 var file_vrouter_v1_resources_proto_goTypes = []any{
 	(Protocol_Value)(0),              // 0: vrouter.v1.Protocol.Value
 	(InstanceIP_Mode)(0),             // 1: vrouter.v1.InstanceIP.Mode
@@ -3583,104 +4125,119 @@ var file_vrouter_v1_resources_proto_goTypes = []any{
 	(FloatingIP_HashField)(0),        // 4: vrouter.v1.FloatingIP.HashField
 	(Member_State)(0),                // 5: vrouter.v1.Member.State
 	(SessionAffinity_Type)(0),        // 6: vrouter.v1.SessionAffinity.Type
-	(NetworkPolicyRule_Direction)(0), // 7: vrouter.v1.NetworkPolicyRule.Direction
-	(NetworkPolicyRule_Action)(0),    // 8: vrouter.v1.NetworkPolicyRule.Action
-	(SecurityPolicy_PolicyType)(0),   // 9: vrouter.v1.SecurityPolicy.PolicyType
-	(Encapsulation_Value)(0),         // 10: vrouter.v1.Encapsulation.Value
-	(Bfd_Path)(0),                    // 11: vrouter.v1.Bfd.Path
-	(*Protocol)(nil),                 // 12: vrouter.v1.Protocol
-	(*VirtualNetwork)(nil),           // 13: vrouter.v1.VirtualNetwork
-	(*Subnet)(nil),                   // 14: vrouter.v1.Subnet
-	(*VirtualMachineInterface)(nil),  // 15: vrouter.v1.VirtualMachineInterface
-	(*AllowedAddressPair)(nil),       // 16: vrouter.v1.AllowedAddressPair
-	(*Tap)(nil),                      // 17: vrouter.v1.Tap
-	(*InstanceIP)(nil),               // 18: vrouter.v1.InstanceIP
-	(*FloatingIP)(nil),               // 19: vrouter.v1.FloatingIP
-	(*HealthCheck)(nil),              // 20: vrouter.v1.HealthCheck
-	(*FloatingIpPortMappings)(nil),   // 21: vrouter.v1.FloatingIpPortMappings
-	(*PortMapping)(nil),              // 22: vrouter.v1.PortMapping
-	(*Member)(nil),                   // 23: vrouter.v1.Member
-	(*SessionAffinity)(nil),          // 24: vrouter.v1.SessionAffinity
-	(*NetworkPolicy)(nil),            // 25: vrouter.v1.NetworkPolicy
-	(*NetworkPolicyRule)(nil),        // 26: vrouter.v1.NetworkPolicyRule
-	(*PolicyEndpoint)(nil),           // 27: vrouter.v1.PolicyEndpoint
-	(*PortRange)(nil),                // 28: vrouter.v1.PortRange
-	(*SecurityPolicy)(nil),           // 29: vrouter.v1.SecurityPolicy
-	(*SecurityRule)(nil),             // 30: vrouter.v1.SecurityRule
-	(*SecurityPeer)(nil),             // 31: vrouter.v1.SecurityPeer
-	(*IpBlock)(nil),                  // 32: vrouter.v1.IpBlock
-	(*SecurityPort)(nil),             // 33: vrouter.v1.SecurityPort
-	(*LabelSelector)(nil),            // 34: vrouter.v1.LabelSelector
-	(*LabelSelectorRequirement)(nil), // 35: vrouter.v1.LabelSelectorRequirement
-	(*Route)(nil),                    // 36: vrouter.v1.Route
-	(*Encapsulation)(nil),            // 37: vrouter.v1.Encapsulation
-	(*Tunnel)(nil),                   // 38: vrouter.v1.Tunnel
-	(*NextHop)(nil),                  // 39: vrouter.v1.NextHop
-	(*Fabric)(nil),                   // 40: vrouter.v1.Fabric
-	(*Uplink)(nil),                   // 41: vrouter.v1.Uplink
-	(*Bfd)(nil),                      // 42: vrouter.v1.Bfd
-	(*Peer)(nil),                     // 43: vrouter.v1.Peer
-	(*Vhost)(nil),                    // 44: vrouter.v1.Vhost
-	nil,                              // 45: vrouter.v1.VirtualMachineInterface.LabelsEntry
-	nil,                              // 46: vrouter.v1.VirtualMachineInterface.NamespaceLabelsEntry
-	nil,                              // 47: vrouter.v1.LabelSelector.MatchLabelsEntry
+	(LoadBalancer_Provider)(0),       // 7: vrouter.v1.LoadBalancer.Provider
+	(NetworkPolicyRule_Direction)(0), // 8: vrouter.v1.NetworkPolicyRule.Direction
+	(NetworkPolicyRule_Action)(0),    // 9: vrouter.v1.NetworkPolicyRule.Action
+	(SecurityPolicy_PolicyType)(0),   // 10: vrouter.v1.SecurityPolicy.PolicyType
+	(Encapsulation_Value)(0),         // 11: vrouter.v1.Encapsulation.Value
+	(Bfd_Path)(0),                    // 12: vrouter.v1.Bfd.Path
+	(*Protocol)(nil),                 // 13: vrouter.v1.Protocol
+	(*VirtualNetwork)(nil),           // 14: vrouter.v1.VirtualNetwork
+	(*Subnet)(nil),                   // 15: vrouter.v1.Subnet
+	(*VirtualMachineInterface)(nil),  // 16: vrouter.v1.VirtualMachineInterface
+	(*AttachmentRequest)(nil),        // 17: vrouter.v1.AttachmentRequest
+	(*AllowedAddressPair)(nil),       // 18: vrouter.v1.AllowedAddressPair
+	(*Tap)(nil),                      // 19: vrouter.v1.Tap
+	(*InstanceIP)(nil),               // 20: vrouter.v1.InstanceIP
+	(*FloatingIP)(nil),               // 21: vrouter.v1.FloatingIP
+	(*HealthCheck)(nil),              // 22: vrouter.v1.HealthCheck
+	(*FloatingIpPortMappings)(nil),   // 23: vrouter.v1.FloatingIpPortMappings
+	(*PortMapping)(nil),              // 24: vrouter.v1.PortMapping
+	(*Member)(nil),                   // 25: vrouter.v1.Member
+	(*SessionAffinity)(nil),          // 26: vrouter.v1.SessionAffinity
+	(*LoadBalancer)(nil),             // 27: vrouter.v1.LoadBalancer
+	(*ServiceReference)(nil),         // 28: vrouter.v1.ServiceReference
+	(*Listener)(nil),                 // 29: vrouter.v1.Listener
+	(*Pool)(nil),                     // 30: vrouter.v1.Pool
+	(*PoolMember)(nil),               // 31: vrouter.v1.PoolMember
+	(*NetworkPolicy)(nil),            // 32: vrouter.v1.NetworkPolicy
+	(*NetworkPolicyRule)(nil),        // 33: vrouter.v1.NetworkPolicyRule
+	(*PolicyEndpoint)(nil),           // 34: vrouter.v1.PolicyEndpoint
+	(*PortRange)(nil),                // 35: vrouter.v1.PortRange
+	(*SecurityPolicy)(nil),           // 36: vrouter.v1.SecurityPolicy
+	(*SecurityRule)(nil),             // 37: vrouter.v1.SecurityRule
+	(*SecurityPeer)(nil),             // 38: vrouter.v1.SecurityPeer
+	(*IpBlock)(nil),                  // 39: vrouter.v1.IpBlock
+	(*SecurityPort)(nil),             // 40: vrouter.v1.SecurityPort
+	(*LabelSelector)(nil),            // 41: vrouter.v1.LabelSelector
+	(*LabelSelectorRequirement)(nil), // 42: vrouter.v1.LabelSelectorRequirement
+	(*Route)(nil),                    // 43: vrouter.v1.Route
+	(*Encapsulation)(nil),            // 44: vrouter.v1.Encapsulation
+	(*Tunnel)(nil),                   // 45: vrouter.v1.Tunnel
+	(*NextHop)(nil),                  // 46: vrouter.v1.NextHop
+	(*Fabric)(nil),                   // 47: vrouter.v1.Fabric
+	(*Uplink)(nil),                   // 48: vrouter.v1.Uplink
+	(*Bfd)(nil),                      // 49: vrouter.v1.Bfd
+	(*Peer)(nil),                     // 50: vrouter.v1.Peer
+	(*Vhost)(nil),                    // 51: vrouter.v1.Vhost
+	nil,                              // 52: vrouter.v1.VirtualMachineInterface.LabelsEntry
+	nil,                              // 53: vrouter.v1.VirtualMachineInterface.NamespaceLabelsEntry
+	nil,                              // 54: vrouter.v1.LabelSelector.MatchLabelsEntry
 }
 var file_vrouter_v1_resources_proto_depIdxs = []int32{
-	14, // 0: vrouter.v1.VirtualNetwork.subnets:type_name -> vrouter.v1.Subnet
-	16, // 1: vrouter.v1.VirtualMachineInterface.allowed_address_pairs:type_name -> vrouter.v1.AllowedAddressPair
-	45, // 2: vrouter.v1.VirtualMachineInterface.labels:type_name -> vrouter.v1.VirtualMachineInterface.LabelsEntry
-	46, // 3: vrouter.v1.VirtualMachineInterface.namespace_labels:type_name -> vrouter.v1.VirtualMachineInterface.NamespaceLabelsEntry
-	17, // 4: vrouter.v1.VirtualMachineInterface.tap:type_name -> vrouter.v1.Tap
-	1,  // 5: vrouter.v1.InstanceIP.mode:type_name -> vrouter.v1.InstanceIP.Mode
-	2,  // 6: vrouter.v1.FloatingIP.direction:type_name -> vrouter.v1.FloatingIP.Direction
-	21, // 7: vrouter.v1.FloatingIP.floating_ip_port_mappings:type_name -> vrouter.v1.FloatingIpPortMappings
-	23, // 8: vrouter.v1.FloatingIP.members:type_name -> vrouter.v1.Member
-	24, // 9: vrouter.v1.FloatingIP.session_affinity:type_name -> vrouter.v1.SessionAffinity
-	4,  // 10: vrouter.v1.FloatingIP.hash_fields:type_name -> vrouter.v1.FloatingIP.HashField
-	3,  // 11: vrouter.v1.FloatingIP.external_traffic_policy:type_name -> vrouter.v1.FloatingIP.TrafficPolicy
-	3,  // 12: vrouter.v1.FloatingIP.internal_traffic_policy:type_name -> vrouter.v1.FloatingIP.TrafficPolicy
-	20, // 13: vrouter.v1.FloatingIP.health_check:type_name -> vrouter.v1.HealthCheck
-	22, // 14: vrouter.v1.FloatingIpPortMappings.port_mappings:type_name -> vrouter.v1.PortMapping
-	0,  // 15: vrouter.v1.PortMapping.protocol:type_name -> vrouter.v1.Protocol.Value
-	5,  // 16: vrouter.v1.Member.state:type_name -> vrouter.v1.Member.State
-	22, // 17: vrouter.v1.Member.target_ports:type_name -> vrouter.v1.PortMapping
-	38, // 18: vrouter.v1.Member.tunnel:type_name -> vrouter.v1.Tunnel
-	6,  // 19: vrouter.v1.SessionAffinity.type:type_name -> vrouter.v1.SessionAffinity.Type
-	26, // 20: vrouter.v1.NetworkPolicy.rules:type_name -> vrouter.v1.NetworkPolicyRule
-	27, // 21: vrouter.v1.NetworkPolicyRule.source:type_name -> vrouter.v1.PolicyEndpoint
-	27, // 22: vrouter.v1.NetworkPolicyRule.destination:type_name -> vrouter.v1.PolicyEndpoint
-	7,  // 23: vrouter.v1.NetworkPolicyRule.direction:type_name -> vrouter.v1.NetworkPolicyRule.Direction
-	8,  // 24: vrouter.v1.NetworkPolicyRule.action:type_name -> vrouter.v1.NetworkPolicyRule.Action
-	0,  // 25: vrouter.v1.NetworkPolicyRule.protocol:type_name -> vrouter.v1.Protocol.Value
-	28, // 26: vrouter.v1.NetworkPolicyRule.source_ports:type_name -> vrouter.v1.PortRange
-	28, // 27: vrouter.v1.NetworkPolicyRule.destination_ports:type_name -> vrouter.v1.PortRange
-	34, // 28: vrouter.v1.SecurityPolicy.subject:type_name -> vrouter.v1.LabelSelector
-	9,  // 29: vrouter.v1.SecurityPolicy.policy_types:type_name -> vrouter.v1.SecurityPolicy.PolicyType
-	30, // 30: vrouter.v1.SecurityPolicy.ingress:type_name -> vrouter.v1.SecurityRule
-	30, // 31: vrouter.v1.SecurityPolicy.egress:type_name -> vrouter.v1.SecurityRule
-	31, // 32: vrouter.v1.SecurityRule.peers:type_name -> vrouter.v1.SecurityPeer
-	33, // 33: vrouter.v1.SecurityRule.ports:type_name -> vrouter.v1.SecurityPort
-	34, // 34: vrouter.v1.SecurityPeer.selector:type_name -> vrouter.v1.LabelSelector
-	34, // 35: vrouter.v1.SecurityPeer.namespace_selector:type_name -> vrouter.v1.LabelSelector
-	32, // 36: vrouter.v1.SecurityPeer.ip_block:type_name -> vrouter.v1.IpBlock
-	0,  // 37: vrouter.v1.SecurityPort.protocol:type_name -> vrouter.v1.Protocol.Value
-	47, // 38: vrouter.v1.LabelSelector.match_labels:type_name -> vrouter.v1.LabelSelector.MatchLabelsEntry
-	35, // 39: vrouter.v1.LabelSelector.match_expressions:type_name -> vrouter.v1.LabelSelectorRequirement
-	39, // 40: vrouter.v1.Route.next_hops:type_name -> vrouter.v1.NextHop
-	10, // 41: vrouter.v1.Tunnel.encapsulations:type_name -> vrouter.v1.Encapsulation.Value
-	38, // 42: vrouter.v1.NextHop.tunnel:type_name -> vrouter.v1.Tunnel
-	44, // 43: vrouter.v1.Fabric.vhost0:type_name -> vrouter.v1.Vhost
-	41, // 44: vrouter.v1.Fabric.uplink:type_name -> vrouter.v1.Uplink
-	10, // 45: vrouter.v1.Fabric.encapsulations:type_name -> vrouter.v1.Encapsulation.Value
-	43, // 46: vrouter.v1.Fabric.peers:type_name -> vrouter.v1.Peer
-	28, // 47: vrouter.v1.Fabric.snat_ports:type_name -> vrouter.v1.PortRange
-	11, // 48: vrouter.v1.Bfd.path:type_name -> vrouter.v1.Bfd.Path
-	42, // 49: vrouter.v1.Peer.bfd:type_name -> vrouter.v1.Bfd
-	50, // [50:50] is the sub-list for method output_type
-	50, // [50:50] is the sub-list for method input_type
-	50, // [50:50] is the sub-list for extension type_name
-	50, // [50:50] is the sub-list for extension extendee
-	0,  // [0:50] is the sub-list for field type_name
+	15, // 0: vrouter.v1.VirtualNetwork.subnets:type_name -> vrouter.v1.Subnet
+	18, // 1: vrouter.v1.VirtualMachineInterface.allowed_address_pairs:type_name -> vrouter.v1.AllowedAddressPair
+	52, // 2: vrouter.v1.VirtualMachineInterface.labels:type_name -> vrouter.v1.VirtualMachineInterface.LabelsEntry
+	53, // 3: vrouter.v1.VirtualMachineInterface.namespace_labels:type_name -> vrouter.v1.VirtualMachineInterface.NamespaceLabelsEntry
+	19, // 4: vrouter.v1.VirtualMachineInterface.tap:type_name -> vrouter.v1.Tap
+	17, // 5: vrouter.v1.VirtualMachineInterface.attachment:type_name -> vrouter.v1.AttachmentRequest
+	1,  // 6: vrouter.v1.InstanceIP.mode:type_name -> vrouter.v1.InstanceIP.Mode
+	2,  // 7: vrouter.v1.FloatingIP.direction:type_name -> vrouter.v1.FloatingIP.Direction
+	23, // 8: vrouter.v1.FloatingIP.floating_ip_port_mappings:type_name -> vrouter.v1.FloatingIpPortMappings
+	25, // 9: vrouter.v1.FloatingIP.members:type_name -> vrouter.v1.Member
+	26, // 10: vrouter.v1.FloatingIP.session_affinity:type_name -> vrouter.v1.SessionAffinity
+	4,  // 11: vrouter.v1.FloatingIP.hash_fields:type_name -> vrouter.v1.FloatingIP.HashField
+	3,  // 12: vrouter.v1.FloatingIP.external_traffic_policy:type_name -> vrouter.v1.FloatingIP.TrafficPolicy
+	3,  // 13: vrouter.v1.FloatingIP.internal_traffic_policy:type_name -> vrouter.v1.FloatingIP.TrafficPolicy
+	22, // 14: vrouter.v1.FloatingIP.health_check:type_name -> vrouter.v1.HealthCheck
+	24, // 15: vrouter.v1.FloatingIpPortMappings.port_mappings:type_name -> vrouter.v1.PortMapping
+	0,  // 16: vrouter.v1.PortMapping.protocol:type_name -> vrouter.v1.Protocol.Value
+	5,  // 17: vrouter.v1.Member.state:type_name -> vrouter.v1.Member.State
+	24, // 18: vrouter.v1.Member.target_ports:type_name -> vrouter.v1.PortMapping
+	45, // 19: vrouter.v1.Member.tunnel:type_name -> vrouter.v1.Tunnel
+	6,  // 20: vrouter.v1.SessionAffinity.type:type_name -> vrouter.v1.SessionAffinity.Type
+	7,  // 21: vrouter.v1.LoadBalancer.provider:type_name -> vrouter.v1.LoadBalancer.Provider
+	28, // 22: vrouter.v1.LoadBalancer.service:type_name -> vrouter.v1.ServiceReference
+	29, // 23: vrouter.v1.LoadBalancer.listeners:type_name -> vrouter.v1.Listener
+	0,  // 24: vrouter.v1.Listener.protocol:type_name -> vrouter.v1.Protocol.Value
+	30, // 25: vrouter.v1.Listener.pool:type_name -> vrouter.v1.Pool
+	31, // 26: vrouter.v1.Pool.members:type_name -> vrouter.v1.PoolMember
+	5,  // 27: vrouter.v1.PoolMember.state:type_name -> vrouter.v1.Member.State
+	33, // 28: vrouter.v1.NetworkPolicy.rules:type_name -> vrouter.v1.NetworkPolicyRule
+	34, // 29: vrouter.v1.NetworkPolicyRule.source:type_name -> vrouter.v1.PolicyEndpoint
+	34, // 30: vrouter.v1.NetworkPolicyRule.destination:type_name -> vrouter.v1.PolicyEndpoint
+	8,  // 31: vrouter.v1.NetworkPolicyRule.direction:type_name -> vrouter.v1.NetworkPolicyRule.Direction
+	9,  // 32: vrouter.v1.NetworkPolicyRule.action:type_name -> vrouter.v1.NetworkPolicyRule.Action
+	0,  // 33: vrouter.v1.NetworkPolicyRule.protocol:type_name -> vrouter.v1.Protocol.Value
+	35, // 34: vrouter.v1.NetworkPolicyRule.source_ports:type_name -> vrouter.v1.PortRange
+	35, // 35: vrouter.v1.NetworkPolicyRule.destination_ports:type_name -> vrouter.v1.PortRange
+	41, // 36: vrouter.v1.SecurityPolicy.subject:type_name -> vrouter.v1.LabelSelector
+	10, // 37: vrouter.v1.SecurityPolicy.policy_types:type_name -> vrouter.v1.SecurityPolicy.PolicyType
+	37, // 38: vrouter.v1.SecurityPolicy.ingress:type_name -> vrouter.v1.SecurityRule
+	37, // 39: vrouter.v1.SecurityPolicy.egress:type_name -> vrouter.v1.SecurityRule
+	38, // 40: vrouter.v1.SecurityRule.peers:type_name -> vrouter.v1.SecurityPeer
+	40, // 41: vrouter.v1.SecurityRule.ports:type_name -> vrouter.v1.SecurityPort
+	41, // 42: vrouter.v1.SecurityPeer.selector:type_name -> vrouter.v1.LabelSelector
+	41, // 43: vrouter.v1.SecurityPeer.namespace_selector:type_name -> vrouter.v1.LabelSelector
+	39, // 44: vrouter.v1.SecurityPeer.ip_block:type_name -> vrouter.v1.IpBlock
+	0,  // 45: vrouter.v1.SecurityPort.protocol:type_name -> vrouter.v1.Protocol.Value
+	54, // 46: vrouter.v1.LabelSelector.match_labels:type_name -> vrouter.v1.LabelSelector.MatchLabelsEntry
+	42, // 47: vrouter.v1.LabelSelector.match_expressions:type_name -> vrouter.v1.LabelSelectorRequirement
+	46, // 48: vrouter.v1.Route.next_hops:type_name -> vrouter.v1.NextHop
+	11, // 49: vrouter.v1.Tunnel.encapsulations:type_name -> vrouter.v1.Encapsulation.Value
+	45, // 50: vrouter.v1.NextHop.tunnel:type_name -> vrouter.v1.Tunnel
+	51, // 51: vrouter.v1.Fabric.vhost0:type_name -> vrouter.v1.Vhost
+	48, // 52: vrouter.v1.Fabric.uplink:type_name -> vrouter.v1.Uplink
+	11, // 53: vrouter.v1.Fabric.encapsulations:type_name -> vrouter.v1.Encapsulation.Value
+	50, // 54: vrouter.v1.Fabric.peers:type_name -> vrouter.v1.Peer
+	35, // 55: vrouter.v1.Fabric.snat_ports:type_name -> vrouter.v1.PortRange
+	12, // 56: vrouter.v1.Bfd.path:type_name -> vrouter.v1.Bfd.Path
+	49, // 57: vrouter.v1.Peer.bfd:type_name -> vrouter.v1.Bfd
+	58, // [58:58] is the sub-list for method output_type
+	58, // [58:58] is the sub-list for method input_type
+	58, // [58:58] is the sub-list for extension type_name
+	58, // [58:58] is the sub-list for extension extendee
+	0,  // [0:58] is the sub-list for field type_name
 }
 
 func init() { file_vrouter_v1_resources_proto_init() }
@@ -3690,7 +4247,7 @@ func file_vrouter_v1_resources_proto_init() {
 	}
 	file_vrouter_v1_rules_proto_init()
 	file_vrouter_v1_resources_proto_msgTypes[3].OneofWrappers = []any{}
-	file_vrouter_v1_resources_proto_msgTypes[27].OneofWrappers = []any{
+	file_vrouter_v1_resources_proto_msgTypes[33].OneofWrappers = []any{
 		(*NextHop_Interface)(nil),
 		(*NextHop_Vrf)(nil),
 		(*NextHop_Receive)(nil),
@@ -3702,8 +4259,8 @@ func file_vrouter_v1_resources_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_vrouter_v1_resources_proto_rawDesc), len(file_vrouter_v1_resources_proto_rawDesc)),
-			NumEnums:      12,
-			NumMessages:   36,
+			NumEnums:      13,
+			NumMessages:   42,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
