@@ -142,7 +142,7 @@ func (x InstanceIP_Mode) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use InstanceIP_Mode.Descriptor instead.
 func (InstanceIP_Mode) EnumDescriptor() ([]byte, []int) {
-	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{6, 0}
+	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{9, 0}
 }
 
 // Direction says who may open flows, as in Contrail.
@@ -199,7 +199,7 @@ func (x FloatingIP_Direction) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use FloatingIP_Direction.Descriptor instead.
 func (FloatingIP_Direction) EnumDescriptor() ([]byte, []int) {
-	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{7, 0}
+	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{10, 0}
 }
 
 // TrafficPolicy says which members new flows may go to, with the meaning that it has in Kubernetes.
@@ -253,7 +253,7 @@ func (x FloatingIP_TrafficPolicy) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use FloatingIP_TrafficPolicy.Descriptor instead.
 func (FloatingIP_TrafficPolicy) EnumDescriptor() ([]byte, []int) {
-	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{7, 1}
+	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{10, 1}
 }
 
 // HashField is a part of the packet that chooses the member of a new flow.
@@ -318,7 +318,7 @@ func (x FloatingIP_HashField) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use FloatingIP_HashField.Descriptor instead.
 func (FloatingIP_HashField) EnumDescriptor() ([]byte, []int) {
-	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{7, 2}
+	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{10, 2}
 }
 
 // State says which flows the member takes.
@@ -375,7 +375,7 @@ func (x Member_State) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Member_State.Descriptor instead.
 func (Member_State) EnumDescriptor() ([]byte, []int) {
-	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{11, 0}
+	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{14, 0}
 }
 
 // Type of affinity.
@@ -428,7 +428,7 @@ func (x SessionAffinity_Type) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use SessionAffinity_Type.Descriptor instead.
 func (SessionAffinity_Type) EnumDescriptor() ([]byte, []int) {
-	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{12, 0}
+	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{15, 0}
 }
 
 // Direction says which end may open the flow.
@@ -482,7 +482,7 @@ func (x NetworkPolicyRule_Direction) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use NetworkPolicyRule_Direction.Descriptor instead.
 func (NetworkPolicyRule_Direction) EnumDescriptor() ([]byte, []int) {
-	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{14, 0}
+	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{17, 0}
 }
 
 // Action of a rule.
@@ -535,7 +535,7 @@ func (x NetworkPolicyRule_Action) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use NetworkPolicyRule_Action.Descriptor instead.
 func (NetworkPolicyRule_Action) EnumDescriptor() ([]byte, []int) {
-	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{14, 1}
+	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{17, 1}
 }
 
 // PolicyType is a direction, seen from the selected interface.
@@ -588,7 +588,7 @@ func (x SecurityPolicy_PolicyType) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use SecurityPolicy_PolicyType.Descriptor instead.
 func (SecurityPolicy_PolicyType) EnumDescriptor() ([]byte, []int) {
-	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{17, 0}
+	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{20, 0}
 }
 
 // Value is one of them.
@@ -645,7 +645,7 @@ func (x Encapsulation_Value) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Encapsulation_Value.Descriptor instead.
 func (Encapsulation_Value) EnumDescriptor() ([]byte, []int) {
-	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{25, 0}
+	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{28, 0}
 }
 
 // Path that the session's packets take.
@@ -703,7 +703,7 @@ func (x Bfd_Path) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Bfd_Path.Descriptor instead.
 func (Bfd_Path) EnumDescriptor() ([]byte, []int) {
-	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{30, 0}
+	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{33, 0}
 }
 
 // Protocol holds the transport protocols that rules, mappings and flows name.
@@ -769,7 +769,11 @@ type VirtualNetwork struct {
 	// bridging joins the network's interfaces, on this node and on others, as one Ethernet segment beside the routing: frames between
 	// two of them keep their MAC addresses and their TTL, broadcast and multicast reach all of them, and ARP and ND for addresses that
 	// nobody is known to have are passed on. Other nodes need vni. Not for ip-fabric. Default: false, the network is routed only.
-	Bridging      bool `protobuf:"varint,9,opt,name=bridging,proto3" json:"bridging,omitempty"`
+	Bridging bool `protobuf:"varint,9,opt,name=bridging,proto3" json:"bridging,omitempty"`
+	// pools are the prefixes, each inside a subnet, from which this node gives addresses to interfaces with an attachment. An interface gets
+	// one address of each family that pools holds. Gateways, network and broadcast addresses of subnets, and addresses that another
+	// resource has in whatever network, are never given. Default: the subnets.
+	Pools         []string `protobuf:"bytes,10,rep,name=pools,proto3" json:"pools,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -844,6 +848,13 @@ func (x *VirtualNetwork) GetBridging() bool {
 		return x.Bridging
 	}
 	return false
+}
+
+func (x *VirtualNetwork) GetPools() []string {
+	if x != nil {
+		return x.Pools
+	}
+	return nil
 }
 
 // Subnet is one prefix of a network and the address at which the vRouter answers as gateway.
@@ -929,7 +940,11 @@ type VirtualMachineInterface struct {
 	AntiSpoof *bool `protobuf:"varint,10,opt,name=anti_spoof,json=antiSpoof,proto3,oneof" json:"anti_spoof,omitempty"`
 	// label by which other nodes reach this interface over MPLS, 16 to 1,048,575, without a lookup on this node. Default: none, other
 	// nodes reach it through its network's label or vni.
-	Label         uint32 `protobuf:"varint,11,opt,name=label,proto3" json:"label,omitempty"`
+	Label uint32 `protobuf:"varint,11,opt,name=label,proto3" json:"label,omitempty"`
+	// attachment says that a container runtime brings the device by CNI: the interface has no port until then. Namespace, name and MTU of
+	// the device, the MAC address, and an address of each family that addresses lacks come from the Attachment of this name with the same
+	// uid. Of tap only mtu and queues may be given. Default: none, the interface is whole by itself.
+	Attachment    *AttachmentRequest `protobuf:"bytes,12,opt,name=attachment,proto3" json:"attachment,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1041,6 +1056,260 @@ func (x *VirtualMachineInterface) GetLabel() uint32 {
 	return 0
 }
 
+func (x *VirtualMachineInterface) GetAttachment() *AttachmentRequest {
+	if x != nil {
+		return x.Attachment
+	}
+	return nil
+}
+
+// AttachmentRequest names the pod that an interface waits for.
+type AttachmentRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// uid of the pod, in Kubernetes its metadata.uid: an Attachment of an earlier pod of the same name is not taken for this one's.
+	Uid           string `protobuf:"bytes,1,opt,name=uid,proto3" json:"uid,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AttachmentRequest) Reset() {
+	*x = AttachmentRequest{}
+	mi := &file_vrouter_v1_resources_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AttachmentRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AttachmentRequest) ProtoMessage() {}
+
+func (x *AttachmentRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_vrouter_v1_resources_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AttachmentRequest.ProtoReflect.Descriptor instead.
+func (*AttachmentRequest) Descriptor() ([]byte, []int) {
+	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *AttachmentRequest) GetUid() string {
+	if x != nil {
+		return x.Uid
+	}
+	return ""
+}
+
+// Attachment is what a container runtime has connected to the interface of the same name by CNI, and the addresses that it was given. The
+// agent writes it for Attach and removes it for Detach; it outlives restarts of the daemon and what controllers do with the interface.
+type Attachment struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// uid of the pod; it takes effect while the interface asks for the same.
+	Uid string `protobuf:"bytes,1,opt,name=uid,proto3" json:"uid,omitempty"`
+	// container_id is the sandbox, as the runtime calls it. Only a Detach that names it removes the attachment.
+	ContainerId string `protobuf:"bytes,2,opt,name=container_id,json=containerId,proto3" json:"container_id,omitempty"`
+	// netns is the sandbox's namespace file.
+	Netns string `protobuf:"bytes,3,opt,name=netns,proto3" json:"netns,omitempty"`
+	// guest_name is the device's name inside netns. Default: eth0.
+	GuestName string `protobuf:"bytes,4,opt,name=guest_name,json=guestName,proto3" json:"guest_name,omitempty"`
+	// mtu in bytes, 1280 to 65521. Default: that of the interface's tap.
+	Mtu uint32 `protobuf:"varint,5,opt,name=mtu,proto3" json:"mtu,omitempty"`
+	// mac_address of the device. Default: the interface's.
+	MacAddress string `protobuf:"bytes,6,opt,name=mac_address,json=macAddress,proto3" json:"mac_address,omitempty"`
+	// virtual_network that addresses are of; the attachment takes effect while the interface stands in it.
+	VirtualNetwork string `protobuf:"bytes,7,opt,name=virtual_network,json=virtualNetwork,proto3" json:"virtual_network,omitempty"`
+	// addresses that were given, beside those of the interface itself. They belong to nobody else on this node, in whatever network.
+	Addresses []string `protobuf:"bytes,8,rep,name=addresses,proto3" json:"addresses,omitempty"`
+	// host_ports of the node that lead here. The agent keeps a FloatingIP in ip-fabric for them while the attachment is in effect.
+	HostPorts []*HostPort `protobuf:"bytes,9,rep,name=host_ports,json=hostPorts,proto3" json:"host_ports,omitempty"`
+	// configuration is the name of the CNI network configuration that it came by.
+	Configuration string `protobuf:"bytes,10,opt,name=configuration,proto3" json:"configuration,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Attachment) Reset() {
+	*x = Attachment{}
+	mi := &file_vrouter_v1_resources_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Attachment) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Attachment) ProtoMessage() {}
+
+func (x *Attachment) ProtoReflect() protoreflect.Message {
+	mi := &file_vrouter_v1_resources_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Attachment.ProtoReflect.Descriptor instead.
+func (*Attachment) Descriptor() ([]byte, []int) {
+	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *Attachment) GetUid() string {
+	if x != nil {
+		return x.Uid
+	}
+	return ""
+}
+
+func (x *Attachment) GetContainerId() string {
+	if x != nil {
+		return x.ContainerId
+	}
+	return ""
+}
+
+func (x *Attachment) GetNetns() string {
+	if x != nil {
+		return x.Netns
+	}
+	return ""
+}
+
+func (x *Attachment) GetGuestName() string {
+	if x != nil {
+		return x.GuestName
+	}
+	return ""
+}
+
+func (x *Attachment) GetMtu() uint32 {
+	if x != nil {
+		return x.Mtu
+	}
+	return 0
+}
+
+func (x *Attachment) GetMacAddress() string {
+	if x != nil {
+		return x.MacAddress
+	}
+	return ""
+}
+
+func (x *Attachment) GetVirtualNetwork() string {
+	if x != nil {
+		return x.VirtualNetwork
+	}
+	return ""
+}
+
+func (x *Attachment) GetAddresses() []string {
+	if x != nil {
+		return x.Addresses
+	}
+	return nil
+}
+
+func (x *Attachment) GetHostPorts() []*HostPort {
+	if x != nil {
+		return x.HostPorts
+	}
+	return nil
+}
+
+func (x *Attachment) GetConfiguration() string {
+	if x != nil {
+		return x.Configuration
+	}
+	return ""
+}
+
+// HostPort is a port of the node that leads to one of a container.
+type HostPort struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// host_port at the node, 1 to 65,535.
+	HostPort uint32 `protobuf:"varint,1,opt,name=host_port,json=hostPort,proto3" json:"host_port,omitempty"`
+	// container_port that it leads to. Default: host_port.
+	ContainerPort uint32 `protobuf:"varint,2,opt,name=container_port,json=containerPort,proto3" json:"container_port,omitempty"`
+	// protocol: TCP, UDP or SCTP. Default: TCP.
+	Protocol Protocol_Value `protobuf:"varint,3,opt,name=protocol,proto3,enum=vrouter.v1.Protocol_Value" json:"protocol,omitempty"`
+	// host_ip is the one address of the node that it is for. Default: all of the node's addresses.
+	HostIp        string `protobuf:"bytes,4,opt,name=host_ip,json=hostIp,proto3" json:"host_ip,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *HostPort) Reset() {
+	*x = HostPort{}
+	mi := &file_vrouter_v1_resources_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HostPort) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HostPort) ProtoMessage() {}
+
+func (x *HostPort) ProtoReflect() protoreflect.Message {
+	mi := &file_vrouter_v1_resources_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use HostPort.ProtoReflect.Descriptor instead.
+func (*HostPort) Descriptor() ([]byte, []int) {
+	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *HostPort) GetHostPort() uint32 {
+	if x != nil {
+		return x.HostPort
+	}
+	return 0
+}
+
+func (x *HostPort) GetContainerPort() uint32 {
+	if x != nil {
+		return x.ContainerPort
+	}
+	return 0
+}
+
+func (x *HostPort) GetProtocol() Protocol_Value {
+	if x != nil {
+		return x.Protocol
+	}
+	return Protocol_PROTOCOL_UNSPECIFIED
+}
+
+func (x *HostPort) GetHostIp() string {
+	if x != nil {
+		return x.HostIp
+	}
+	return ""
+}
+
 // AllowedAddressPair lets a workload send from addresses beyond its own (VRRP, nested pods).
 type AllowedAddressPair struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1054,7 +1323,7 @@ type AllowedAddressPair struct {
 
 func (x *AllowedAddressPair) Reset() {
 	*x = AllowedAddressPair{}
-	mi := &file_vrouter_v1_resources_proto_msgTypes[4]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1066,7 +1335,7 @@ func (x *AllowedAddressPair) String() string {
 func (*AllowedAddressPair) ProtoMessage() {}
 
 func (x *AllowedAddressPair) ProtoReflect() protoreflect.Message {
-	mi := &file_vrouter_v1_resources_proto_msgTypes[4]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1079,7 +1348,7 @@ func (x *AllowedAddressPair) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AllowedAddressPair.ProtoReflect.Descriptor instead.
 func (*AllowedAddressPair) Descriptor() ([]byte, []int) {
-	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{4}
+	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *AllowedAddressPair) GetPrefix() string {
@@ -1118,7 +1387,7 @@ type Tap struct {
 
 func (x *Tap) Reset() {
 	*x = Tap{}
-	mi := &file_vrouter_v1_resources_proto_msgTypes[5]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1130,7 +1399,7 @@ func (x *Tap) String() string {
 func (*Tap) ProtoMessage() {}
 
 func (x *Tap) ProtoReflect() protoreflect.Message {
-	mi := &file_vrouter_v1_resources_proto_msgTypes[5]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1143,7 +1412,7 @@ func (x *Tap) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Tap.ProtoReflect.Descriptor instead.
 func (*Tap) Descriptor() ([]byte, []int) {
-	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{5}
+	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Tap) GetName() string {
@@ -1206,7 +1475,7 @@ type InstanceIP struct {
 
 func (x *InstanceIP) Reset() {
 	*x = InstanceIP{}
-	mi := &file_vrouter_v1_resources_proto_msgTypes[6]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1218,7 +1487,7 @@ func (x *InstanceIP) String() string {
 func (*InstanceIP) ProtoMessage() {}
 
 func (x *InstanceIP) ProtoReflect() protoreflect.Message {
-	mi := &file_vrouter_v1_resources_proto_msgTypes[6]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1231,7 +1500,7 @@ func (x *InstanceIP) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InstanceIP.ProtoReflect.Descriptor instead.
 func (*InstanceIP) Descriptor() ([]byte, []int) {
-	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{6}
+	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *InstanceIP) GetAddress() string {
@@ -1302,7 +1571,7 @@ type FloatingIP struct {
 
 func (x *FloatingIP) Reset() {
 	*x = FloatingIP{}
-	mi := &file_vrouter_v1_resources_proto_msgTypes[7]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1314,7 +1583,7 @@ func (x *FloatingIP) String() string {
 func (*FloatingIP) ProtoMessage() {}
 
 func (x *FloatingIP) ProtoReflect() protoreflect.Message {
-	mi := &file_vrouter_v1_resources_proto_msgTypes[7]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1327,7 +1596,7 @@ func (x *FloatingIP) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FloatingIP.ProtoReflect.Descriptor instead.
 func (*FloatingIP) Descriptor() ([]byte, []int) {
-	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{7}
+	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *FloatingIP) GetAddress() string {
@@ -1444,7 +1713,7 @@ type HealthCheck struct {
 
 func (x *HealthCheck) Reset() {
 	*x = HealthCheck{}
-	mi := &file_vrouter_v1_resources_proto_msgTypes[8]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1456,7 +1725,7 @@ func (x *HealthCheck) String() string {
 func (*HealthCheck) ProtoMessage() {}
 
 func (x *HealthCheck) ProtoReflect() protoreflect.Message {
-	mi := &file_vrouter_v1_resources_proto_msgTypes[8]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1469,7 +1738,7 @@ func (x *HealthCheck) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HealthCheck.ProtoReflect.Descriptor instead.
 func (*HealthCheck) Descriptor() ([]byte, []int) {
-	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{8}
+	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *HealthCheck) GetPort() uint32 {
@@ -1504,7 +1773,7 @@ type FloatingIpPortMappings struct {
 
 func (x *FloatingIpPortMappings) Reset() {
 	*x = FloatingIpPortMappings{}
-	mi := &file_vrouter_v1_resources_proto_msgTypes[9]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1516,7 +1785,7 @@ func (x *FloatingIpPortMappings) String() string {
 func (*FloatingIpPortMappings) ProtoMessage() {}
 
 func (x *FloatingIpPortMappings) ProtoReflect() protoreflect.Message {
-	mi := &file_vrouter_v1_resources_proto_msgTypes[9]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1529,7 +1798,7 @@ func (x *FloatingIpPortMappings) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FloatingIpPortMappings.ProtoReflect.Descriptor instead.
 func (*FloatingIpPortMappings) Descriptor() ([]byte, []int) {
-	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{9}
+	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *FloatingIpPortMappings) GetPortMappings() []*PortMapping {
@@ -1554,7 +1823,7 @@ type PortMapping struct {
 
 func (x *PortMapping) Reset() {
 	*x = PortMapping{}
-	mi := &file_vrouter_v1_resources_proto_msgTypes[10]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1566,7 +1835,7 @@ func (x *PortMapping) String() string {
 func (*PortMapping) ProtoMessage() {}
 
 func (x *PortMapping) ProtoReflect() protoreflect.Message {
-	mi := &file_vrouter_v1_resources_proto_msgTypes[10]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1579,7 +1848,7 @@ func (x *PortMapping) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PortMapping.ProtoReflect.Descriptor instead.
 func (*PortMapping) Descriptor() ([]byte, []int) {
-	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{10}
+	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *PortMapping) GetSrcPort() uint32 {
@@ -1626,7 +1895,7 @@ type Member struct {
 
 func (x *Member) Reset() {
 	*x = Member{}
-	mi := &file_vrouter_v1_resources_proto_msgTypes[11]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1638,7 +1907,7 @@ func (x *Member) String() string {
 func (*Member) ProtoMessage() {}
 
 func (x *Member) ProtoReflect() protoreflect.Message {
-	mi := &file_vrouter_v1_resources_proto_msgTypes[11]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1651,7 +1920,7 @@ func (x *Member) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Member.ProtoReflect.Descriptor instead.
 func (*Member) Descriptor() ([]byte, []int) {
-	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{11}
+	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Member) GetVirtualMachineInterface() string {
@@ -1710,7 +1979,7 @@ type SessionAffinity struct {
 
 func (x *SessionAffinity) Reset() {
 	*x = SessionAffinity{}
-	mi := &file_vrouter_v1_resources_proto_msgTypes[12]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1722,7 +1991,7 @@ func (x *SessionAffinity) String() string {
 func (*SessionAffinity) ProtoMessage() {}
 
 func (x *SessionAffinity) ProtoReflect() protoreflect.Message {
-	mi := &file_vrouter_v1_resources_proto_msgTypes[12]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1735,7 +2004,7 @@ func (x *SessionAffinity) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SessionAffinity.ProtoReflect.Descriptor instead.
 func (*SessionAffinity) Descriptor() ([]byte, []int) {
-	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{12}
+	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *SessionAffinity) GetType() SessionAffinity_Type {
@@ -1767,7 +2036,7 @@ type NetworkPolicy struct {
 
 func (x *NetworkPolicy) Reset() {
 	*x = NetworkPolicy{}
-	mi := &file_vrouter_v1_resources_proto_msgTypes[13]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1779,7 +2048,7 @@ func (x *NetworkPolicy) String() string {
 func (*NetworkPolicy) ProtoMessage() {}
 
 func (x *NetworkPolicy) ProtoReflect() protoreflect.Message {
-	mi := &file_vrouter_v1_resources_proto_msgTypes[13]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1792,7 +2061,7 @@ func (x *NetworkPolicy) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NetworkPolicy.ProtoReflect.Descriptor instead.
 func (*NetworkPolicy) Descriptor() ([]byte, []int) {
-	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{13}
+	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *NetworkPolicy) GetVirtualNetworks() []string {
@@ -1836,7 +2105,7 @@ type NetworkPolicyRule struct {
 
 func (x *NetworkPolicyRule) Reset() {
 	*x = NetworkPolicyRule{}
-	mi := &file_vrouter_v1_resources_proto_msgTypes[14]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1848,7 +2117,7 @@ func (x *NetworkPolicyRule) String() string {
 func (*NetworkPolicyRule) ProtoMessage() {}
 
 func (x *NetworkPolicyRule) ProtoReflect() protoreflect.Message {
-	mi := &file_vrouter_v1_resources_proto_msgTypes[14]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1861,7 +2130,7 @@ func (x *NetworkPolicyRule) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NetworkPolicyRule.ProtoReflect.Descriptor instead.
 func (*NetworkPolicyRule) Descriptor() ([]byte, []int) {
-	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{14}
+	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *NetworkPolicyRule) GetName() string {
@@ -1942,7 +2211,7 @@ type PolicyEndpoint struct {
 
 func (x *PolicyEndpoint) Reset() {
 	*x = PolicyEndpoint{}
-	mi := &file_vrouter_v1_resources_proto_msgTypes[15]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1954,7 +2223,7 @@ func (x *PolicyEndpoint) String() string {
 func (*PolicyEndpoint) ProtoMessage() {}
 
 func (x *PolicyEndpoint) ProtoReflect() protoreflect.Message {
-	mi := &file_vrouter_v1_resources_proto_msgTypes[15]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1967,7 +2236,7 @@ func (x *PolicyEndpoint) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PolicyEndpoint.ProtoReflect.Descriptor instead.
 func (*PolicyEndpoint) Descriptor() ([]byte, []int) {
-	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{15}
+	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *PolicyEndpoint) GetVirtualNetwork() string {
@@ -2004,7 +2273,7 @@ type PortRange struct {
 
 func (x *PortRange) Reset() {
 	*x = PortRange{}
-	mi := &file_vrouter_v1_resources_proto_msgTypes[16]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2016,7 +2285,7 @@ func (x *PortRange) String() string {
 func (*PortRange) ProtoMessage() {}
 
 func (x *PortRange) ProtoReflect() protoreflect.Message {
-	mi := &file_vrouter_v1_resources_proto_msgTypes[16]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2029,7 +2298,7 @@ func (x *PortRange) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PortRange.ProtoReflect.Descriptor instead.
 func (*PortRange) Descriptor() ([]byte, []int) {
-	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{16}
+	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *PortRange) GetStart() uint32 {
@@ -2067,7 +2336,7 @@ type SecurityPolicy struct {
 
 func (x *SecurityPolicy) Reset() {
 	*x = SecurityPolicy{}
-	mi := &file_vrouter_v1_resources_proto_msgTypes[17]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2079,7 +2348,7 @@ func (x *SecurityPolicy) String() string {
 func (*SecurityPolicy) ProtoMessage() {}
 
 func (x *SecurityPolicy) ProtoReflect() protoreflect.Message {
-	mi := &file_vrouter_v1_resources_proto_msgTypes[17]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2092,7 +2361,7 @@ func (x *SecurityPolicy) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SecurityPolicy.ProtoReflect.Descriptor instead.
 func (*SecurityPolicy) Descriptor() ([]byte, []int) {
-	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{17}
+	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *SecurityPolicy) GetNamespace() string {
@@ -2147,7 +2416,7 @@ type SecurityRule struct {
 
 func (x *SecurityRule) Reset() {
 	*x = SecurityRule{}
-	mi := &file_vrouter_v1_resources_proto_msgTypes[18]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2159,7 +2428,7 @@ func (x *SecurityRule) String() string {
 func (*SecurityRule) ProtoMessage() {}
 
 func (x *SecurityRule) ProtoReflect() protoreflect.Message {
-	mi := &file_vrouter_v1_resources_proto_msgTypes[18]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2172,7 +2441,7 @@ func (x *SecurityRule) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SecurityRule.ProtoReflect.Descriptor instead.
 func (*SecurityRule) Descriptor() ([]byte, []int) {
-	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{18}
+	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *SecurityRule) GetName() string {
@@ -2218,7 +2487,7 @@ type SecurityPeer struct {
 
 func (x *SecurityPeer) Reset() {
 	*x = SecurityPeer{}
-	mi := &file_vrouter_v1_resources_proto_msgTypes[19]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2230,7 +2499,7 @@ func (x *SecurityPeer) String() string {
 func (*SecurityPeer) ProtoMessage() {}
 
 func (x *SecurityPeer) ProtoReflect() protoreflect.Message {
-	mi := &file_vrouter_v1_resources_proto_msgTypes[19]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2243,7 +2512,7 @@ func (x *SecurityPeer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SecurityPeer.ProtoReflect.Descriptor instead.
 func (*SecurityPeer) Descriptor() ([]byte, []int) {
-	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{19}
+	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *SecurityPeer) GetSelector() *LabelSelector {
@@ -2280,7 +2549,7 @@ type IpBlock struct {
 
 func (x *IpBlock) Reset() {
 	*x = IpBlock{}
-	mi := &file_vrouter_v1_resources_proto_msgTypes[20]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2292,7 +2561,7 @@ func (x *IpBlock) String() string {
 func (*IpBlock) ProtoMessage() {}
 
 func (x *IpBlock) ProtoReflect() protoreflect.Message {
-	mi := &file_vrouter_v1_resources_proto_msgTypes[20]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2305,7 +2574,7 @@ func (x *IpBlock) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use IpBlock.ProtoReflect.Descriptor instead.
 func (*IpBlock) Descriptor() ([]byte, []int) {
-	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{20}
+	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *IpBlock) GetCidr() string {
@@ -2337,7 +2606,7 @@ type SecurityPort struct {
 
 func (x *SecurityPort) Reset() {
 	*x = SecurityPort{}
-	mi := &file_vrouter_v1_resources_proto_msgTypes[21]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2349,7 +2618,7 @@ func (x *SecurityPort) String() string {
 func (*SecurityPort) ProtoMessage() {}
 
 func (x *SecurityPort) ProtoReflect() protoreflect.Message {
-	mi := &file_vrouter_v1_resources_proto_msgTypes[21]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2362,7 +2631,7 @@ func (x *SecurityPort) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SecurityPort.ProtoReflect.Descriptor instead.
 func (*SecurityPort) Descriptor() ([]byte, []int) {
-	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{21}
+	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *SecurityPort) GetProtocol() Protocol_Value {
@@ -2399,7 +2668,7 @@ type LabelSelector struct {
 
 func (x *LabelSelector) Reset() {
 	*x = LabelSelector{}
-	mi := &file_vrouter_v1_resources_proto_msgTypes[22]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2411,7 +2680,7 @@ func (x *LabelSelector) String() string {
 func (*LabelSelector) ProtoMessage() {}
 
 func (x *LabelSelector) ProtoReflect() protoreflect.Message {
-	mi := &file_vrouter_v1_resources_proto_msgTypes[22]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2424,7 +2693,7 @@ func (x *LabelSelector) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LabelSelector.ProtoReflect.Descriptor instead.
 func (*LabelSelector) Descriptor() ([]byte, []int) {
-	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{22}
+	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *LabelSelector) GetMatchLabels() map[string]string {
@@ -2456,7 +2725,7 @@ type LabelSelectorRequirement struct {
 
 func (x *LabelSelectorRequirement) Reset() {
 	*x = LabelSelectorRequirement{}
-	mi := &file_vrouter_v1_resources_proto_msgTypes[23]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2468,7 +2737,7 @@ func (x *LabelSelectorRequirement) String() string {
 func (*LabelSelectorRequirement) ProtoMessage() {}
 
 func (x *LabelSelectorRequirement) ProtoReflect() protoreflect.Message {
-	mi := &file_vrouter_v1_resources_proto_msgTypes[23]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2481,7 +2750,7 @@ func (x *LabelSelectorRequirement) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LabelSelectorRequirement.ProtoReflect.Descriptor instead.
 func (*LabelSelectorRequirement) Descriptor() ([]byte, []int) {
-	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{23}
+	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *LabelSelectorRequirement) GetKey() string {
@@ -2529,7 +2798,7 @@ type Route struct {
 
 func (x *Route) Reset() {
 	*x = Route{}
-	mi := &file_vrouter_v1_resources_proto_msgTypes[24]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2541,7 +2810,7 @@ func (x *Route) String() string {
 func (*Route) ProtoMessage() {}
 
 func (x *Route) ProtoReflect() protoreflect.Message {
-	mi := &file_vrouter_v1_resources_proto_msgTypes[24]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2554,7 +2823,7 @@ func (x *Route) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Route.ProtoReflect.Descriptor instead.
 func (*Route) Descriptor() ([]byte, []int) {
-	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{24}
+	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *Route) GetVrf() string {
@@ -2601,7 +2870,7 @@ type Encapsulation struct {
 
 func (x *Encapsulation) Reset() {
 	*x = Encapsulation{}
-	mi := &file_vrouter_v1_resources_proto_msgTypes[25]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2613,7 +2882,7 @@ func (x *Encapsulation) String() string {
 func (*Encapsulation) ProtoMessage() {}
 
 func (x *Encapsulation) ProtoReflect() protoreflect.Message {
-	mi := &file_vrouter_v1_resources_proto_msgTypes[25]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2626,7 +2895,7 @@ func (x *Encapsulation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Encapsulation.ProtoReflect.Descriptor instead.
 func (*Encapsulation) Descriptor() ([]byte, []int) {
-	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{25}
+	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{28}
 }
 
 // Tunnel leads to another node. At least one of label and vni is given: label is what MPLS encapsulations need, vni is what
@@ -2651,7 +2920,7 @@ type Tunnel struct {
 
 func (x *Tunnel) Reset() {
 	*x = Tunnel{}
-	mi := &file_vrouter_v1_resources_proto_msgTypes[26]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2663,7 +2932,7 @@ func (x *Tunnel) String() string {
 func (*Tunnel) ProtoMessage() {}
 
 func (x *Tunnel) ProtoReflect() protoreflect.Message {
-	mi := &file_vrouter_v1_resources_proto_msgTypes[26]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2676,7 +2945,7 @@ func (x *Tunnel) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Tunnel.ProtoReflect.Descriptor instead.
 func (*Tunnel) Descriptor() ([]byte, []int) {
-	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{26}
+	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *Tunnel) GetRemote() string {
@@ -2735,7 +3004,7 @@ type NextHop struct {
 
 func (x *NextHop) Reset() {
 	*x = NextHop{}
-	mi := &file_vrouter_v1_resources_proto_msgTypes[27]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2747,7 +3016,7 @@ func (x *NextHop) String() string {
 func (*NextHop) ProtoMessage() {}
 
 func (x *NextHop) ProtoReflect() protoreflect.Message {
-	mi := &file_vrouter_v1_resources_proto_msgTypes[27]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2760,7 +3029,7 @@ func (x *NextHop) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NextHop.ProtoReflect.Descriptor instead.
 func (*NextHop) Descriptor() ([]byte, []int) {
-	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{27}
+	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *NextHop) GetWeight() uint32 {
@@ -2884,7 +3153,7 @@ type Fabric struct {
 
 func (x *Fabric) Reset() {
 	*x = Fabric{}
-	mi := &file_vrouter_v1_resources_proto_msgTypes[28]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2896,7 +3165,7 @@ func (x *Fabric) String() string {
 func (*Fabric) ProtoMessage() {}
 
 func (x *Fabric) ProtoReflect() protoreflect.Message {
-	mi := &file_vrouter_v1_resources_proto_msgTypes[28]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2909,7 +3178,7 @@ func (x *Fabric) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Fabric.ProtoReflect.Descriptor instead.
 func (*Fabric) Descriptor() ([]byte, []int) {
-	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{28}
+	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *Fabric) GetNodeAddresses() []string {
@@ -2970,7 +3239,7 @@ type Uplink struct {
 
 func (x *Uplink) Reset() {
 	*x = Uplink{}
-	mi := &file_vrouter_v1_resources_proto_msgTypes[29]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2982,7 +3251,7 @@ func (x *Uplink) String() string {
 func (*Uplink) ProtoMessage() {}
 
 func (x *Uplink) ProtoReflect() protoreflect.Message {
-	mi := &file_vrouter_v1_resources_proto_msgTypes[29]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2995,7 +3264,7 @@ func (x *Uplink) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Uplink.ProtoReflect.Descriptor instead.
 func (*Uplink) Descriptor() ([]byte, []int) {
-	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{29}
+	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *Uplink) GetDevice() string {
@@ -3038,7 +3307,7 @@ type Bfd struct {
 
 func (x *Bfd) Reset() {
 	*x = Bfd{}
-	mi := &file_vrouter_v1_resources_proto_msgTypes[30]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3050,7 +3319,7 @@ func (x *Bfd) String() string {
 func (*Bfd) ProtoMessage() {}
 
 func (x *Bfd) ProtoReflect() protoreflect.Message {
-	mi := &file_vrouter_v1_resources_proto_msgTypes[30]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3063,7 +3332,7 @@ func (x *Bfd) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Bfd.ProtoReflect.Descriptor instead.
 func (*Bfd) Descriptor() ([]byte, []int) {
-	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{30}
+	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *Bfd) GetPath() Bfd_Path {
@@ -3109,7 +3378,7 @@ type Peer struct {
 
 func (x *Peer) Reset() {
 	*x = Peer{}
-	mi := &file_vrouter_v1_resources_proto_msgTypes[31]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3121,7 +3390,7 @@ func (x *Peer) String() string {
 func (*Peer) ProtoMessage() {}
 
 func (x *Peer) ProtoReflect() protoreflect.Message {
-	mi := &file_vrouter_v1_resources_proto_msgTypes[31]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3134,7 +3403,7 @@ func (x *Peer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Peer.ProtoReflect.Descriptor instead.
 func (*Peer) Descriptor() ([]byte, []int) {
-	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{31}
+	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *Peer) GetName() string {
@@ -3182,7 +3451,7 @@ type Vhost struct {
 
 func (x *Vhost) Reset() {
 	*x = Vhost{}
-	mi := &file_vrouter_v1_resources_proto_msgTypes[32]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3194,7 +3463,7 @@ func (x *Vhost) String() string {
 func (*Vhost) ProtoMessage() {}
 
 func (x *Vhost) ProtoReflect() protoreflect.Message {
-	mi := &file_vrouter_v1_resources_proto_msgTypes[32]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3207,7 +3476,7 @@ func (x *Vhost) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Vhost.ProtoReflect.Descriptor instead.
 func (*Vhost) Descriptor() ([]byte, []int) {
-	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{32}
+	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *Vhost) GetName() string {
@@ -3274,7 +3543,7 @@ const file_vrouter_v1_resources_proto_rawDesc = "" +
 	"\n" +
 	"\x06ICMPV6\x10:\x12\t\n" +
 	"\x04SCTP\x10\x84\x01\x12\b\n" +
-	"\x03ANY\x10\xff\x01\"\x90\x02\n" +
+	"\x03ANY\x10\xff\x01\"\xbc\x02\n" +
 	"\x0eVirtualNetwork\x126\n" +
 	"\asubnets\x18\x01 \x03(\v2\x12.vrouter.v1.SubnetB\b\xbaH\x05\x92\x01\x02\x10@R\asubnets\x12\x1b\n" +
 	"\x03vrf\x18\x02 \x01(\tB\t\xbaH\x06r\x04\x88\xea0\x01R\x03vrf\x12\x1f\n" +
@@ -3283,11 +3552,13 @@ const file_vrouter_v1_resources_proto_rawDesc = "" +
 	"\x03vni\x18\x06 \x01(\rB\n" +
 	"\xbaH\a*\x05\x18\xff\xff\xff\aR\x03vni\x12$\n" +
 	"\x05label\x18\a \x01(\rB\x0e\xbaH\v\xd8\x01\x01*\x06\x18\xff\xff?(\x10R\x05label\x12\x1a\n" +
-	"\bbridging\x18\t \x01(\bR\bbridgingJ\x04\b\x03\x10\x04J\x04\b\x04\x10\x05R\tisolationR\x11fabric_forwarding\"\xd0\x02\n" +
+	"\bbridging\x18\t \x01(\bR\bbridging\x12*\n" +
+	"\x05pools\x18\n" +
+	" \x03(\tB\x14\xbaH\x11\x92\x01\x0e\x10@\x18\x01\"\br\x06\x98\xea0\x01\x10\x01R\x05poolsJ\x04\b\x03\x10\x04J\x04\b\x04\x10\x05R\tisolationR\x11fabric_forwarding\"\xd0\x02\n" +
 	"\x06Subnet\x12$\n" +
 	"\x06prefix\x18\x01 \x01(\tB\f\xbaH\t\xc8\x01\x01r\x04\x98\xea0\x01R\x06prefix\x12#\n" +
 	"\agateway\x18\x02 \x01(\tB\t\xbaH\x06r\x04\x90\xea0\x01R\agateway:\xfa\x01\xbaH\xf6\x01\x1a\xf3\x01\n" +
-	"\x0esubnet.gateway\x12agateway must be an address of the same family as prefix, for example 10.244.0.1 for 10.244.0.0/24\x1a~this.gateway == '' || !this.prefix.isIpPrefix() || !this.gateway.isIp() || (this.prefix.isIpPrefix(4) == this.gateway.isIp(4))\"\xbf\x06\n" +
+	"\x0esubnet.gateway\x12agateway must be an address of the same family as prefix, for example 10.244.0.1 for 10.244.0.0/24\x1a~this.gateway == '' || !this.prefix.isIpPrefix() || !this.gateway.isIp() || (this.prefix.isIpPrefix(4) == this.gateway.isIp(4))\"\xfe\x06\n" +
 	"\x17VirtualMachineInterface\x125\n" +
 	"\x0fvirtual_network\x18\x01 \x01(\tB\f\xbaH\t\xc8\x01\x01r\x04\x88\xea0\x01R\x0evirtualNetwork\x12*\n" +
 	"\vmac_address\x18\x02 \x01(\tB\t\xbaH\x06r\x04\xa8\xea0\x01R\n" +
@@ -3304,14 +3575,41 @@ const file_vrouter_v1_resources_proto_rawDesc = "" +
 	"\n" +
 	"anti_spoof\x18\n" +
 	" \x01(\bH\x00R\tantiSpoof\x88\x01\x01\x12$\n" +
-	"\x05label\x18\v \x01(\rB\x0e\xbaH\v\xd8\x01\x01*\x06\x18\xff\xff?(\x10R\x05label\x1a9\n" +
+	"\x05label\x18\v \x01(\rB\x0e\xbaH\v\xd8\x01\x01*\x06\x18\xff\xff?(\x10R\x05label\x12=\n" +
+	"\n" +
+	"attachment\x18\f \x01(\v2\x1d.vrouter.v1.AttachmentRequestR\n" +
+	"attachment\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\x1aB\n" +
 	"\x14NamespaceLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01B\r\n" +
-	"\v_anti_spoof\"f\n" +
+	"\v_anti_spoof\"2\n" +
+	"\x11AttachmentRequest\x12\x1d\n" +
+	"\x03uid\x18\x01 \x01(\tB\v\xbaH\b\xc8\x01\x01r\x03\x18\xfd\x01R\x03uid\"\xd3\x03\n" +
+	"\n" +
+	"Attachment\x12\x1d\n" +
+	"\x03uid\x18\x01 \x01(\tB\v\xbaH\b\xc8\x01\x01r\x03\x18\xfd\x01R\x03uid\x12.\n" +
+	"\fcontainer_id\x18\x02 \x01(\tB\v\xbaH\b\xc8\x01\x01r\x03\x18\xfd\x01R\vcontainerId\x12\"\n" +
+	"\x05netns\x18\x03 \x01(\tB\f\xbaH\t\xc8\x01\x01r\x04\xb8\xea0\x01R\x05netns\x12(\n" +
+	"\n" +
+	"guest_name\x18\x04 \x01(\tB\t\xbaH\x06r\x04\xb0\xea0\x01R\tguestName\x12!\n" +
+	"\x03mtu\x18\x05 \x01(\rB\x0f\xbaH\f\xd8\x01\x01*\a\x18\xf1\xff\x03(\x80\n" +
+	"R\x03mtu\x12*\n" +
+	"\vmac_address\x18\x06 \x01(\tB\t\xbaH\x06r\x04\xa8\xea0\x01R\n" +
+	"macAddress\x125\n" +
+	"\x0fvirtual_network\x18\a \x01(\tB\f\xbaH\t\xc8\x01\x01r\x04\x88\xea0\x01R\x0evirtualNetwork\x122\n" +
+	"\taddresses\x18\b \x03(\tB\x14\xbaH\x11\x92\x01\x0e\x10@\x18\x01\"\br\x06\x90\xea0\x01\x10\x01R\taddresses\x12>\n" +
+	"\n" +
+	"host_ports\x18\t \x03(\v2\x14.vrouter.v1.HostPortB\t\xbaH\x06\x92\x01\x03\x10\x80\bR\thostPorts\x12.\n" +
+	"\rconfiguration\x18\n" +
+	" \x01(\tB\b\xbaH\x05r\x03\x18\xfd\x01R\rconfiguration\"\xd5\x01\n" +
+	"\bHostPort\x12(\n" +
+	"\thost_port\x18\x01 \x01(\rB\v\xbaH\b*\x06\x18\xff\xff\x03(\x01R\bhostPort\x120\n" +
+	"\x0econtainer_port\x18\x02 \x01(\rB\t\xbaH\x06*\x04\x18\xff\xff\x03R\rcontainerPort\x12I\n" +
+	"\bprotocol\x18\x03 \x01(\x0e2\x1a.vrouter.v1.Protocol.ValueB\x11\xbaH\x0e\x82\x01\v\x10\x01\x18\x00\x18\x06\x18\x11\x18\x84\x01R\bprotocol\x12\"\n" +
+	"\ahost_ip\x18\x04 \x01(\tB\t\xbaH\x06r\x04\x90\xea0\x01R\x06hostIp\"f\n" +
 	"\x12AllowedAddressPair\x12$\n" +
 	"\x06prefix\x18\x01 \x01(\tB\f\xbaH\t\xc8\x01\x01r\x04\x98\xea0\x01R\x06prefix\x12*\n" +
 	"\vmac_address\x18\x02 \x01(\tB\t\xbaH\x06r\x04\xa8\xea0\x01R\n" +
@@ -3574,7 +3872,7 @@ func file_vrouter_v1_resources_proto_rawDescGZIP() []byte {
 }
 
 var file_vrouter_v1_resources_proto_enumTypes = make([]protoimpl.EnumInfo, 12)
-var file_vrouter_v1_resources_proto_msgTypes = make([]protoimpl.MessageInfo, 36)
+var file_vrouter_v1_resources_proto_msgTypes = make([]protoimpl.MessageInfo, 39)
 var file_vrouter_v1_resources_proto_goTypes = []any{
 	(Protocol_Value)(0),              // 0: vrouter.v1.Protocol.Value
 	(InstanceIP_Mode)(0),             // 1: vrouter.v1.InstanceIP.Mode
@@ -3592,95 +3890,101 @@ var file_vrouter_v1_resources_proto_goTypes = []any{
 	(*VirtualNetwork)(nil),           // 13: vrouter.v1.VirtualNetwork
 	(*Subnet)(nil),                   // 14: vrouter.v1.Subnet
 	(*VirtualMachineInterface)(nil),  // 15: vrouter.v1.VirtualMachineInterface
-	(*AllowedAddressPair)(nil),       // 16: vrouter.v1.AllowedAddressPair
-	(*Tap)(nil),                      // 17: vrouter.v1.Tap
-	(*InstanceIP)(nil),               // 18: vrouter.v1.InstanceIP
-	(*FloatingIP)(nil),               // 19: vrouter.v1.FloatingIP
-	(*HealthCheck)(nil),              // 20: vrouter.v1.HealthCheck
-	(*FloatingIpPortMappings)(nil),   // 21: vrouter.v1.FloatingIpPortMappings
-	(*PortMapping)(nil),              // 22: vrouter.v1.PortMapping
-	(*Member)(nil),                   // 23: vrouter.v1.Member
-	(*SessionAffinity)(nil),          // 24: vrouter.v1.SessionAffinity
-	(*NetworkPolicy)(nil),            // 25: vrouter.v1.NetworkPolicy
-	(*NetworkPolicyRule)(nil),        // 26: vrouter.v1.NetworkPolicyRule
-	(*PolicyEndpoint)(nil),           // 27: vrouter.v1.PolicyEndpoint
-	(*PortRange)(nil),                // 28: vrouter.v1.PortRange
-	(*SecurityPolicy)(nil),           // 29: vrouter.v1.SecurityPolicy
-	(*SecurityRule)(nil),             // 30: vrouter.v1.SecurityRule
-	(*SecurityPeer)(nil),             // 31: vrouter.v1.SecurityPeer
-	(*IpBlock)(nil),                  // 32: vrouter.v1.IpBlock
-	(*SecurityPort)(nil),             // 33: vrouter.v1.SecurityPort
-	(*LabelSelector)(nil),            // 34: vrouter.v1.LabelSelector
-	(*LabelSelectorRequirement)(nil), // 35: vrouter.v1.LabelSelectorRequirement
-	(*Route)(nil),                    // 36: vrouter.v1.Route
-	(*Encapsulation)(nil),            // 37: vrouter.v1.Encapsulation
-	(*Tunnel)(nil),                   // 38: vrouter.v1.Tunnel
-	(*NextHop)(nil),                  // 39: vrouter.v1.NextHop
-	(*Fabric)(nil),                   // 40: vrouter.v1.Fabric
-	(*Uplink)(nil),                   // 41: vrouter.v1.Uplink
-	(*Bfd)(nil),                      // 42: vrouter.v1.Bfd
-	(*Peer)(nil),                     // 43: vrouter.v1.Peer
-	(*Vhost)(nil),                    // 44: vrouter.v1.Vhost
-	nil,                              // 45: vrouter.v1.VirtualMachineInterface.LabelsEntry
-	nil,                              // 46: vrouter.v1.VirtualMachineInterface.NamespaceLabelsEntry
-	nil,                              // 47: vrouter.v1.LabelSelector.MatchLabelsEntry
+	(*AttachmentRequest)(nil),        // 16: vrouter.v1.AttachmentRequest
+	(*Attachment)(nil),               // 17: vrouter.v1.Attachment
+	(*HostPort)(nil),                 // 18: vrouter.v1.HostPort
+	(*AllowedAddressPair)(nil),       // 19: vrouter.v1.AllowedAddressPair
+	(*Tap)(nil),                      // 20: vrouter.v1.Tap
+	(*InstanceIP)(nil),               // 21: vrouter.v1.InstanceIP
+	(*FloatingIP)(nil),               // 22: vrouter.v1.FloatingIP
+	(*HealthCheck)(nil),              // 23: vrouter.v1.HealthCheck
+	(*FloatingIpPortMappings)(nil),   // 24: vrouter.v1.FloatingIpPortMappings
+	(*PortMapping)(nil),              // 25: vrouter.v1.PortMapping
+	(*Member)(nil),                   // 26: vrouter.v1.Member
+	(*SessionAffinity)(nil),          // 27: vrouter.v1.SessionAffinity
+	(*NetworkPolicy)(nil),            // 28: vrouter.v1.NetworkPolicy
+	(*NetworkPolicyRule)(nil),        // 29: vrouter.v1.NetworkPolicyRule
+	(*PolicyEndpoint)(nil),           // 30: vrouter.v1.PolicyEndpoint
+	(*PortRange)(nil),                // 31: vrouter.v1.PortRange
+	(*SecurityPolicy)(nil),           // 32: vrouter.v1.SecurityPolicy
+	(*SecurityRule)(nil),             // 33: vrouter.v1.SecurityRule
+	(*SecurityPeer)(nil),             // 34: vrouter.v1.SecurityPeer
+	(*IpBlock)(nil),                  // 35: vrouter.v1.IpBlock
+	(*SecurityPort)(nil),             // 36: vrouter.v1.SecurityPort
+	(*LabelSelector)(nil),            // 37: vrouter.v1.LabelSelector
+	(*LabelSelectorRequirement)(nil), // 38: vrouter.v1.LabelSelectorRequirement
+	(*Route)(nil),                    // 39: vrouter.v1.Route
+	(*Encapsulation)(nil),            // 40: vrouter.v1.Encapsulation
+	(*Tunnel)(nil),                   // 41: vrouter.v1.Tunnel
+	(*NextHop)(nil),                  // 42: vrouter.v1.NextHop
+	(*Fabric)(nil),                   // 43: vrouter.v1.Fabric
+	(*Uplink)(nil),                   // 44: vrouter.v1.Uplink
+	(*Bfd)(nil),                      // 45: vrouter.v1.Bfd
+	(*Peer)(nil),                     // 46: vrouter.v1.Peer
+	(*Vhost)(nil),                    // 47: vrouter.v1.Vhost
+	nil,                              // 48: vrouter.v1.VirtualMachineInterface.LabelsEntry
+	nil,                              // 49: vrouter.v1.VirtualMachineInterface.NamespaceLabelsEntry
+	nil,                              // 50: vrouter.v1.LabelSelector.MatchLabelsEntry
 }
 var file_vrouter_v1_resources_proto_depIdxs = []int32{
 	14, // 0: vrouter.v1.VirtualNetwork.subnets:type_name -> vrouter.v1.Subnet
-	16, // 1: vrouter.v1.VirtualMachineInterface.allowed_address_pairs:type_name -> vrouter.v1.AllowedAddressPair
-	45, // 2: vrouter.v1.VirtualMachineInterface.labels:type_name -> vrouter.v1.VirtualMachineInterface.LabelsEntry
-	46, // 3: vrouter.v1.VirtualMachineInterface.namespace_labels:type_name -> vrouter.v1.VirtualMachineInterface.NamespaceLabelsEntry
-	17, // 4: vrouter.v1.VirtualMachineInterface.tap:type_name -> vrouter.v1.Tap
-	1,  // 5: vrouter.v1.InstanceIP.mode:type_name -> vrouter.v1.InstanceIP.Mode
-	2,  // 6: vrouter.v1.FloatingIP.direction:type_name -> vrouter.v1.FloatingIP.Direction
-	21, // 7: vrouter.v1.FloatingIP.floating_ip_port_mappings:type_name -> vrouter.v1.FloatingIpPortMappings
-	23, // 8: vrouter.v1.FloatingIP.members:type_name -> vrouter.v1.Member
-	24, // 9: vrouter.v1.FloatingIP.session_affinity:type_name -> vrouter.v1.SessionAffinity
-	4,  // 10: vrouter.v1.FloatingIP.hash_fields:type_name -> vrouter.v1.FloatingIP.HashField
-	3,  // 11: vrouter.v1.FloatingIP.external_traffic_policy:type_name -> vrouter.v1.FloatingIP.TrafficPolicy
-	3,  // 12: vrouter.v1.FloatingIP.internal_traffic_policy:type_name -> vrouter.v1.FloatingIP.TrafficPolicy
-	20, // 13: vrouter.v1.FloatingIP.health_check:type_name -> vrouter.v1.HealthCheck
-	22, // 14: vrouter.v1.FloatingIpPortMappings.port_mappings:type_name -> vrouter.v1.PortMapping
-	0,  // 15: vrouter.v1.PortMapping.protocol:type_name -> vrouter.v1.Protocol.Value
-	5,  // 16: vrouter.v1.Member.state:type_name -> vrouter.v1.Member.State
-	22, // 17: vrouter.v1.Member.target_ports:type_name -> vrouter.v1.PortMapping
-	38, // 18: vrouter.v1.Member.tunnel:type_name -> vrouter.v1.Tunnel
-	6,  // 19: vrouter.v1.SessionAffinity.type:type_name -> vrouter.v1.SessionAffinity.Type
-	26, // 20: vrouter.v1.NetworkPolicy.rules:type_name -> vrouter.v1.NetworkPolicyRule
-	27, // 21: vrouter.v1.NetworkPolicyRule.source:type_name -> vrouter.v1.PolicyEndpoint
-	27, // 22: vrouter.v1.NetworkPolicyRule.destination:type_name -> vrouter.v1.PolicyEndpoint
-	7,  // 23: vrouter.v1.NetworkPolicyRule.direction:type_name -> vrouter.v1.NetworkPolicyRule.Direction
-	8,  // 24: vrouter.v1.NetworkPolicyRule.action:type_name -> vrouter.v1.NetworkPolicyRule.Action
-	0,  // 25: vrouter.v1.NetworkPolicyRule.protocol:type_name -> vrouter.v1.Protocol.Value
-	28, // 26: vrouter.v1.NetworkPolicyRule.source_ports:type_name -> vrouter.v1.PortRange
-	28, // 27: vrouter.v1.NetworkPolicyRule.destination_ports:type_name -> vrouter.v1.PortRange
-	34, // 28: vrouter.v1.SecurityPolicy.subject:type_name -> vrouter.v1.LabelSelector
-	9,  // 29: vrouter.v1.SecurityPolicy.policy_types:type_name -> vrouter.v1.SecurityPolicy.PolicyType
-	30, // 30: vrouter.v1.SecurityPolicy.ingress:type_name -> vrouter.v1.SecurityRule
-	30, // 31: vrouter.v1.SecurityPolicy.egress:type_name -> vrouter.v1.SecurityRule
-	31, // 32: vrouter.v1.SecurityRule.peers:type_name -> vrouter.v1.SecurityPeer
-	33, // 33: vrouter.v1.SecurityRule.ports:type_name -> vrouter.v1.SecurityPort
-	34, // 34: vrouter.v1.SecurityPeer.selector:type_name -> vrouter.v1.LabelSelector
-	34, // 35: vrouter.v1.SecurityPeer.namespace_selector:type_name -> vrouter.v1.LabelSelector
-	32, // 36: vrouter.v1.SecurityPeer.ip_block:type_name -> vrouter.v1.IpBlock
-	0,  // 37: vrouter.v1.SecurityPort.protocol:type_name -> vrouter.v1.Protocol.Value
-	47, // 38: vrouter.v1.LabelSelector.match_labels:type_name -> vrouter.v1.LabelSelector.MatchLabelsEntry
-	35, // 39: vrouter.v1.LabelSelector.match_expressions:type_name -> vrouter.v1.LabelSelectorRequirement
-	39, // 40: vrouter.v1.Route.next_hops:type_name -> vrouter.v1.NextHop
-	10, // 41: vrouter.v1.Tunnel.encapsulations:type_name -> vrouter.v1.Encapsulation.Value
-	38, // 42: vrouter.v1.NextHop.tunnel:type_name -> vrouter.v1.Tunnel
-	44, // 43: vrouter.v1.Fabric.vhost0:type_name -> vrouter.v1.Vhost
-	41, // 44: vrouter.v1.Fabric.uplink:type_name -> vrouter.v1.Uplink
-	10, // 45: vrouter.v1.Fabric.encapsulations:type_name -> vrouter.v1.Encapsulation.Value
-	43, // 46: vrouter.v1.Fabric.peers:type_name -> vrouter.v1.Peer
-	28, // 47: vrouter.v1.Fabric.snat_ports:type_name -> vrouter.v1.PortRange
-	11, // 48: vrouter.v1.Bfd.path:type_name -> vrouter.v1.Bfd.Path
-	42, // 49: vrouter.v1.Peer.bfd:type_name -> vrouter.v1.Bfd
-	50, // [50:50] is the sub-list for method output_type
-	50, // [50:50] is the sub-list for method input_type
-	50, // [50:50] is the sub-list for extension type_name
-	50, // [50:50] is the sub-list for extension extendee
-	0,  // [0:50] is the sub-list for field type_name
+	19, // 1: vrouter.v1.VirtualMachineInterface.allowed_address_pairs:type_name -> vrouter.v1.AllowedAddressPair
+	48, // 2: vrouter.v1.VirtualMachineInterface.labels:type_name -> vrouter.v1.VirtualMachineInterface.LabelsEntry
+	49, // 3: vrouter.v1.VirtualMachineInterface.namespace_labels:type_name -> vrouter.v1.VirtualMachineInterface.NamespaceLabelsEntry
+	20, // 4: vrouter.v1.VirtualMachineInterface.tap:type_name -> vrouter.v1.Tap
+	16, // 5: vrouter.v1.VirtualMachineInterface.attachment:type_name -> vrouter.v1.AttachmentRequest
+	18, // 6: vrouter.v1.Attachment.host_ports:type_name -> vrouter.v1.HostPort
+	0,  // 7: vrouter.v1.HostPort.protocol:type_name -> vrouter.v1.Protocol.Value
+	1,  // 8: vrouter.v1.InstanceIP.mode:type_name -> vrouter.v1.InstanceIP.Mode
+	2,  // 9: vrouter.v1.FloatingIP.direction:type_name -> vrouter.v1.FloatingIP.Direction
+	24, // 10: vrouter.v1.FloatingIP.floating_ip_port_mappings:type_name -> vrouter.v1.FloatingIpPortMappings
+	26, // 11: vrouter.v1.FloatingIP.members:type_name -> vrouter.v1.Member
+	27, // 12: vrouter.v1.FloatingIP.session_affinity:type_name -> vrouter.v1.SessionAffinity
+	4,  // 13: vrouter.v1.FloatingIP.hash_fields:type_name -> vrouter.v1.FloatingIP.HashField
+	3,  // 14: vrouter.v1.FloatingIP.external_traffic_policy:type_name -> vrouter.v1.FloatingIP.TrafficPolicy
+	3,  // 15: vrouter.v1.FloatingIP.internal_traffic_policy:type_name -> vrouter.v1.FloatingIP.TrafficPolicy
+	23, // 16: vrouter.v1.FloatingIP.health_check:type_name -> vrouter.v1.HealthCheck
+	25, // 17: vrouter.v1.FloatingIpPortMappings.port_mappings:type_name -> vrouter.v1.PortMapping
+	0,  // 18: vrouter.v1.PortMapping.protocol:type_name -> vrouter.v1.Protocol.Value
+	5,  // 19: vrouter.v1.Member.state:type_name -> vrouter.v1.Member.State
+	25, // 20: vrouter.v1.Member.target_ports:type_name -> vrouter.v1.PortMapping
+	41, // 21: vrouter.v1.Member.tunnel:type_name -> vrouter.v1.Tunnel
+	6,  // 22: vrouter.v1.SessionAffinity.type:type_name -> vrouter.v1.SessionAffinity.Type
+	29, // 23: vrouter.v1.NetworkPolicy.rules:type_name -> vrouter.v1.NetworkPolicyRule
+	30, // 24: vrouter.v1.NetworkPolicyRule.source:type_name -> vrouter.v1.PolicyEndpoint
+	30, // 25: vrouter.v1.NetworkPolicyRule.destination:type_name -> vrouter.v1.PolicyEndpoint
+	7,  // 26: vrouter.v1.NetworkPolicyRule.direction:type_name -> vrouter.v1.NetworkPolicyRule.Direction
+	8,  // 27: vrouter.v1.NetworkPolicyRule.action:type_name -> vrouter.v1.NetworkPolicyRule.Action
+	0,  // 28: vrouter.v1.NetworkPolicyRule.protocol:type_name -> vrouter.v1.Protocol.Value
+	31, // 29: vrouter.v1.NetworkPolicyRule.source_ports:type_name -> vrouter.v1.PortRange
+	31, // 30: vrouter.v1.NetworkPolicyRule.destination_ports:type_name -> vrouter.v1.PortRange
+	37, // 31: vrouter.v1.SecurityPolicy.subject:type_name -> vrouter.v1.LabelSelector
+	9,  // 32: vrouter.v1.SecurityPolicy.policy_types:type_name -> vrouter.v1.SecurityPolicy.PolicyType
+	33, // 33: vrouter.v1.SecurityPolicy.ingress:type_name -> vrouter.v1.SecurityRule
+	33, // 34: vrouter.v1.SecurityPolicy.egress:type_name -> vrouter.v1.SecurityRule
+	34, // 35: vrouter.v1.SecurityRule.peers:type_name -> vrouter.v1.SecurityPeer
+	36, // 36: vrouter.v1.SecurityRule.ports:type_name -> vrouter.v1.SecurityPort
+	37, // 37: vrouter.v1.SecurityPeer.selector:type_name -> vrouter.v1.LabelSelector
+	37, // 38: vrouter.v1.SecurityPeer.namespace_selector:type_name -> vrouter.v1.LabelSelector
+	35, // 39: vrouter.v1.SecurityPeer.ip_block:type_name -> vrouter.v1.IpBlock
+	0,  // 40: vrouter.v1.SecurityPort.protocol:type_name -> vrouter.v1.Protocol.Value
+	50, // 41: vrouter.v1.LabelSelector.match_labels:type_name -> vrouter.v1.LabelSelector.MatchLabelsEntry
+	38, // 42: vrouter.v1.LabelSelector.match_expressions:type_name -> vrouter.v1.LabelSelectorRequirement
+	42, // 43: vrouter.v1.Route.next_hops:type_name -> vrouter.v1.NextHop
+	10, // 44: vrouter.v1.Tunnel.encapsulations:type_name -> vrouter.v1.Encapsulation.Value
+	41, // 45: vrouter.v1.NextHop.tunnel:type_name -> vrouter.v1.Tunnel
+	47, // 46: vrouter.v1.Fabric.vhost0:type_name -> vrouter.v1.Vhost
+	44, // 47: vrouter.v1.Fabric.uplink:type_name -> vrouter.v1.Uplink
+	10, // 48: vrouter.v1.Fabric.encapsulations:type_name -> vrouter.v1.Encapsulation.Value
+	46, // 49: vrouter.v1.Fabric.peers:type_name -> vrouter.v1.Peer
+	31, // 50: vrouter.v1.Fabric.snat_ports:type_name -> vrouter.v1.PortRange
+	11, // 51: vrouter.v1.Bfd.path:type_name -> vrouter.v1.Bfd.Path
+	45, // 52: vrouter.v1.Peer.bfd:type_name -> vrouter.v1.Bfd
+	53, // [53:53] is the sub-list for method output_type
+	53, // [53:53] is the sub-list for method input_type
+	53, // [53:53] is the sub-list for extension type_name
+	53, // [53:53] is the sub-list for extension extendee
+	0,  // [0:53] is the sub-list for field type_name
 }
 
 func init() { file_vrouter_v1_resources_proto_init() }
@@ -3690,7 +3994,7 @@ func file_vrouter_v1_resources_proto_init() {
 	}
 	file_vrouter_v1_rules_proto_init()
 	file_vrouter_v1_resources_proto_msgTypes[3].OneofWrappers = []any{}
-	file_vrouter_v1_resources_proto_msgTypes[27].OneofWrappers = []any{
+	file_vrouter_v1_resources_proto_msgTypes[30].OneofWrappers = []any{
 		(*NextHop_Interface)(nil),
 		(*NextHop_Vrf)(nil),
 		(*NextHop_Receive)(nil),
@@ -3703,7 +4007,7 @@ func file_vrouter_v1_resources_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_vrouter_v1_resources_proto_rawDesc), len(file_vrouter_v1_resources_proto_rawDesc)),
 			NumEnums:      12,
-			NumMessages:   36,
+			NumMessages:   39,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
