@@ -51,7 +51,7 @@ type AgentServiceClient interface {
 	Sync(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[SyncRequest, SyncResponse], error)
 	// Attach connects a container to an interface: it waits until the interface of that name and uid is there, gives it addresses, makes the
 	// device in the container's namespace and returns when it forwards and policy is in force. The same call again gives the same answer;
-	// another container of the same pod takes the place of the one before. What holds it up is Unavailable (the interface has not come
+	// another container of the same pod takes the place of the one before. What holds it up is Aborted (the interface has not come
 	// within the call's deadline, 20 seconds where it has none), NotFound (the namespace or the network is not there), ResourceExhausted
 	// (no address is free) or AlreadyExists (an address or a port of the node is somebody else's); nothing is left behind then.
 	Attach(ctx context.Context, in *AttachRequest, opts ...grpc.CallOption) (*AttachResponse, error)
@@ -275,7 +275,7 @@ type AgentServiceServer interface {
 	Sync(grpc.BidiStreamingServer[SyncRequest, SyncResponse]) error
 	// Attach connects a container to an interface: it waits until the interface of that name and uid is there, gives it addresses, makes the
 	// device in the container's namespace and returns when it forwards and policy is in force. The same call again gives the same answer;
-	// another container of the same pod takes the place of the one before. What holds it up is Unavailable (the interface has not come
+	// another container of the same pod takes the place of the one before. What holds it up is Aborted (the interface has not come
 	// within the call's deadline, 20 seconds where it has none), NotFound (the namespace or the network is not there), ResourceExhausted
 	// (no address is free) or AlreadyExists (an address or a port of the node is somebody else's); nothing is left behind then.
 	Attach(context.Context, *AttachRequest) (*AttachResponse, error)
