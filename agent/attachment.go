@@ -133,7 +133,7 @@ func (a *Agent) noDevice(req *pb.AttachRequest, port *ports.Status) error {
 
 // undo takes back an attachment that has come to nothing.
 func (a *Agent) undo(req *pb.AttachRequest) error {
-	err := a.remove(req.GetName(), req.GetContainerId())
+	err := a.remove(attach.Gone(a.state, req.GetName(), req.GetContainerId(), req.GetGuestName()))
 	a.discard(req.GetName(), req.GetNetns())
 	return err
 }
@@ -144,9 +144,10 @@ func (a *Agent) Detach(_ context.Context, req *pb.DetachRequest) (*pb.DetachResp
 	a.turn.Lock()
 	defer a.turn.Unlock()
 	at := a.state.Get(state.Key{Kind: state.Attachment, Name: req.GetName()}).GetAttachment()
-	found := at != nil && at.GetContainerId() == req.GetContainerId()
+	gone := attach.Gone(a.state, req.GetName(), req.GetContainerId(), req.GetGuestName())
+	found := len(gone) > 0
 	if found {
-		if err := a.remove(req.GetName(), req.GetContainerId()); err != nil {
+		if err := a.remove(gone); err != nil {
 			return nil, err
 		}
 		a.discard(req.GetName(), at.GetNetns())
@@ -159,12 +160,11 @@ func (a *Agent) Detach(_ context.Context, req *pb.DetachRequest) (*pb.DetachResp
 
 // remove takes a container's resources out of desired state. An interface that was
 // made for it and that others name by now stays, without a device.
-func (a *Agent) remove(name, container string) error {
-	keys := attach.Gone(a.state, name, container)
+func (a *Agent) remove(keys []state.Key) error {
 	var invalid *state.Error
 	_, err := a.transactLocked(request{Request: state.Request{Owner: state.OwnerCNI, Deletes: keys}})
 	if errors.As(err, &invalid) && len(keys) > 1 {
-		a.log.Warn("the interface of a container stays, for others name it", "interface", name, "error", err)
+		a.log.Warn("the interface of a container stays, for others name it", "interface", keys[0].Name, "error", err)
 		_, err = a.transactLocked(request{Request: state.Request{Owner: state.OwnerCNI, Deletes: keys[:1]}})
 	}
 	return err

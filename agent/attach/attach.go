@@ -4,6 +4,7 @@
 package attach
 
 import (
+	"cmp"
 	"net/netip"
 	"slices"
 
@@ -19,7 +20,7 @@ import (
 func Ready(st *state.State, req *pb.AttachRequest) error {
 	if vn := req.GetVirtualNetwork(); vn != "" {
 		if !st.Has(state.Key{Kind: state.VirtualNetwork, Name: vn}) {
-			return status.Errorf(codes.NotFound, "there is no VirtualNetwork %s: apply it first, or correct virtualNetwork in the CNI configuration", vn)
+			return status.Errorf(codes.FailedPrecondition, "there is no VirtualNetwork %s: apply it first, or correct virtualNetwork in the CNI configuration", vn)
 		}
 		return own(st, req)
 	}
@@ -59,6 +60,10 @@ func Plan(st *state.State, pools *Pools, req *pb.AttachRequest) ([]*pb.Resource,
 		list = append(list, &pb.Resource{Name: req.GetName(), Spec: &pb.Resource_VirtualMachineInterface{VirtualMachineInterface: vmi}})
 	}
 	before := st.Get(state.Key{Kind: state.Attachment, Name: req.GetName()}).GetAttachment()
+	if before.GetContainerId() == req.GetContainerId() && guest(before.GetGuestName()) != guest(req.GetGuestName()) {
+		return nil, status.Errorf(codes.FailedPrecondition, "container %s is attached to %s as %s already, and an interface has one device; attach %s to another interface",
+			req.GetContainerId(), req.GetName(), guest(before.GetGuestName()), guest(req.GetGuestName()))
+	}
 	at := &pb.Attachment{
 		Uid: vmi.GetAttachment().GetUid(), ContainerId: req.GetContainerId(), Netns: req.GetNetns(), GuestName: req.GetGuestName(),
 		Mtu: req.GetMtu(), VirtualNetwork: vmi.GetVirtualNetwork(), HostPorts: req.GetHostPorts(), Configuration: req.GetConfiguration(),
@@ -151,12 +156,14 @@ func ofFamily(list []string, v4 bool) netip.Addr {
 	return netip.Addr{}
 }
 
+func guest(name string) string { return cmp.Or(name, "eth0") }
+
 // Gone returns the resources that go with a container: its Attachment, and the
 // interface that was made for it. None where the container is not attached, or another
 // one has taken over.
-func Gone(st *state.State, name, container string) []state.Key {
+func Gone(st *state.State, name, container, guestName string) []state.Key {
 	k := state.Key{Kind: state.Attachment, Name: name}
-	if at := st.Get(k).GetAttachment(); at == nil || at.GetContainerId() != container {
+	if at := st.Get(k).GetAttachment(); at == nil || at.GetContainerId() != container || guest(at.GetGuestName()) != guest(guestName) {
 		return nil
 	}
 	list := []state.Key{k}

@@ -1213,7 +1213,9 @@ type DetachRequest struct {
 	// container_id of the attachment. One of another container stays.
 	ContainerId string `protobuf:"bytes,2,opt,name=container_id,json=containerId,proto3" json:"container_id,omitempty"`
 	// netns that a device may be left in, of an attachment that is gone. Empty: none is looked for.
-	Netns         string `protobuf:"bytes,3,opt,name=netns,proto3" json:"netns,omitempty"`
+	Netns string `protobuf:"bytes,3,opt,name=netns,proto3" json:"netns,omitempty"`
+	// guest_name of the attachment. Default: eth0.
+	GuestName     string `protobuf:"bytes,4,opt,name=guest_name,json=guestName,proto3" json:"guest_name,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1265,6 +1267,13 @@ func (x *DetachRequest) GetContainerId() string {
 func (x *DetachRequest) GetNetns() string {
 	if x != nil {
 		return x.Netns
+	}
+	return ""
+}
+
+func (x *DetachRequest) GetGuestName() string {
+	if x != nil {
+		return x.GuestName
 	}
 	return ""
 }
@@ -1705,11 +1714,13 @@ const file_vrouter_v1_agent_proto_rawDesc = "" +
 	"\taddresses\x18\x05 \x03(\v2\x1b.vrouter.v1.AttachedAddressR\taddresses\"E\n" +
 	"\x0fAttachedAddress\x12\x18\n" +
 	"\aaddress\x18\x01 \x01(\tR\aaddress\x12\x18\n" +
-	"\agateway\x18\x02 \x01(\tR\agateway\"\x82\x01\n" +
+	"\agateway\x18\x02 \x01(\tR\agateway\"\xac\x01\n" +
 	"\rDetachRequest\x12 \n" +
 	"\x04name\x18\x01 \x01(\tB\f\xbaH\t\xc8\x01\x01r\x04\x88\xea0\x01R\x04name\x12.\n" +
 	"\fcontainer_id\x18\x02 \x01(\tB\v\xbaH\b\xc8\x01\x01r\x03\x18\xfd\x01R\vcontainerId\x12\x1f\n" +
-	"\x05netns\x18\x03 \x01(\tB\t\xbaH\x06r\x04\xb8\xea0\x01R\x05netns\"^\n" +
+	"\x05netns\x18\x03 \x01(\tB\t\xbaH\x06r\x04\xb8\xea0\x01R\x05netns\x12(\n" +
+	"\n" +
+	"guest_name\x18\x04 \x01(\tB\t\xbaH\x06r\x04\xb0\xea0\x01R\tguestName\"^\n" +
 	"\x0eDetachResponse\x126\n" +
 	"\n" +
 	"generation\x18\x01 \x01(\v2\x16.vrouter.v1.GenerationR\n" +

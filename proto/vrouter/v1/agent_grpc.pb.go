@@ -52,7 +52,7 @@ type AgentServiceClient interface {
 	// Attach connects a container to an interface: it waits until the interface of that name and uid is there, gives it addresses, makes the
 	// device in the container's namespace and returns when it forwards and policy is in force. The same call again gives the same answer;
 	// another container of the same pod takes the place of the one before. What holds it up is Aborted (the interface has not come
-	// within the call's deadline, 20 seconds where it has none), NotFound (the namespace or the network is not there), ResourceExhausted
+	// within the call's deadline, 20 seconds where it has none), NotFound (the namespace is not there), ResourceExhausted
 	// (no address is free) or AlreadyExists (an address or a port of the node is somebody else's); nothing is left behind then.
 	Attach(ctx context.Context, in *AttachRequest, opts ...grpc.CallOption) (*AttachResponse, error)
 	// Detach ends what Attach began for a container, and is content where it has ended already, or where another container has taken over.
@@ -276,7 +276,7 @@ type AgentServiceServer interface {
 	// Attach connects a container to an interface: it waits until the interface of that name and uid is there, gives it addresses, makes the
 	// device in the container's namespace and returns when it forwards and policy is in force. The same call again gives the same answer;
 	// another container of the same pod takes the place of the one before. What holds it up is Aborted (the interface has not come
-	// within the call's deadline, 20 seconds where it has none), NotFound (the namespace or the network is not there), ResourceExhausted
+	// within the call's deadline, 20 seconds where it has none), NotFound (the namespace is not there), ResourceExhausted
 	// (no address is free) or AlreadyExists (an address or a port of the node is somebody else's); nothing is left behind then.
 	Attach(context.Context, *AttachRequest) (*AttachResponse, error)
 	// Detach ends what Attach began for a container, and is content where it has ended already, or where another container has taken over.
