@@ -70,7 +70,8 @@ func (a *Agent) Attach(ctx context.Context, req *pb.AttachRequest) (*pb.AttachRe
 	}
 	port := a.ports.Attached(req.GetName())
 	if port == nil || !port.Up {
-		return nil, errors.Join(a.noDevice(req, port), a.undo(req))
+		a.undo(req)
+		return nil, a.noDevice(req, port)
 	}
 	if before != nil && before.GetNetns() != req.GetNetns() {
 		a.discard(req.GetName(), before.GetNetns())
@@ -132,10 +133,11 @@ func (a *Agent) noDevice(req *pb.AttachRequest, port *ports.Status) error {
 }
 
 // undo takes back an attachment that has come to nothing.
-func (a *Agent) undo(req *pb.AttachRequest) error {
-	err := a.remove(attach.Gone(a.state, req.GetName(), req.GetContainerId(), req.GetGuestName()))
+func (a *Agent) undo(req *pb.AttachRequest) {
+	if err := a.remove(attach.Gone(a.state, req.GetName(), req.GetContainerId(), req.GetGuestName())); err != nil {
+		a.log.Error("an attachment without a device stays until it is detached", "interface", req.GetName(), "error", err)
+	}
 	a.discard(req.GetName(), req.GetNetns())
-	return err
 }
 
 // Detach ends what Attach began for a container. It is no error where there is
