@@ -15,6 +15,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/vrouter-go/vrouter/agent/attach"
 	"github.com/vrouter-go/vrouter/agent/compile"
 	"github.com/vrouter-go/vrouter/agent/healthcheck"
 	"github.com/vrouter-go/vrouter/agent/persist"
@@ -65,6 +66,7 @@ type Agent struct {
 	turn     sync.Mutex
 	compiler *compile.Compiler // guarded by turn
 	answers  answers           // guarded by turn
+	pools    *attach.Pools     // guarded by turn
 	around   surroundings      // guarded by turn
 	// hosts are the next hops given to hosts on the uplink's link, by MAC address;
 	// guarded by turn.
@@ -97,6 +99,7 @@ func New(o Options) (*Agent, error) {
 		ports:       ports.NewReconciler(o.Forwarder, o.Driver, o.Log),
 		compiler:    compile.New(compile.Config{DefaultQuota: o.DefaultQuota, UplinkQuota: o.uplinkQuota()}),
 		answers:     newAnswers(),
+		pools:       attach.NewPools(),
 		hosts:       map[[6]byte]nexthop.ID{},
 		state:       state.New(),
 		controllers: newControllers(),

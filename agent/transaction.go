@@ -87,6 +87,7 @@ func (a *Agent) change(req request) (*outcome, *compile.Result, error) {
 		}
 		req.Sweep, out.swept = sweep, len(sweep)
 	}
+	req.Borrowed = a.around.view.Addresses
 	tx, err := a.state.Begin(req.Request)
 	if err != nil {
 		return nil, nil, err
@@ -124,7 +125,7 @@ func (a *Agent) persist(req request, tx *state.Transaction) {
 		return
 	}
 	record := persist.Transaction{Generation: a.state.Generation()}
-	if req.Owner != state.OwnerOperator {
+	if req.Owner != state.OwnerOperator && req.Owner != state.OwnerCNI {
 		record.Controller, record.Election = req.Owner, req.election
 	}
 	for _, ch := range tx.Changes() {

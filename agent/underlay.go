@@ -4,6 +4,7 @@ import (
 	"context"
 	"maps"
 	"net/netip"
+	"slices"
 	"time"
 
 	"github.com/vrouter-go/vrouter/agent/compile"
@@ -24,9 +25,12 @@ type surroundings struct {
 func (a *Agent) Underlay(v underlay.View) {
 	a.turn.Lock()
 	defer a.turn.Unlock()
-	old := a.around.view.Link.Index
+	old, addresses := a.around.view.Link.Index, a.around.view.Addresses
 	a.around.view = v
 	a.republish()
+	if !slices.Equal(addresses, v.Addresses) {
+		a.renewHostPorts()
+	}
 	if snap := a.options.Forwarder.Snapshot(); old != 0 && old != v.Link.Index && snap.Uplink != 0 {
 		a.ports.LinkChanged(snap.Uplink) // it was deleted; what has its name now is another
 	}

@@ -28,7 +28,7 @@ var dummyGateway4 = netip.AddrFrom4([4]byte{192, 0, 0, 8})
 func (c *Compiler) compilePorts(affected []state.Key) error {
 	for name := range of(affected, state.VirtualMachineInterface) {
 		k := state.Key{Kind: state.VirtualMachineInterface, Name: name}
-		spec := c.state.Get(k).GetVirtualMachineInterface()
+		spec := c.state.Interface(name)
 		if spec == nil {
 			c.dropPort(name)
 			c.place(k, nil)
@@ -83,8 +83,7 @@ func (c *Compiler) addressRoutes(name string, spec *pb.VirtualMachineInterface) 
 // compileInterfaces builds what the packet path knows of each touched interface.
 func (c *Compiler) compileInterfaces([]state.Key) error {
 	for _, name := range names(c.dirty.vmis) {
-		k := state.Key{Kind: state.VirtualMachineInterface, Name: name}
-		spec := c.state.Get(k).GetVirtualMachineInterface()
+		spec := c.state.Interface(name)
 		if spec == nil {
 			continue
 		}
@@ -96,7 +95,9 @@ func (c *Compiler) compileInterfaces([]state.Key) error {
 		c.dirty.security = c.policies.identities.release(v.identity) || c.dirty.security
 		v.identity = identity
 		c.now.interfaces[v.port] = c.workload(name, spec, v)
-		if d := c.deviceSpec(name, spec, v.port); c.now.specs[v.port] == nil || !d.Equal(c.now.specs[v.port]) {
+		if state.Waiting(spec) {
+			c.now.specs[v.port] = nil
+		} else if d := c.deviceSpec(name, spec, v.port); c.now.specs[v.port] == nil || !d.Equal(c.now.specs[v.port]) {
 			c.now.specs[v.port] = d
 		}
 	}

@@ -280,6 +280,5 @@ func (c *Compiler) networkOfPort(name string) uint32 {
 	if name == state.Vhost0 {
 		return c.networks[state.FabricNetwork].id
 	}
-	vmi := c.state.Get(state.Key{Kind: state.VirtualMachineInterface, Name: name}).GetVirtualMachineInterface()
-	return c.networks[vmi.GetVirtualNetwork()].id
+	return c.networks[c.state.Interface(name).GetVirtualNetwork()].id
 }

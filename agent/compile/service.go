@@ -204,9 +204,10 @@ func (c *Compiler) members(fipName string, fip *pb.FloatingIP, service netip.Add
 			continue
 		}
 		v := c.vmis[name]
-		addr, ok := state.MemberAddress(m, c.state.Get(state.Key{Kind: state.VirtualMachineInterface, Name: name}).GetVirtualMachineInterface(), service)
-		if v == nil || !ok {
-			continue
+		spec := c.state.Interface(name)
+		addr, ok := state.MemberAddress(m, spec, service)
+		if v == nil || !ok || spec.GetAttachment() != nil && !state.HasAddress(spec, addr) {
+			continue // its container has not come, or has gone
 		}
 		members = append(members, member{
 			Member: nexthop.Member{

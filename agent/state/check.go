@@ -81,6 +81,8 @@ func (c *checker) resource(k Key) {
 		c.route(k, x.Route)
 	case *pb.Resource_Fabric:
 		c.fabric(k, x.Fabric)
+	case *pb.Resource_Attachment:
+		c.attachment(k, x.Attachment)
 	}
 }
 

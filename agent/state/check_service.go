@@ -127,7 +127,7 @@ func (c *checker) member(k Key, i int, place Place, fip *pb.FloatingIP, m *pb.Me
 		nameField = fmt.Sprintf("spec.virtualMachineInterfaces[%d]", i)
 	}
 	name := m.GetVirtualMachineInterface()
-	vmi := c.Get(Key{VirtualMachineInterface, name}).GetVirtualMachineInterface()
+	vmi := c.Interface(name)
 	if vmi == nil && m.GetTunnel() == nil {
 		return // reported as dangling
 	}
@@ -138,11 +138,13 @@ func (c *checker) member(k Key, i int, place Place, fip *pb.FloatingIP, m *pb.Me
 		if vmi != nil {
 			c.report.add(k, nameField, "%s is an interface of this node, and the tunnel leads to another; leave tunnel out, or give the name of the other node's interface", name)
 		}
+	case vmi.GetAttachment() != nil && m.GetAddress() == "":
+		// Its addresses come and go with the container; it is a member while it has one.
 	case !ok:
 		c.report.add(k, nameField, "%s has no %s address, and the floating IP is %s; give the interface one, or leave it out", name, family(place.Address), place.Address)
 	case m.GetAddress() != "" && a.Is4() != place.Address.Is4():
 		c.report.add(k, field+".address", "%s must be of the same family as the floating IP %s", a, place.Address)
-	case m.GetAddress() != "" && !hasAddress(vmi, a):
+	case m.GetAddress() != "" && vmi.GetAttachment() == nil && !HasAddress(vmi, a):
 		c.report.add(k, field+".address", "%s is not an address of %s; give one of its addresses or of its allowedAddressPairs", a, name)
 	}
 	mapped := mappingsOf(fip)
@@ -162,7 +164,9 @@ func (c *checker) remoteMember(k Key, field string, place Place, m *pb.Member, a
 	c.tunnel(k, field+".tunnel", m.GetTunnel())
 }
 
-func hasAddress(vmi *pb.VirtualMachineInterface, a netip.Addr) bool {
+// HasAddress reports whether an interface may be reached at an address: one of its
+// own, or a single one among its allowed pairs.
+func HasAddress(vmi *pb.VirtualMachineInterface, a netip.Addr) bool {
 	for _, s := range vmi.GetAddresses() {
 		if canonical(s) == a.String() {
 			return true

@@ -79,6 +79,13 @@ func draft(res *pb.Resource, known *object) Draft {
 	return d
 }
 
+// own makes the draft of a resource that the state makes itself, from what has been
+// checked.
+func own(res *pb.Resource) Draft {
+	k := KeyOf(res)
+	return Draft{res: res, key: k, object: &object{sum: sum(k, res), refs: references(res), claims: claims(res)}}
+}
+
 // messageFaults runs the rules that the message itself carries.
 func messageFaults(res *pb.Resource) (faults []fault) {
 	err := protovalidate.Validate(res)

@@ -28,13 +28,14 @@ const (
 	SecurityPolicy          = "SecurityPolicy"
 	Route                   = "Route"
 	Fabric                  = "Fabric"
+	Attachment              = "Attachment"
 )
 
 // Kinds lists the kinds in the order in which they are shown: what is named
 // before what names it.
 var Kinds = [...]string{
 	VirtualNetwork, VirtualMachineInterface, InstanceIP, FloatingIP,
-	NetworkPolicy, SecurityPolicy, Route, Fabric,
+	NetworkPolicy, SecurityPolicy, Route, Fabric, Attachment,
 }
 
 const (
@@ -46,6 +47,8 @@ const (
 	Uplink = "uplink"
 	// OwnerOperator owns what Apply writes.
 	OwnerOperator = "operator"
+	// OwnerCNI owns attachments and what follows from them.
+	OwnerCNI = "cni"
 )
 
 // Key names one resource.
@@ -84,6 +87,8 @@ func KeyOf(r *pb.Resource) Key {
 		k.Kind = Route
 	case *pb.Resource_Fabric:
 		k.Kind = Fabric
+	case *pb.Resource_Attachment:
+		k.Kind = Attachment
 	}
 	return k
 }

@@ -3,6 +3,7 @@ package state
 import (
 	"fmt"
 	"maps"
+	"net/netip"
 	"slices"
 
 	pb "github.com/vrouter-go/vrouter/proto/vrouter/v1"
@@ -25,6 +26,10 @@ type Request struct {
 	// Sweep are deletes that the request does not list itself: what a prune or the
 	// end of a snapshot removes.
 	Sweep []Key
+	// Borrowed are the node's addresses beside those that its description gives.
+	Borrowed []netip.Addr
+	// Renew looks again at what follows from attachments though none has changed.
+	Renew bool
 }
 
 // Change is what a transaction did to one resource; nil = absent.
@@ -66,6 +71,7 @@ func (s *State) Begin(req Request) (*Transaction, error) {
 	}
 	tx.remove(req.Deletes, true)
 	tx.remove(req.Sweep, false)
+	tx.derive(req)
 	c := checker{State: s, report: r, deleted: map[Key]struct{}{}}
 	for _, ch := range tx.changes {
 		if ch.New == nil {
@@ -118,20 +124,22 @@ func (r *report) request(req Request) {
 
 // upsert puts a resource into the state unless it says what is there already.
 func (tx *Transaction) upsert(d *Draft, owner string, generation uint64) {
+	tx.result(d.key, tx.set(d, owner, generation))
+}
+
+func (tx *Transaction) set(d *Draft, owner string, generation uint64) pb.ResourceResult_Outcome {
 	k := d.key
 	old := tx.state.objects[k.Kind][k.Name]
 	if old != nil && old.sum == d.object.sum && old.res.GetOwner() == owner {
-		tx.result(k, pb.ResourceResult_UNCHANGED)
-		return
+		return pb.ResourceResult_UNCHANGED
 	}
 	o := &object{sum: d.object.sum, refs: d.object.refs, claims: d.object.claims}
 	o.res = &pb.Resource{Name: d.res.GetName(), Owner: owner, Generation: generation, Spec: d.res.GetSpec()}
-	outcome := pb.ResourceResult_CREATED
-	if old != nil {
-		outcome = pb.ResourceResult_UPDATED
-	}
 	tx.put(k, o)
-	tx.result(k, outcome)
+	if old != nil {
+		return pb.ResourceResult_UPDATED
+	}
+	return pb.ResourceResult_CREATED
 }
 
 // remove takes resources out of the state.
@@ -219,6 +227,9 @@ func (tx *Transaction) closure() map[Key]struct{} {
 	}
 	for _, ch := range tx.changes {
 		visit(ch.Key)
+		if ch.Key.Kind == Attachment { // it gives the interface its addresses, which others lead to
+			visit(Key{VirtualMachineInterface, ch.Key.Name})
+		}
 		for _, use := range uses(ch) {
 			for k := range tx.state.claimed[use] {
 				visit(k)

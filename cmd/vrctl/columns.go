@@ -20,6 +20,7 @@ func resourceColumns(kind string) []resourceColumn {
 	columns = append(columns, map[string][]resourceColumn{
 		"VirtualNetwork": networkColumns, "VirtualMachineInterface": interfaceColumns, "InstanceIP": instanceColumns, "FloatingIP": floatingColumns,
 		"NetworkPolicy": networkPolicyColumns, "SecurityPolicy": securityPolicyColumns, "Route": routeColumns, "Fabric": fabricColumns,
+		"Attachment": attachmentColumns,
 	}[kind]...)
 	return append(columns,
 		resourceColumn{title: "OWNER", wide: true, value: (*vrouterv1.Resource).GetOwner},
@@ -311,6 +312,32 @@ var fabricColumns = []resourceColumn{
 	{title: "ROUTES", wide: true, value: func(r *vrouterv1.Resource) string {
 		return strings.Join(r.GetFabric().GetVhost0().GetRoutes(), ",")
 	}},
+}
+
+var attachmentColumns = []resourceColumn{
+	{title: "NETWORK", value: func(r *vrouterv1.Resource) string { return r.GetAttachment().GetVirtualNetwork() }},
+	{title: "ADDRESSES", value: func(r *vrouterv1.Resource) string { return strings.Join(r.GetAttachment().GetAddresses(), ",") }},
+	{title: "HOST PORTS", value: func(r *vrouterv1.Resource) string { return list(r.GetAttachment().GetHostPorts(), hostPort) }},
+	{title: "CONTAINER", value: func(r *vrouterv1.Resource) string { return short(r.GetAttachment().GetContainerId()) }},
+	{title: "MAC", wide: true, value: func(r *vrouterv1.Resource) string { return r.GetAttachment().GetMacAddress() }},
+	{title: "NETNS", wide: true, value: func(r *vrouterv1.Resource) string { return r.GetAttachment().GetNetns() }},
+	{title: "UID", wide: true, value: func(r *vrouterv1.Resource) string { return r.GetAttachment().GetUid() }},
+	{title: "CONFIGURATION", wide: true, value: func(r *vrouterv1.Resource) string { return r.GetAttachment().GetConfiguration() }},
+}
+
+// hostPort writes 8080→80/TCP, and the address before it where it is for one alone.
+func hostPort(h *vrouterv1.HostPort) string {
+	text := portMapping(&vrouterv1.PortMapping{SrcPort: h.GetHostPort(), DstPort: h.GetContainerPort(), Protocol: h.GetProtocol()})
+	if h.GetHostIp() == "" {
+		return text
+	}
+	return h.GetHostIp() + " " + text
+}
+
+// short writes a container's id as container runtimes do.
+func short(id string) string {
+	const shown = 12
+	return id[:min(len(id), shown)]
 }
 
 // list joins the texts of items by commas, empty ones left out.

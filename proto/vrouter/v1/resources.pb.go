@@ -142,7 +142,7 @@ func (x InstanceIP_Mode) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use InstanceIP_Mode.Descriptor instead.
 func (InstanceIP_Mode) EnumDescriptor() ([]byte, []int) {
-	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{7, 0}
+	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{9, 0}
 }
 
 // Direction says who may open flows, as in Contrail.
@@ -199,7 +199,7 @@ func (x FloatingIP_Direction) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use FloatingIP_Direction.Descriptor instead.
 func (FloatingIP_Direction) EnumDescriptor() ([]byte, []int) {
-	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{8, 0}
+	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{10, 0}
 }
 
 // TrafficPolicy says which members new flows may go to, with the meaning that it has in Kubernetes.
@@ -253,7 +253,7 @@ func (x FloatingIP_TrafficPolicy) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use FloatingIP_TrafficPolicy.Descriptor instead.
 func (FloatingIP_TrafficPolicy) EnumDescriptor() ([]byte, []int) {
-	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{8, 1}
+	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{10, 1}
 }
 
 // HashField is a part of the packet that chooses the member of a new flow.
@@ -318,7 +318,7 @@ func (x FloatingIP_HashField) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use FloatingIP_HashField.Descriptor instead.
 func (FloatingIP_HashField) EnumDescriptor() ([]byte, []int) {
-	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{8, 2}
+	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{10, 2}
 }
 
 // State says which flows the member takes.
@@ -380,7 +380,7 @@ func (x Member_State) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Member_State.Descriptor instead.
 func (Member_State) EnumDescriptor() ([]byte, []int) {
-	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{12, 0}
+	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{14, 0}
 }
 
 // Type of affinity.
@@ -433,7 +433,7 @@ func (x SessionAffinity_Type) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use SessionAffinity_Type.Descriptor instead.
 func (SessionAffinity_Type) EnumDescriptor() ([]byte, []int) {
-	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{13, 0}
+	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{15, 0}
 }
 
 // Provider says who balances.
@@ -482,7 +482,7 @@ func (x LoadBalancer_Provider) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use LoadBalancer_Provider.Descriptor instead.
 func (LoadBalancer_Provider) EnumDescriptor() ([]byte, []int) {
-	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{14, 0}
+	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{16, 0}
 }
 
 // Direction says which end may open the flow.
@@ -536,7 +536,7 @@ func (x NetworkPolicyRule_Direction) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use NetworkPolicyRule_Direction.Descriptor instead.
 func (NetworkPolicyRule_Direction) EnumDescriptor() ([]byte, []int) {
-	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{20, 0}
+	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{22, 0}
 }
 
 // Action of a rule.
@@ -589,7 +589,7 @@ func (x NetworkPolicyRule_Action) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use NetworkPolicyRule_Action.Descriptor instead.
 func (NetworkPolicyRule_Action) EnumDescriptor() ([]byte, []int) {
-	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{20, 1}
+	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{22, 1}
 }
 
 // PolicyType is a direction, seen from the selected interface.
@@ -642,7 +642,7 @@ func (x SecurityPolicy_PolicyType) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use SecurityPolicy_PolicyType.Descriptor instead.
 func (SecurityPolicy_PolicyType) EnumDescriptor() ([]byte, []int) {
-	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{23, 0}
+	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{25, 0}
 }
 
 // Value is one of them.
@@ -699,7 +699,7 @@ func (x Encapsulation_Value) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Encapsulation_Value.Descriptor instead.
 func (Encapsulation_Value) EnumDescriptor() ([]byte, []int) {
-	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{31, 0}
+	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{33, 0}
 }
 
 // Path that the session's packets take.
@@ -757,7 +757,7 @@ func (x Bfd_Path) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Bfd_Path.Descriptor instead.
 func (Bfd_Path) EnumDescriptor() ([]byte, []int) {
-	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{36, 0}
+	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{38, 0}
 }
 
 // Protocol holds the transport protocols that rules, mappings and flows name.
@@ -1163,6 +1163,207 @@ func (x *AttachmentRequest) GetUid() string {
 	return ""
 }
 
+// Attachment is what a container runtime has connected to the interface of the same name by CNI, and the addresses that it was given. The
+// agent writes it for Attach and removes it for Detach; it outlives restarts of the daemon and what controllers do with the interface.
+type Attachment struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// uid of the pod; it takes effect while the interface asks for the same.
+	Uid string `protobuf:"bytes,1,opt,name=uid,proto3" json:"uid,omitempty"`
+	// container_id is the sandbox, as the runtime calls it. Only a Detach that names it removes the attachment.
+	ContainerId string `protobuf:"bytes,2,opt,name=container_id,json=containerId,proto3" json:"container_id,omitempty"`
+	// netns is the sandbox's namespace file.
+	Netns string `protobuf:"bytes,3,opt,name=netns,proto3" json:"netns,omitempty"`
+	// guest_name is the device's name inside netns. Default: eth0.
+	GuestName string `protobuf:"bytes,4,opt,name=guest_name,json=guestName,proto3" json:"guest_name,omitempty"`
+	// mtu in bytes, 1280 to 65521. Default: that of the interface's tap.
+	Mtu uint32 `protobuf:"varint,5,opt,name=mtu,proto3" json:"mtu,omitempty"`
+	// mac_address of the device. Default: the interface's.
+	MacAddress string `protobuf:"bytes,6,opt,name=mac_address,json=macAddress,proto3" json:"mac_address,omitempty"`
+	// virtual_network that addresses are of; the attachment takes effect while the interface stands in it.
+	VirtualNetwork string `protobuf:"bytes,7,opt,name=virtual_network,json=virtualNetwork,proto3" json:"virtual_network,omitempty"`
+	// addresses that were given, beside those of the interface itself. They belong to nobody else on this node, in whatever network.
+	Addresses []string `protobuf:"bytes,8,rep,name=addresses,proto3" json:"addresses,omitempty"`
+	// host_ports of the node that lead here. The agent keeps a FloatingIP in ip-fabric for them while the attachment is in effect.
+	HostPorts []*HostPort `protobuf:"bytes,9,rep,name=host_ports,json=hostPorts,proto3" json:"host_ports,omitempty"`
+	// configuration is the name of the CNI network configuration that it came by.
+	Configuration string `protobuf:"bytes,10,opt,name=configuration,proto3" json:"configuration,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Attachment) Reset() {
+	*x = Attachment{}
+	mi := &file_vrouter_v1_resources_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Attachment) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Attachment) ProtoMessage() {}
+
+func (x *Attachment) ProtoReflect() protoreflect.Message {
+	mi := &file_vrouter_v1_resources_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Attachment.ProtoReflect.Descriptor instead.
+func (*Attachment) Descriptor() ([]byte, []int) {
+	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *Attachment) GetUid() string {
+	if x != nil {
+		return x.Uid
+	}
+	return ""
+}
+
+func (x *Attachment) GetContainerId() string {
+	if x != nil {
+		return x.ContainerId
+	}
+	return ""
+}
+
+func (x *Attachment) GetNetns() string {
+	if x != nil {
+		return x.Netns
+	}
+	return ""
+}
+
+func (x *Attachment) GetGuestName() string {
+	if x != nil {
+		return x.GuestName
+	}
+	return ""
+}
+
+func (x *Attachment) GetMtu() uint32 {
+	if x != nil {
+		return x.Mtu
+	}
+	return 0
+}
+
+func (x *Attachment) GetMacAddress() string {
+	if x != nil {
+		return x.MacAddress
+	}
+	return ""
+}
+
+func (x *Attachment) GetVirtualNetwork() string {
+	if x != nil {
+		return x.VirtualNetwork
+	}
+	return ""
+}
+
+func (x *Attachment) GetAddresses() []string {
+	if x != nil {
+		return x.Addresses
+	}
+	return nil
+}
+
+func (x *Attachment) GetHostPorts() []*HostPort {
+	if x != nil {
+		return x.HostPorts
+	}
+	return nil
+}
+
+func (x *Attachment) GetConfiguration() string {
+	if x != nil {
+		return x.Configuration
+	}
+	return ""
+}
+
+// HostPort is a port of the node that leads to one of a container.
+type HostPort struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// host_port at the node, 1 to 65,535.
+	HostPort uint32 `protobuf:"varint,1,opt,name=host_port,json=hostPort,proto3" json:"host_port,omitempty"`
+	// container_port that it leads to. Default: host_port.
+	ContainerPort uint32 `protobuf:"varint,2,opt,name=container_port,json=containerPort,proto3" json:"container_port,omitempty"`
+	// protocol: TCP, UDP or SCTP. Default: TCP.
+	Protocol Protocol_Value `protobuf:"varint,3,opt,name=protocol,proto3,enum=vrouter.v1.Protocol_Value" json:"protocol,omitempty"`
+	// host_ip is the one address of the node that it is for. Default: all of the node's addresses.
+	HostIp        string `protobuf:"bytes,4,opt,name=host_ip,json=hostIp,proto3" json:"host_ip,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *HostPort) Reset() {
+	*x = HostPort{}
+	mi := &file_vrouter_v1_resources_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HostPort) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HostPort) ProtoMessage() {}
+
+func (x *HostPort) ProtoReflect() protoreflect.Message {
+	mi := &file_vrouter_v1_resources_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use HostPort.ProtoReflect.Descriptor instead.
+func (*HostPort) Descriptor() ([]byte, []int) {
+	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *HostPort) GetHostPort() uint32 {
+	if x != nil {
+		return x.HostPort
+	}
+	return 0
+}
+
+func (x *HostPort) GetContainerPort() uint32 {
+	if x != nil {
+		return x.ContainerPort
+	}
+	return 0
+}
+
+func (x *HostPort) GetProtocol() Protocol_Value {
+	if x != nil {
+		return x.Protocol
+	}
+	return Protocol_PROTOCOL_UNSPECIFIED
+}
+
+func (x *HostPort) GetHostIp() string {
+	if x != nil {
+		return x.HostIp
+	}
+	return ""
+}
+
 // AllowedAddressPair lets a workload send from addresses beyond its own (VRRP, nested pods).
 type AllowedAddressPair struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1176,7 +1377,7 @@ type AllowedAddressPair struct {
 
 func (x *AllowedAddressPair) Reset() {
 	*x = AllowedAddressPair{}
-	mi := &file_vrouter_v1_resources_proto_msgTypes[5]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1188,7 +1389,7 @@ func (x *AllowedAddressPair) String() string {
 func (*AllowedAddressPair) ProtoMessage() {}
 
 func (x *AllowedAddressPair) ProtoReflect() protoreflect.Message {
-	mi := &file_vrouter_v1_resources_proto_msgTypes[5]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1201,7 +1402,7 @@ func (x *AllowedAddressPair) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AllowedAddressPair.ProtoReflect.Descriptor instead.
 func (*AllowedAddressPair) Descriptor() ([]byte, []int) {
-	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{5}
+	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *AllowedAddressPair) GetPrefix() string {
@@ -1240,7 +1441,7 @@ type Tap struct {
 
 func (x *Tap) Reset() {
 	*x = Tap{}
-	mi := &file_vrouter_v1_resources_proto_msgTypes[6]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1252,7 +1453,7 @@ func (x *Tap) String() string {
 func (*Tap) ProtoMessage() {}
 
 func (x *Tap) ProtoReflect() protoreflect.Message {
-	mi := &file_vrouter_v1_resources_proto_msgTypes[6]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1265,7 +1466,7 @@ func (x *Tap) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Tap.ProtoReflect.Descriptor instead.
 func (*Tap) Descriptor() ([]byte, []int) {
-	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{6}
+	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Tap) GetName() string {
@@ -1328,7 +1529,7 @@ type InstanceIP struct {
 
 func (x *InstanceIP) Reset() {
 	*x = InstanceIP{}
-	mi := &file_vrouter_v1_resources_proto_msgTypes[7]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1340,7 +1541,7 @@ func (x *InstanceIP) String() string {
 func (*InstanceIP) ProtoMessage() {}
 
 func (x *InstanceIP) ProtoReflect() protoreflect.Message {
-	mi := &file_vrouter_v1_resources_proto_msgTypes[7]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1353,7 +1554,7 @@ func (x *InstanceIP) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InstanceIP.ProtoReflect.Descriptor instead.
 func (*InstanceIP) Descriptor() ([]byte, []int) {
-	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{7}
+	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *InstanceIP) GetAddress() string {
@@ -1424,7 +1625,7 @@ type FloatingIP struct {
 
 func (x *FloatingIP) Reset() {
 	*x = FloatingIP{}
-	mi := &file_vrouter_v1_resources_proto_msgTypes[8]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1436,7 +1637,7 @@ func (x *FloatingIP) String() string {
 func (*FloatingIP) ProtoMessage() {}
 
 func (x *FloatingIP) ProtoReflect() protoreflect.Message {
-	mi := &file_vrouter_v1_resources_proto_msgTypes[8]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1449,7 +1650,7 @@ func (x *FloatingIP) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FloatingIP.ProtoReflect.Descriptor instead.
 func (*FloatingIP) Descriptor() ([]byte, []int) {
-	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{8}
+	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *FloatingIP) GetAddress() string {
@@ -1566,7 +1767,7 @@ type HealthCheck struct {
 
 func (x *HealthCheck) Reset() {
 	*x = HealthCheck{}
-	mi := &file_vrouter_v1_resources_proto_msgTypes[9]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1578,7 +1779,7 @@ func (x *HealthCheck) String() string {
 func (*HealthCheck) ProtoMessage() {}
 
 func (x *HealthCheck) ProtoReflect() protoreflect.Message {
-	mi := &file_vrouter_v1_resources_proto_msgTypes[9]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1591,7 +1792,7 @@ func (x *HealthCheck) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HealthCheck.ProtoReflect.Descriptor instead.
 func (*HealthCheck) Descriptor() ([]byte, []int) {
-	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{9}
+	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *HealthCheck) GetPort() uint32 {
@@ -1626,7 +1827,7 @@ type FloatingIpPortMappings struct {
 
 func (x *FloatingIpPortMappings) Reset() {
 	*x = FloatingIpPortMappings{}
-	mi := &file_vrouter_v1_resources_proto_msgTypes[10]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1638,7 +1839,7 @@ func (x *FloatingIpPortMappings) String() string {
 func (*FloatingIpPortMappings) ProtoMessage() {}
 
 func (x *FloatingIpPortMappings) ProtoReflect() protoreflect.Message {
-	mi := &file_vrouter_v1_resources_proto_msgTypes[10]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1651,7 +1852,7 @@ func (x *FloatingIpPortMappings) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FloatingIpPortMappings.ProtoReflect.Descriptor instead.
 func (*FloatingIpPortMappings) Descriptor() ([]byte, []int) {
-	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{10}
+	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *FloatingIpPortMappings) GetPortMappings() []*PortMapping {
@@ -1676,7 +1877,7 @@ type PortMapping struct {
 
 func (x *PortMapping) Reset() {
 	*x = PortMapping{}
-	mi := &file_vrouter_v1_resources_proto_msgTypes[11]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1688,7 +1889,7 @@ func (x *PortMapping) String() string {
 func (*PortMapping) ProtoMessage() {}
 
 func (x *PortMapping) ProtoReflect() protoreflect.Message {
-	mi := &file_vrouter_v1_resources_proto_msgTypes[11]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1701,7 +1902,7 @@ func (x *PortMapping) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PortMapping.ProtoReflect.Descriptor instead.
 func (*PortMapping) Descriptor() ([]byte, []int) {
-	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{11}
+	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *PortMapping) GetSrcPort() uint32 {
@@ -1750,7 +1951,7 @@ type Member struct {
 
 func (x *Member) Reset() {
 	*x = Member{}
-	mi := &file_vrouter_v1_resources_proto_msgTypes[12]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1762,7 +1963,7 @@ func (x *Member) String() string {
 func (*Member) ProtoMessage() {}
 
 func (x *Member) ProtoReflect() protoreflect.Message {
-	mi := &file_vrouter_v1_resources_proto_msgTypes[12]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1775,7 +1976,7 @@ func (x *Member) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Member.ProtoReflect.Descriptor instead.
 func (*Member) Descriptor() ([]byte, []int) {
-	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{12}
+	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Member) GetVirtualMachineInterface() string {
@@ -1841,7 +2042,7 @@ type SessionAffinity struct {
 
 func (x *SessionAffinity) Reset() {
 	*x = SessionAffinity{}
-	mi := &file_vrouter_v1_resources_proto_msgTypes[13]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1853,7 +2054,7 @@ func (x *SessionAffinity) String() string {
 func (*SessionAffinity) ProtoMessage() {}
 
 func (x *SessionAffinity) ProtoReflect() protoreflect.Message {
-	mi := &file_vrouter_v1_resources_proto_msgTypes[13]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1866,7 +2067,7 @@ func (x *SessionAffinity) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SessionAffinity.ProtoReflect.Descriptor instead.
 func (*SessionAffinity) Descriptor() ([]byte, []int) {
-	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{13}
+	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *SessionAffinity) GetType() SessionAffinity_Type {
@@ -1904,7 +2105,7 @@ type LoadBalancer struct {
 
 func (x *LoadBalancer) Reset() {
 	*x = LoadBalancer{}
-	mi := &file_vrouter_v1_resources_proto_msgTypes[14]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1916,7 +2117,7 @@ func (x *LoadBalancer) String() string {
 func (*LoadBalancer) ProtoMessage() {}
 
 func (x *LoadBalancer) ProtoReflect() protoreflect.Message {
-	mi := &file_vrouter_v1_resources_proto_msgTypes[14]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1929,7 +2130,7 @@ func (x *LoadBalancer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LoadBalancer.ProtoReflect.Descriptor instead.
 func (*LoadBalancer) Descriptor() ([]byte, []int) {
-	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{14}
+	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *LoadBalancer) GetProvider() LoadBalancer_Provider {
@@ -1982,7 +2183,7 @@ type ServiceReference struct {
 
 func (x *ServiceReference) Reset() {
 	*x = ServiceReference{}
-	mi := &file_vrouter_v1_resources_proto_msgTypes[15]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1994,7 +2195,7 @@ func (x *ServiceReference) String() string {
 func (*ServiceReference) ProtoMessage() {}
 
 func (x *ServiceReference) ProtoReflect() protoreflect.Message {
-	mi := &file_vrouter_v1_resources_proto_msgTypes[15]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2007,7 +2208,7 @@ func (x *ServiceReference) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ServiceReference.ProtoReflect.Descriptor instead.
 func (*ServiceReference) Descriptor() ([]byte, []int) {
-	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{15}
+	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *ServiceReference) GetNamespace() string {
@@ -2050,7 +2251,7 @@ type Listener struct {
 
 func (x *Listener) Reset() {
 	*x = Listener{}
-	mi := &file_vrouter_v1_resources_proto_msgTypes[16]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2062,7 +2263,7 @@ func (x *Listener) String() string {
 func (*Listener) ProtoMessage() {}
 
 func (x *Listener) ProtoReflect() protoreflect.Message {
-	mi := &file_vrouter_v1_resources_proto_msgTypes[16]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2075,7 +2276,7 @@ func (x *Listener) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Listener.ProtoReflect.Descriptor instead.
 func (*Listener) Descriptor() ([]byte, []int) {
-	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{16}
+	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *Listener) GetName() string {
@@ -2126,7 +2327,7 @@ type Pool struct {
 
 func (x *Pool) Reset() {
 	*x = Pool{}
-	mi := &file_vrouter_v1_resources_proto_msgTypes[17]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2138,7 +2339,7 @@ func (x *Pool) String() string {
 func (*Pool) ProtoMessage() {}
 
 func (x *Pool) ProtoReflect() protoreflect.Message {
-	mi := &file_vrouter_v1_resources_proto_msgTypes[17]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2151,7 +2352,7 @@ func (x *Pool) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Pool.ProtoReflect.Descriptor instead.
 func (*Pool) Descriptor() ([]byte, []int) {
-	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{17}
+	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *Pool) GetTargetPort() string {
@@ -2187,7 +2388,7 @@ type PoolMember struct {
 
 func (x *PoolMember) Reset() {
 	*x = PoolMember{}
-	mi := &file_vrouter_v1_resources_proto_msgTypes[18]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2199,7 +2400,7 @@ func (x *PoolMember) String() string {
 func (*PoolMember) ProtoMessage() {}
 
 func (x *PoolMember) ProtoReflect() protoreflect.Message {
-	mi := &file_vrouter_v1_resources_proto_msgTypes[18]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2212,7 +2413,7 @@ func (x *PoolMember) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PoolMember.ProtoReflect.Descriptor instead.
 func (*PoolMember) Descriptor() ([]byte, []int) {
-	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{18}
+	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *PoolMember) GetVirtualMachineInterface() string {
@@ -2265,7 +2466,7 @@ type NetworkPolicy struct {
 
 func (x *NetworkPolicy) Reset() {
 	*x = NetworkPolicy{}
-	mi := &file_vrouter_v1_resources_proto_msgTypes[19]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2277,7 +2478,7 @@ func (x *NetworkPolicy) String() string {
 func (*NetworkPolicy) ProtoMessage() {}
 
 func (x *NetworkPolicy) ProtoReflect() protoreflect.Message {
-	mi := &file_vrouter_v1_resources_proto_msgTypes[19]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2290,7 +2491,7 @@ func (x *NetworkPolicy) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NetworkPolicy.ProtoReflect.Descriptor instead.
 func (*NetworkPolicy) Descriptor() ([]byte, []int) {
-	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{19}
+	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *NetworkPolicy) GetVirtualNetworks() []string {
@@ -2334,7 +2535,7 @@ type NetworkPolicyRule struct {
 
 func (x *NetworkPolicyRule) Reset() {
 	*x = NetworkPolicyRule{}
-	mi := &file_vrouter_v1_resources_proto_msgTypes[20]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2346,7 +2547,7 @@ func (x *NetworkPolicyRule) String() string {
 func (*NetworkPolicyRule) ProtoMessage() {}
 
 func (x *NetworkPolicyRule) ProtoReflect() protoreflect.Message {
-	mi := &file_vrouter_v1_resources_proto_msgTypes[20]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2359,7 +2560,7 @@ func (x *NetworkPolicyRule) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NetworkPolicyRule.ProtoReflect.Descriptor instead.
 func (*NetworkPolicyRule) Descriptor() ([]byte, []int) {
-	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{20}
+	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *NetworkPolicyRule) GetName() string {
@@ -2440,7 +2641,7 @@ type PolicyEndpoint struct {
 
 func (x *PolicyEndpoint) Reset() {
 	*x = PolicyEndpoint{}
-	mi := &file_vrouter_v1_resources_proto_msgTypes[21]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2452,7 +2653,7 @@ func (x *PolicyEndpoint) String() string {
 func (*PolicyEndpoint) ProtoMessage() {}
 
 func (x *PolicyEndpoint) ProtoReflect() protoreflect.Message {
-	mi := &file_vrouter_v1_resources_proto_msgTypes[21]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2465,7 +2666,7 @@ func (x *PolicyEndpoint) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PolicyEndpoint.ProtoReflect.Descriptor instead.
 func (*PolicyEndpoint) Descriptor() ([]byte, []int) {
-	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{21}
+	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *PolicyEndpoint) GetVirtualNetwork() string {
@@ -2502,7 +2703,7 @@ type PortRange struct {
 
 func (x *PortRange) Reset() {
 	*x = PortRange{}
-	mi := &file_vrouter_v1_resources_proto_msgTypes[22]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2514,7 +2715,7 @@ func (x *PortRange) String() string {
 func (*PortRange) ProtoMessage() {}
 
 func (x *PortRange) ProtoReflect() protoreflect.Message {
-	mi := &file_vrouter_v1_resources_proto_msgTypes[22]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2527,7 +2728,7 @@ func (x *PortRange) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PortRange.ProtoReflect.Descriptor instead.
 func (*PortRange) Descriptor() ([]byte, []int) {
-	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{22}
+	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *PortRange) GetStart() uint32 {
@@ -2565,7 +2766,7 @@ type SecurityPolicy struct {
 
 func (x *SecurityPolicy) Reset() {
 	*x = SecurityPolicy{}
-	mi := &file_vrouter_v1_resources_proto_msgTypes[23]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2577,7 +2778,7 @@ func (x *SecurityPolicy) String() string {
 func (*SecurityPolicy) ProtoMessage() {}
 
 func (x *SecurityPolicy) ProtoReflect() protoreflect.Message {
-	mi := &file_vrouter_v1_resources_proto_msgTypes[23]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2590,7 +2791,7 @@ func (x *SecurityPolicy) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SecurityPolicy.ProtoReflect.Descriptor instead.
 func (*SecurityPolicy) Descriptor() ([]byte, []int) {
-	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{23}
+	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *SecurityPolicy) GetNamespace() string {
@@ -2645,7 +2846,7 @@ type SecurityRule struct {
 
 func (x *SecurityRule) Reset() {
 	*x = SecurityRule{}
-	mi := &file_vrouter_v1_resources_proto_msgTypes[24]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2657,7 +2858,7 @@ func (x *SecurityRule) String() string {
 func (*SecurityRule) ProtoMessage() {}
 
 func (x *SecurityRule) ProtoReflect() protoreflect.Message {
-	mi := &file_vrouter_v1_resources_proto_msgTypes[24]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2670,7 +2871,7 @@ func (x *SecurityRule) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SecurityRule.ProtoReflect.Descriptor instead.
 func (*SecurityRule) Descriptor() ([]byte, []int) {
-	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{24}
+	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *SecurityRule) GetName() string {
@@ -2716,7 +2917,7 @@ type SecurityPeer struct {
 
 func (x *SecurityPeer) Reset() {
 	*x = SecurityPeer{}
-	mi := &file_vrouter_v1_resources_proto_msgTypes[25]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2728,7 +2929,7 @@ func (x *SecurityPeer) String() string {
 func (*SecurityPeer) ProtoMessage() {}
 
 func (x *SecurityPeer) ProtoReflect() protoreflect.Message {
-	mi := &file_vrouter_v1_resources_proto_msgTypes[25]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2741,7 +2942,7 @@ func (x *SecurityPeer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SecurityPeer.ProtoReflect.Descriptor instead.
 func (*SecurityPeer) Descriptor() ([]byte, []int) {
-	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{25}
+	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *SecurityPeer) GetSelector() *LabelSelector {
@@ -2778,7 +2979,7 @@ type IpBlock struct {
 
 func (x *IpBlock) Reset() {
 	*x = IpBlock{}
-	mi := &file_vrouter_v1_resources_proto_msgTypes[26]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2790,7 +2991,7 @@ func (x *IpBlock) String() string {
 func (*IpBlock) ProtoMessage() {}
 
 func (x *IpBlock) ProtoReflect() protoreflect.Message {
-	mi := &file_vrouter_v1_resources_proto_msgTypes[26]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2803,7 +3004,7 @@ func (x *IpBlock) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use IpBlock.ProtoReflect.Descriptor instead.
 func (*IpBlock) Descriptor() ([]byte, []int) {
-	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{26}
+	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *IpBlock) GetCidr() string {
@@ -2835,7 +3036,7 @@ type SecurityPort struct {
 
 func (x *SecurityPort) Reset() {
 	*x = SecurityPort{}
-	mi := &file_vrouter_v1_resources_proto_msgTypes[27]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2847,7 +3048,7 @@ func (x *SecurityPort) String() string {
 func (*SecurityPort) ProtoMessage() {}
 
 func (x *SecurityPort) ProtoReflect() protoreflect.Message {
-	mi := &file_vrouter_v1_resources_proto_msgTypes[27]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2860,7 +3061,7 @@ func (x *SecurityPort) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SecurityPort.ProtoReflect.Descriptor instead.
 func (*SecurityPort) Descriptor() ([]byte, []int) {
-	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{27}
+	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *SecurityPort) GetProtocol() Protocol_Value {
@@ -2897,7 +3098,7 @@ type LabelSelector struct {
 
 func (x *LabelSelector) Reset() {
 	*x = LabelSelector{}
-	mi := &file_vrouter_v1_resources_proto_msgTypes[28]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2909,7 +3110,7 @@ func (x *LabelSelector) String() string {
 func (*LabelSelector) ProtoMessage() {}
 
 func (x *LabelSelector) ProtoReflect() protoreflect.Message {
-	mi := &file_vrouter_v1_resources_proto_msgTypes[28]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2922,7 +3123,7 @@ func (x *LabelSelector) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LabelSelector.ProtoReflect.Descriptor instead.
 func (*LabelSelector) Descriptor() ([]byte, []int) {
-	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{28}
+	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *LabelSelector) GetMatchLabels() map[string]string {
@@ -2954,7 +3155,7 @@ type LabelSelectorRequirement struct {
 
 func (x *LabelSelectorRequirement) Reset() {
 	*x = LabelSelectorRequirement{}
-	mi := &file_vrouter_v1_resources_proto_msgTypes[29]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2966,7 +3167,7 @@ func (x *LabelSelectorRequirement) String() string {
 func (*LabelSelectorRequirement) ProtoMessage() {}
 
 func (x *LabelSelectorRequirement) ProtoReflect() protoreflect.Message {
-	mi := &file_vrouter_v1_resources_proto_msgTypes[29]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2979,7 +3180,7 @@ func (x *LabelSelectorRequirement) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LabelSelectorRequirement.ProtoReflect.Descriptor instead.
 func (*LabelSelectorRequirement) Descriptor() ([]byte, []int) {
-	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{29}
+	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *LabelSelectorRequirement) GetKey() string {
@@ -3027,7 +3228,7 @@ type Route struct {
 
 func (x *Route) Reset() {
 	*x = Route{}
-	mi := &file_vrouter_v1_resources_proto_msgTypes[30]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3039,7 +3240,7 @@ func (x *Route) String() string {
 func (*Route) ProtoMessage() {}
 
 func (x *Route) ProtoReflect() protoreflect.Message {
-	mi := &file_vrouter_v1_resources_proto_msgTypes[30]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3052,7 +3253,7 @@ func (x *Route) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Route.ProtoReflect.Descriptor instead.
 func (*Route) Descriptor() ([]byte, []int) {
-	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{30}
+	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *Route) GetVrf() string {
@@ -3099,7 +3300,7 @@ type Encapsulation struct {
 
 func (x *Encapsulation) Reset() {
 	*x = Encapsulation{}
-	mi := &file_vrouter_v1_resources_proto_msgTypes[31]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3111,7 +3312,7 @@ func (x *Encapsulation) String() string {
 func (*Encapsulation) ProtoMessage() {}
 
 func (x *Encapsulation) ProtoReflect() protoreflect.Message {
-	mi := &file_vrouter_v1_resources_proto_msgTypes[31]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3124,7 +3325,7 @@ func (x *Encapsulation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Encapsulation.ProtoReflect.Descriptor instead.
 func (*Encapsulation) Descriptor() ([]byte, []int) {
-	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{31}
+	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{33}
 }
 
 // Tunnel leads to another node. At least one of label and vni is given: label is what MPLS encapsulations need, vni is what
@@ -3149,7 +3350,7 @@ type Tunnel struct {
 
 func (x *Tunnel) Reset() {
 	*x = Tunnel{}
-	mi := &file_vrouter_v1_resources_proto_msgTypes[32]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3161,7 +3362,7 @@ func (x *Tunnel) String() string {
 func (*Tunnel) ProtoMessage() {}
 
 func (x *Tunnel) ProtoReflect() protoreflect.Message {
-	mi := &file_vrouter_v1_resources_proto_msgTypes[32]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3174,7 +3375,7 @@ func (x *Tunnel) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Tunnel.ProtoReflect.Descriptor instead.
 func (*Tunnel) Descriptor() ([]byte, []int) {
-	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{32}
+	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *Tunnel) GetRemote() string {
@@ -3233,7 +3434,7 @@ type NextHop struct {
 
 func (x *NextHop) Reset() {
 	*x = NextHop{}
-	mi := &file_vrouter_v1_resources_proto_msgTypes[33]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3245,7 +3446,7 @@ func (x *NextHop) String() string {
 func (*NextHop) ProtoMessage() {}
 
 func (x *NextHop) ProtoReflect() protoreflect.Message {
-	mi := &file_vrouter_v1_resources_proto_msgTypes[33]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3258,7 +3459,7 @@ func (x *NextHop) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NextHop.ProtoReflect.Descriptor instead.
 func (*NextHop) Descriptor() ([]byte, []int) {
-	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{33}
+	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *NextHop) GetWeight() uint32 {
@@ -3382,7 +3583,7 @@ type Fabric struct {
 
 func (x *Fabric) Reset() {
 	*x = Fabric{}
-	mi := &file_vrouter_v1_resources_proto_msgTypes[34]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3394,7 +3595,7 @@ func (x *Fabric) String() string {
 func (*Fabric) ProtoMessage() {}
 
 func (x *Fabric) ProtoReflect() protoreflect.Message {
-	mi := &file_vrouter_v1_resources_proto_msgTypes[34]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3407,7 +3608,7 @@ func (x *Fabric) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Fabric.ProtoReflect.Descriptor instead.
 func (*Fabric) Descriptor() ([]byte, []int) {
-	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{34}
+	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *Fabric) GetNodeAddresses() []string {
@@ -3468,7 +3669,7 @@ type Uplink struct {
 
 func (x *Uplink) Reset() {
 	*x = Uplink{}
-	mi := &file_vrouter_v1_resources_proto_msgTypes[35]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3480,7 +3681,7 @@ func (x *Uplink) String() string {
 func (*Uplink) ProtoMessage() {}
 
 func (x *Uplink) ProtoReflect() protoreflect.Message {
-	mi := &file_vrouter_v1_resources_proto_msgTypes[35]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3493,7 +3694,7 @@ func (x *Uplink) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Uplink.ProtoReflect.Descriptor instead.
 func (*Uplink) Descriptor() ([]byte, []int) {
-	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{35}
+	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *Uplink) GetDevice() string {
@@ -3536,7 +3737,7 @@ type Bfd struct {
 
 func (x *Bfd) Reset() {
 	*x = Bfd{}
-	mi := &file_vrouter_v1_resources_proto_msgTypes[36]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3548,7 +3749,7 @@ func (x *Bfd) String() string {
 func (*Bfd) ProtoMessage() {}
 
 func (x *Bfd) ProtoReflect() protoreflect.Message {
-	mi := &file_vrouter_v1_resources_proto_msgTypes[36]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3561,7 +3762,7 @@ func (x *Bfd) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Bfd.ProtoReflect.Descriptor instead.
 func (*Bfd) Descriptor() ([]byte, []int) {
-	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{36}
+	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *Bfd) GetPath() Bfd_Path {
@@ -3607,7 +3808,7 @@ type Peer struct {
 
 func (x *Peer) Reset() {
 	*x = Peer{}
-	mi := &file_vrouter_v1_resources_proto_msgTypes[37]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3619,7 +3820,7 @@ func (x *Peer) String() string {
 func (*Peer) ProtoMessage() {}
 
 func (x *Peer) ProtoReflect() protoreflect.Message {
-	mi := &file_vrouter_v1_resources_proto_msgTypes[37]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3632,7 +3833,7 @@ func (x *Peer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Peer.ProtoReflect.Descriptor instead.
 func (*Peer) Descriptor() ([]byte, []int) {
-	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{37}
+	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *Peer) GetName() string {
@@ -3680,7 +3881,7 @@ type Vhost struct {
 
 func (x *Vhost) Reset() {
 	*x = Vhost{}
-	mi := &file_vrouter_v1_resources_proto_msgTypes[38]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3692,7 +3893,7 @@ func (x *Vhost) String() string {
 func (*Vhost) ProtoMessage() {}
 
 func (x *Vhost) ProtoReflect() protoreflect.Message {
-	mi := &file_vrouter_v1_resources_proto_msgTypes[38]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3705,7 +3906,7 @@ func (x *Vhost) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Vhost.ProtoReflect.Descriptor instead.
 func (*Vhost) Descriptor() ([]byte, []int) {
-	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{38}
+	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *Vhost) GetName() string {
@@ -3816,7 +4017,29 @@ const file_vrouter_v1_resources_proto_rawDesc = "" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01B\r\n" +
 	"\v_anti_spoof\"2\n" +
 	"\x11AttachmentRequest\x12\x1d\n" +
-	"\x03uid\x18\x01 \x01(\tB\v\xbaH\b\xc8\x01\x01r\x03\x18\xfd\x01R\x03uid\"f\n" +
+	"\x03uid\x18\x01 \x01(\tB\v\xbaH\b\xc8\x01\x01r\x03\x18\xfd\x01R\x03uid\"\xd3\x03\n" +
+	"\n" +
+	"Attachment\x12\x1d\n" +
+	"\x03uid\x18\x01 \x01(\tB\v\xbaH\b\xc8\x01\x01r\x03\x18\xfd\x01R\x03uid\x12.\n" +
+	"\fcontainer_id\x18\x02 \x01(\tB\v\xbaH\b\xc8\x01\x01r\x03\x18\xfd\x01R\vcontainerId\x12\"\n" +
+	"\x05netns\x18\x03 \x01(\tB\f\xbaH\t\xc8\x01\x01r\x04\xb8\xea0\x01R\x05netns\x12(\n" +
+	"\n" +
+	"guest_name\x18\x04 \x01(\tB\t\xbaH\x06r\x04\xb0\xea0\x01R\tguestName\x12!\n" +
+	"\x03mtu\x18\x05 \x01(\rB\x0f\xbaH\f\xd8\x01\x01*\a\x18\xf1\xff\x03(\x80\n" +
+	"R\x03mtu\x12*\n" +
+	"\vmac_address\x18\x06 \x01(\tB\t\xbaH\x06r\x04\xa8\xea0\x01R\n" +
+	"macAddress\x125\n" +
+	"\x0fvirtual_network\x18\a \x01(\tB\f\xbaH\t\xc8\x01\x01r\x04\x88\xea0\x01R\x0evirtualNetwork\x122\n" +
+	"\taddresses\x18\b \x03(\tB\x14\xbaH\x11\x92\x01\x0e\x10@\x18\x01\"\br\x06\x90\xea0\x01\x10\x01R\taddresses\x12>\n" +
+	"\n" +
+	"host_ports\x18\t \x03(\v2\x14.vrouter.v1.HostPortB\t\xbaH\x06\x92\x01\x03\x10\x80\bR\thostPorts\x12.\n" +
+	"\rconfiguration\x18\n" +
+	" \x01(\tB\b\xbaH\x05r\x03\x18\xfd\x01R\rconfiguration\"\xd5\x01\n" +
+	"\bHostPort\x12(\n" +
+	"\thost_port\x18\x01 \x01(\rB\v\xbaH\b*\x06\x18\xff\xff\x03(\x01R\bhostPort\x120\n" +
+	"\x0econtainer_port\x18\x02 \x01(\rB\t\xbaH\x06*\x04\x18\xff\xff\x03R\rcontainerPort\x12I\n" +
+	"\bprotocol\x18\x03 \x01(\x0e2\x1a.vrouter.v1.Protocol.ValueB\x11\xbaH\x0e\x82\x01\v\x10\x01\x18\x00\x18\x06\x18\x11\x18\x84\x01R\bprotocol\x12\"\n" +
+	"\ahost_ip\x18\x04 \x01(\tB\t\xbaH\x06r\x04\x90\xea0\x01R\x06hostIp\"f\n" +
 	"\x12AllowedAddressPair\x12$\n" +
 	"\x06prefix\x18\x01 \x01(\tB\f\xbaH\t\xc8\x01\x01r\x04\x98\xea0\x01R\x06prefix\x12*\n" +
 	"\vmac_address\x18\x02 \x01(\tB\t\xbaH\x06r\x04\xa8\xea0\x01R\n" +
@@ -4116,7 +4339,7 @@ func file_vrouter_v1_resources_proto_rawDescGZIP() []byte {
 }
 
 var file_vrouter_v1_resources_proto_enumTypes = make([]protoimpl.EnumInfo, 13)
-var file_vrouter_v1_resources_proto_msgTypes = make([]protoimpl.MessageInfo, 42)
+var file_vrouter_v1_resources_proto_msgTypes = make([]protoimpl.MessageInfo, 44)
 var file_vrouter_v1_resources_proto_goTypes = []any{
 	(Protocol_Value)(0),              // 0: vrouter.v1.Protocol.Value
 	(InstanceIP_Mode)(0),             // 1: vrouter.v1.InstanceIP.Mode
@@ -4136,108 +4359,112 @@ var file_vrouter_v1_resources_proto_goTypes = []any{
 	(*Subnet)(nil),                   // 15: vrouter.v1.Subnet
 	(*VirtualMachineInterface)(nil),  // 16: vrouter.v1.VirtualMachineInterface
 	(*AttachmentRequest)(nil),        // 17: vrouter.v1.AttachmentRequest
-	(*AllowedAddressPair)(nil),       // 18: vrouter.v1.AllowedAddressPair
-	(*Tap)(nil),                      // 19: vrouter.v1.Tap
-	(*InstanceIP)(nil),               // 20: vrouter.v1.InstanceIP
-	(*FloatingIP)(nil),               // 21: vrouter.v1.FloatingIP
-	(*HealthCheck)(nil),              // 22: vrouter.v1.HealthCheck
-	(*FloatingIpPortMappings)(nil),   // 23: vrouter.v1.FloatingIpPortMappings
-	(*PortMapping)(nil),              // 24: vrouter.v1.PortMapping
-	(*Member)(nil),                   // 25: vrouter.v1.Member
-	(*SessionAffinity)(nil),          // 26: vrouter.v1.SessionAffinity
-	(*LoadBalancer)(nil),             // 27: vrouter.v1.LoadBalancer
-	(*ServiceReference)(nil),         // 28: vrouter.v1.ServiceReference
-	(*Listener)(nil),                 // 29: vrouter.v1.Listener
-	(*Pool)(nil),                     // 30: vrouter.v1.Pool
-	(*PoolMember)(nil),               // 31: vrouter.v1.PoolMember
-	(*NetworkPolicy)(nil),            // 32: vrouter.v1.NetworkPolicy
-	(*NetworkPolicyRule)(nil),        // 33: vrouter.v1.NetworkPolicyRule
-	(*PolicyEndpoint)(nil),           // 34: vrouter.v1.PolicyEndpoint
-	(*PortRange)(nil),                // 35: vrouter.v1.PortRange
-	(*SecurityPolicy)(nil),           // 36: vrouter.v1.SecurityPolicy
-	(*SecurityRule)(nil),             // 37: vrouter.v1.SecurityRule
-	(*SecurityPeer)(nil),             // 38: vrouter.v1.SecurityPeer
-	(*IpBlock)(nil),                  // 39: vrouter.v1.IpBlock
-	(*SecurityPort)(nil),             // 40: vrouter.v1.SecurityPort
-	(*LabelSelector)(nil),            // 41: vrouter.v1.LabelSelector
-	(*LabelSelectorRequirement)(nil), // 42: vrouter.v1.LabelSelectorRequirement
-	(*Route)(nil),                    // 43: vrouter.v1.Route
-	(*Encapsulation)(nil),            // 44: vrouter.v1.Encapsulation
-	(*Tunnel)(nil),                   // 45: vrouter.v1.Tunnel
-	(*NextHop)(nil),                  // 46: vrouter.v1.NextHop
-	(*Fabric)(nil),                   // 47: vrouter.v1.Fabric
-	(*Uplink)(nil),                   // 48: vrouter.v1.Uplink
-	(*Bfd)(nil),                      // 49: vrouter.v1.Bfd
-	(*Peer)(nil),                     // 50: vrouter.v1.Peer
-	(*Vhost)(nil),                    // 51: vrouter.v1.Vhost
-	nil,                              // 52: vrouter.v1.VirtualMachineInterface.LabelsEntry
-	nil,                              // 53: vrouter.v1.VirtualMachineInterface.NamespaceLabelsEntry
-	nil,                              // 54: vrouter.v1.LabelSelector.MatchLabelsEntry
+	(*Attachment)(nil),               // 18: vrouter.v1.Attachment
+	(*HostPort)(nil),                 // 19: vrouter.v1.HostPort
+	(*AllowedAddressPair)(nil),       // 20: vrouter.v1.AllowedAddressPair
+	(*Tap)(nil),                      // 21: vrouter.v1.Tap
+	(*InstanceIP)(nil),               // 22: vrouter.v1.InstanceIP
+	(*FloatingIP)(nil),               // 23: vrouter.v1.FloatingIP
+	(*HealthCheck)(nil),              // 24: vrouter.v1.HealthCheck
+	(*FloatingIpPortMappings)(nil),   // 25: vrouter.v1.FloatingIpPortMappings
+	(*PortMapping)(nil),              // 26: vrouter.v1.PortMapping
+	(*Member)(nil),                   // 27: vrouter.v1.Member
+	(*SessionAffinity)(nil),          // 28: vrouter.v1.SessionAffinity
+	(*LoadBalancer)(nil),             // 29: vrouter.v1.LoadBalancer
+	(*ServiceReference)(nil),         // 30: vrouter.v1.ServiceReference
+	(*Listener)(nil),                 // 31: vrouter.v1.Listener
+	(*Pool)(nil),                     // 32: vrouter.v1.Pool
+	(*PoolMember)(nil),               // 33: vrouter.v1.PoolMember
+	(*NetworkPolicy)(nil),            // 34: vrouter.v1.NetworkPolicy
+	(*NetworkPolicyRule)(nil),        // 35: vrouter.v1.NetworkPolicyRule
+	(*PolicyEndpoint)(nil),           // 36: vrouter.v1.PolicyEndpoint
+	(*PortRange)(nil),                // 37: vrouter.v1.PortRange
+	(*SecurityPolicy)(nil),           // 38: vrouter.v1.SecurityPolicy
+	(*SecurityRule)(nil),             // 39: vrouter.v1.SecurityRule
+	(*SecurityPeer)(nil),             // 40: vrouter.v1.SecurityPeer
+	(*IpBlock)(nil),                  // 41: vrouter.v1.IpBlock
+	(*SecurityPort)(nil),             // 42: vrouter.v1.SecurityPort
+	(*LabelSelector)(nil),            // 43: vrouter.v1.LabelSelector
+	(*LabelSelectorRequirement)(nil), // 44: vrouter.v1.LabelSelectorRequirement
+	(*Route)(nil),                    // 45: vrouter.v1.Route
+	(*Encapsulation)(nil),            // 46: vrouter.v1.Encapsulation
+	(*Tunnel)(nil),                   // 47: vrouter.v1.Tunnel
+	(*NextHop)(nil),                  // 48: vrouter.v1.NextHop
+	(*Fabric)(nil),                   // 49: vrouter.v1.Fabric
+	(*Uplink)(nil),                   // 50: vrouter.v1.Uplink
+	(*Bfd)(nil),                      // 51: vrouter.v1.Bfd
+	(*Peer)(nil),                     // 52: vrouter.v1.Peer
+	(*Vhost)(nil),                    // 53: vrouter.v1.Vhost
+	nil,                              // 54: vrouter.v1.VirtualMachineInterface.LabelsEntry
+	nil,                              // 55: vrouter.v1.VirtualMachineInterface.NamespaceLabelsEntry
+	nil,                              // 56: vrouter.v1.LabelSelector.MatchLabelsEntry
 }
 var file_vrouter_v1_resources_proto_depIdxs = []int32{
 	15, // 0: vrouter.v1.VirtualNetwork.subnets:type_name -> vrouter.v1.Subnet
-	18, // 1: vrouter.v1.VirtualMachineInterface.allowed_address_pairs:type_name -> vrouter.v1.AllowedAddressPair
-	52, // 2: vrouter.v1.VirtualMachineInterface.labels:type_name -> vrouter.v1.VirtualMachineInterface.LabelsEntry
-	53, // 3: vrouter.v1.VirtualMachineInterface.namespace_labels:type_name -> vrouter.v1.VirtualMachineInterface.NamespaceLabelsEntry
-	19, // 4: vrouter.v1.VirtualMachineInterface.tap:type_name -> vrouter.v1.Tap
+	20, // 1: vrouter.v1.VirtualMachineInterface.allowed_address_pairs:type_name -> vrouter.v1.AllowedAddressPair
+	54, // 2: vrouter.v1.VirtualMachineInterface.labels:type_name -> vrouter.v1.VirtualMachineInterface.LabelsEntry
+	55, // 3: vrouter.v1.VirtualMachineInterface.namespace_labels:type_name -> vrouter.v1.VirtualMachineInterface.NamespaceLabelsEntry
+	21, // 4: vrouter.v1.VirtualMachineInterface.tap:type_name -> vrouter.v1.Tap
 	17, // 5: vrouter.v1.VirtualMachineInterface.attachment:type_name -> vrouter.v1.AttachmentRequest
-	1,  // 6: vrouter.v1.InstanceIP.mode:type_name -> vrouter.v1.InstanceIP.Mode
-	2,  // 7: vrouter.v1.FloatingIP.direction:type_name -> vrouter.v1.FloatingIP.Direction
-	23, // 8: vrouter.v1.FloatingIP.floating_ip_port_mappings:type_name -> vrouter.v1.FloatingIpPortMappings
-	25, // 9: vrouter.v1.FloatingIP.members:type_name -> vrouter.v1.Member
-	26, // 10: vrouter.v1.FloatingIP.session_affinity:type_name -> vrouter.v1.SessionAffinity
-	4,  // 11: vrouter.v1.FloatingIP.hash_fields:type_name -> vrouter.v1.FloatingIP.HashField
-	3,  // 12: vrouter.v1.FloatingIP.external_traffic_policy:type_name -> vrouter.v1.FloatingIP.TrafficPolicy
-	3,  // 13: vrouter.v1.FloatingIP.internal_traffic_policy:type_name -> vrouter.v1.FloatingIP.TrafficPolicy
-	22, // 14: vrouter.v1.FloatingIP.health_check:type_name -> vrouter.v1.HealthCheck
-	24, // 15: vrouter.v1.FloatingIpPortMappings.port_mappings:type_name -> vrouter.v1.PortMapping
-	0,  // 16: vrouter.v1.PortMapping.protocol:type_name -> vrouter.v1.Protocol.Value
-	5,  // 17: vrouter.v1.Member.state:type_name -> vrouter.v1.Member.State
-	24, // 18: vrouter.v1.Member.target_ports:type_name -> vrouter.v1.PortMapping
-	45, // 19: vrouter.v1.Member.tunnel:type_name -> vrouter.v1.Tunnel
-	6,  // 20: vrouter.v1.SessionAffinity.type:type_name -> vrouter.v1.SessionAffinity.Type
-	7,  // 21: vrouter.v1.LoadBalancer.provider:type_name -> vrouter.v1.LoadBalancer.Provider
-	28, // 22: vrouter.v1.LoadBalancer.service:type_name -> vrouter.v1.ServiceReference
-	29, // 23: vrouter.v1.LoadBalancer.listeners:type_name -> vrouter.v1.Listener
-	0,  // 24: vrouter.v1.Listener.protocol:type_name -> vrouter.v1.Protocol.Value
-	30, // 25: vrouter.v1.Listener.pool:type_name -> vrouter.v1.Pool
-	31, // 26: vrouter.v1.Pool.members:type_name -> vrouter.v1.PoolMember
-	5,  // 27: vrouter.v1.PoolMember.state:type_name -> vrouter.v1.Member.State
-	33, // 28: vrouter.v1.NetworkPolicy.rules:type_name -> vrouter.v1.NetworkPolicyRule
-	34, // 29: vrouter.v1.NetworkPolicyRule.source:type_name -> vrouter.v1.PolicyEndpoint
-	34, // 30: vrouter.v1.NetworkPolicyRule.destination:type_name -> vrouter.v1.PolicyEndpoint
-	8,  // 31: vrouter.v1.NetworkPolicyRule.direction:type_name -> vrouter.v1.NetworkPolicyRule.Direction
-	9,  // 32: vrouter.v1.NetworkPolicyRule.action:type_name -> vrouter.v1.NetworkPolicyRule.Action
-	0,  // 33: vrouter.v1.NetworkPolicyRule.protocol:type_name -> vrouter.v1.Protocol.Value
-	35, // 34: vrouter.v1.NetworkPolicyRule.source_ports:type_name -> vrouter.v1.PortRange
-	35, // 35: vrouter.v1.NetworkPolicyRule.destination_ports:type_name -> vrouter.v1.PortRange
-	41, // 36: vrouter.v1.SecurityPolicy.subject:type_name -> vrouter.v1.LabelSelector
-	10, // 37: vrouter.v1.SecurityPolicy.policy_types:type_name -> vrouter.v1.SecurityPolicy.PolicyType
-	37, // 38: vrouter.v1.SecurityPolicy.ingress:type_name -> vrouter.v1.SecurityRule
-	37, // 39: vrouter.v1.SecurityPolicy.egress:type_name -> vrouter.v1.SecurityRule
-	38, // 40: vrouter.v1.SecurityRule.peers:type_name -> vrouter.v1.SecurityPeer
-	40, // 41: vrouter.v1.SecurityRule.ports:type_name -> vrouter.v1.SecurityPort
-	41, // 42: vrouter.v1.SecurityPeer.selector:type_name -> vrouter.v1.LabelSelector
-	41, // 43: vrouter.v1.SecurityPeer.namespace_selector:type_name -> vrouter.v1.LabelSelector
-	39, // 44: vrouter.v1.SecurityPeer.ip_block:type_name -> vrouter.v1.IpBlock
-	0,  // 45: vrouter.v1.SecurityPort.protocol:type_name -> vrouter.v1.Protocol.Value
-	54, // 46: vrouter.v1.LabelSelector.match_labels:type_name -> vrouter.v1.LabelSelector.MatchLabelsEntry
-	42, // 47: vrouter.v1.LabelSelector.match_expressions:type_name -> vrouter.v1.LabelSelectorRequirement
-	46, // 48: vrouter.v1.Route.next_hops:type_name -> vrouter.v1.NextHop
-	11, // 49: vrouter.v1.Tunnel.encapsulations:type_name -> vrouter.v1.Encapsulation.Value
-	45, // 50: vrouter.v1.NextHop.tunnel:type_name -> vrouter.v1.Tunnel
-	51, // 51: vrouter.v1.Fabric.vhost0:type_name -> vrouter.v1.Vhost
-	48, // 52: vrouter.v1.Fabric.uplink:type_name -> vrouter.v1.Uplink
-	11, // 53: vrouter.v1.Fabric.encapsulations:type_name -> vrouter.v1.Encapsulation.Value
-	50, // 54: vrouter.v1.Fabric.peers:type_name -> vrouter.v1.Peer
-	35, // 55: vrouter.v1.Fabric.snat_ports:type_name -> vrouter.v1.PortRange
-	12, // 56: vrouter.v1.Bfd.path:type_name -> vrouter.v1.Bfd.Path
-	49, // 57: vrouter.v1.Peer.bfd:type_name -> vrouter.v1.Bfd
-	58, // [58:58] is the sub-list for method output_type
-	58, // [58:58] is the sub-list for method input_type
-	58, // [58:58] is the sub-list for extension type_name
-	58, // [58:58] is the sub-list for extension extendee
-	0,  // [0:58] is the sub-list for field type_name
+	19, // 6: vrouter.v1.Attachment.host_ports:type_name -> vrouter.v1.HostPort
+	0,  // 7: vrouter.v1.HostPort.protocol:type_name -> vrouter.v1.Protocol.Value
+	1,  // 8: vrouter.v1.InstanceIP.mode:type_name -> vrouter.v1.InstanceIP.Mode
+	2,  // 9: vrouter.v1.FloatingIP.direction:type_name -> vrouter.v1.FloatingIP.Direction
+	25, // 10: vrouter.v1.FloatingIP.floating_ip_port_mappings:type_name -> vrouter.v1.FloatingIpPortMappings
+	27, // 11: vrouter.v1.FloatingIP.members:type_name -> vrouter.v1.Member
+	28, // 12: vrouter.v1.FloatingIP.session_affinity:type_name -> vrouter.v1.SessionAffinity
+	4,  // 13: vrouter.v1.FloatingIP.hash_fields:type_name -> vrouter.v1.FloatingIP.HashField
+	3,  // 14: vrouter.v1.FloatingIP.external_traffic_policy:type_name -> vrouter.v1.FloatingIP.TrafficPolicy
+	3,  // 15: vrouter.v1.FloatingIP.internal_traffic_policy:type_name -> vrouter.v1.FloatingIP.TrafficPolicy
+	24, // 16: vrouter.v1.FloatingIP.health_check:type_name -> vrouter.v1.HealthCheck
+	26, // 17: vrouter.v1.FloatingIpPortMappings.port_mappings:type_name -> vrouter.v1.PortMapping
+	0,  // 18: vrouter.v1.PortMapping.protocol:type_name -> vrouter.v1.Protocol.Value
+	5,  // 19: vrouter.v1.Member.state:type_name -> vrouter.v1.Member.State
+	26, // 20: vrouter.v1.Member.target_ports:type_name -> vrouter.v1.PortMapping
+	47, // 21: vrouter.v1.Member.tunnel:type_name -> vrouter.v1.Tunnel
+	6,  // 22: vrouter.v1.SessionAffinity.type:type_name -> vrouter.v1.SessionAffinity.Type
+	7,  // 23: vrouter.v1.LoadBalancer.provider:type_name -> vrouter.v1.LoadBalancer.Provider
+	30, // 24: vrouter.v1.LoadBalancer.service:type_name -> vrouter.v1.ServiceReference
+	31, // 25: vrouter.v1.LoadBalancer.listeners:type_name -> vrouter.v1.Listener
+	0,  // 26: vrouter.v1.Listener.protocol:type_name -> vrouter.v1.Protocol.Value
+	32, // 27: vrouter.v1.Listener.pool:type_name -> vrouter.v1.Pool
+	33, // 28: vrouter.v1.Pool.members:type_name -> vrouter.v1.PoolMember
+	5,  // 29: vrouter.v1.PoolMember.state:type_name -> vrouter.v1.Member.State
+	35, // 30: vrouter.v1.NetworkPolicy.rules:type_name -> vrouter.v1.NetworkPolicyRule
+	36, // 31: vrouter.v1.NetworkPolicyRule.source:type_name -> vrouter.v1.PolicyEndpoint
+	36, // 32: vrouter.v1.NetworkPolicyRule.destination:type_name -> vrouter.v1.PolicyEndpoint
+	8,  // 33: vrouter.v1.NetworkPolicyRule.direction:type_name -> vrouter.v1.NetworkPolicyRule.Direction
+	9,  // 34: vrouter.v1.NetworkPolicyRule.action:type_name -> vrouter.v1.NetworkPolicyRule.Action
+	0,  // 35: vrouter.v1.NetworkPolicyRule.protocol:type_name -> vrouter.v1.Protocol.Value
+	37, // 36: vrouter.v1.NetworkPolicyRule.source_ports:type_name -> vrouter.v1.PortRange
+	37, // 37: vrouter.v1.NetworkPolicyRule.destination_ports:type_name -> vrouter.v1.PortRange
+	43, // 38: vrouter.v1.SecurityPolicy.subject:type_name -> vrouter.v1.LabelSelector
+	10, // 39: vrouter.v1.SecurityPolicy.policy_types:type_name -> vrouter.v1.SecurityPolicy.PolicyType
+	39, // 40: vrouter.v1.SecurityPolicy.ingress:type_name -> vrouter.v1.SecurityRule
+	39, // 41: vrouter.v1.SecurityPolicy.egress:type_name -> vrouter.v1.SecurityRule
+	40, // 42: vrouter.v1.SecurityRule.peers:type_name -> vrouter.v1.SecurityPeer
+	42, // 43: vrouter.v1.SecurityRule.ports:type_name -> vrouter.v1.SecurityPort
+	43, // 44: vrouter.v1.SecurityPeer.selector:type_name -> vrouter.v1.LabelSelector
+	43, // 45: vrouter.v1.SecurityPeer.namespace_selector:type_name -> vrouter.v1.LabelSelector
+	41, // 46: vrouter.v1.SecurityPeer.ip_block:type_name -> vrouter.v1.IpBlock
+	0,  // 47: vrouter.v1.SecurityPort.protocol:type_name -> vrouter.v1.Protocol.Value
+	56, // 48: vrouter.v1.LabelSelector.match_labels:type_name -> vrouter.v1.LabelSelector.MatchLabelsEntry
+	44, // 49: vrouter.v1.LabelSelector.match_expressions:type_name -> vrouter.v1.LabelSelectorRequirement
+	48, // 50: vrouter.v1.Route.next_hops:type_name -> vrouter.v1.NextHop
+	11, // 51: vrouter.v1.Tunnel.encapsulations:type_name -> vrouter.v1.Encapsulation.Value
+	47, // 52: vrouter.v1.NextHop.tunnel:type_name -> vrouter.v1.Tunnel
+	53, // 53: vrouter.v1.Fabric.vhost0:type_name -> vrouter.v1.Vhost
+	50, // 54: vrouter.v1.Fabric.uplink:type_name -> vrouter.v1.Uplink
+	11, // 55: vrouter.v1.Fabric.encapsulations:type_name -> vrouter.v1.Encapsulation.Value
+	52, // 56: vrouter.v1.Fabric.peers:type_name -> vrouter.v1.Peer
+	37, // 57: vrouter.v1.Fabric.snat_ports:type_name -> vrouter.v1.PortRange
+	12, // 58: vrouter.v1.Bfd.path:type_name -> vrouter.v1.Bfd.Path
+	51, // 59: vrouter.v1.Peer.bfd:type_name -> vrouter.v1.Bfd
+	60, // [60:60] is the sub-list for method output_type
+	60, // [60:60] is the sub-list for method input_type
+	60, // [60:60] is the sub-list for extension type_name
+	60, // [60:60] is the sub-list for extension extendee
+	0,  // [0:60] is the sub-list for field type_name
 }
 
 func init() { file_vrouter_v1_resources_proto_init() }
@@ -4247,7 +4474,7 @@ func file_vrouter_v1_resources_proto_init() {
 	}
 	file_vrouter_v1_rules_proto_init()
 	file_vrouter_v1_resources_proto_msgTypes[3].OneofWrappers = []any{}
-	file_vrouter_v1_resources_proto_msgTypes[33].OneofWrappers = []any{
+	file_vrouter_v1_resources_proto_msgTypes[35].OneofWrappers = []any{
 		(*NextHop_Interface)(nil),
 		(*NextHop_Vrf)(nil),
 		(*NextHop_Receive)(nil),
@@ -4260,7 +4487,7 @@ func file_vrouter_v1_resources_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_vrouter_v1_resources_proto_rawDesc), len(file_vrouter_v1_resources_proto_rawDesc)),
 			NumEnums:      13,
-			NumMessages:   42,
+			NumMessages:   44,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

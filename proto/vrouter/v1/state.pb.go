@@ -147,7 +147,7 @@ type Resource struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// name of the resource, unique within its kind.
 	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
-	// owner is who wrote the resource last: "operator" for Apply, a controller's id for Sync. The agent sets it; ignored in requests. Pruning
+	// owner is who wrote the resource last: "operator" for Apply, "cni" for Attach, a controller's id for Sync. The agent sets it; ignored in requests. Pruning
 	// and sweeping touch only resources of the same owner.
 	Owner string `protobuf:"bytes,2,opt,name=owner,proto3" json:"owner,omitempty"`
 	// generation of the state in which the resource changed last. The agent sets it; ignored in requests.
@@ -165,6 +165,7 @@ type Resource struct {
 	//	*Resource_SecurityPolicy
 	//	*Resource_Route
 	//	*Resource_Fabric
+	//	*Resource_Attachment
 	Spec          isResource_Spec `protobuf_oneof:"spec"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -309,6 +310,15 @@ func (x *Resource) GetFabric() *Fabric {
 	return nil
 }
 
+func (x *Resource) GetAttachment() *Attachment {
+	if x != nil {
+		if x, ok := x.Spec.(*Resource_Attachment); ok {
+			return x.Attachment
+		}
+	}
+	return nil
+}
+
 type isResource_Spec interface {
 	isResource_Spec()
 }
@@ -358,6 +368,11 @@ type Resource_Fabric struct {
 	Fabric *Fabric `protobuf:"bytes,17,opt,name=fabric,proto3,oneof"`
 }
 
+type Resource_Attachment struct {
+	// What a container runtime has connected.
+	Attachment *Attachment `protobuf:"bytes,22,opt,name=attachment,proto3,oneof"`
+}
+
 func (*Resource_VirtualNetwork) isResource_Spec() {}
 
 func (*Resource_VirtualMachineInterface) isResource_Spec() {}
@@ -375,6 +390,8 @@ func (*Resource_SecurityPolicy) isResource_Spec() {}
 func (*Resource_Route) isResource_Spec() {}
 
 func (*Resource_Fabric) isResource_Spec() {}
+
+func (*Resource_Attachment) isResource_Spec() {}
 
 // ResourceKey names one resource.
 type ResourceKey struct {
@@ -610,7 +627,7 @@ var File_vrouter_v1_state_proto protoreflect.FileDescriptor
 const file_vrouter_v1_state_proto_rawDesc = "" +
 	"\n" +
 	"\x16vrouter/v1/state.proto\x12\n" +
-	"vrouter.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1avrouter/v1/resources.proto\x1a\x16vrouter/v1/rules.proto\"\xb6\x05\n" +
+	"vrouter.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1avrouter/v1/resources.proto\x1a\x16vrouter/v1/rules.proto\"\xf0\x05\n" +
 	"\bResource\x12 \n" +
 	"\x04name\x18\x01 \x01(\tB\f\xbaH\t\xc8\x01\x01r\x04\x88\xea0\x01R\x04name\x12\x14\n" +
 	"\x05owner\x18\x02 \x01(\tR\x05owner\x12\x1e\n" +
@@ -628,7 +645,10 @@ const file_vrouter_v1_state_proto_rawDesc = "" +
 	"\x0enetwork_policy\x18\x0e \x01(\v2\x19.vrouter.v1.NetworkPolicyH\x00R\rnetworkPolicy\x12E\n" +
 	"\x0fsecurity_policy\x18\x0f \x01(\v2\x1a.vrouter.v1.SecurityPolicyH\x00R\x0esecurityPolicy\x12)\n" +
 	"\x05route\x18\x10 \x01(\v2\x11.vrouter.v1.RouteH\x00R\x05route\x12,\n" +
-	"\x06fabric\x18\x11 \x01(\v2\x12.vrouter.v1.FabricH\x00R\x06fabricB\r\n" +
+	"\x06fabric\x18\x11 \x01(\v2\x12.vrouter.v1.FabricH\x00R\x06fabric\x128\n" +
+	"\n" +
+	"attachment\x18\x16 \x01(\v2\x16.vrouter.v1.AttachmentH\x00R\n" +
+	"attachmentB\r\n" +
 	"\x04spec\x12\x05\xbaH\x02\b\x01\"Q\n" +
 	"\vResourceKey\x12 \n" +
 	"\x04kind\x18\x01 \x01(\tB\f\xbaH\t\xc8\x01\x01r\x04\xd0\xea0\x01R\x04kind\x12 \n" +
@@ -688,6 +708,7 @@ var file_vrouter_v1_state_proto_goTypes = []any{
 	(*SecurityPolicy)(nil),          // 13: vrouter.v1.SecurityPolicy
 	(*Route)(nil),                   // 14: vrouter.v1.Route
 	(*Fabric)(nil),                  // 15: vrouter.v1.Fabric
+	(*Attachment)(nil),              // 16: vrouter.v1.Attachment
 }
 var file_vrouter_v1_state_proto_depIdxs = []int32{
 	7,  // 0: vrouter.v1.Resource.virtual_network:type_name -> vrouter.v1.VirtualNetwork
@@ -699,15 +720,16 @@ var file_vrouter_v1_state_proto_depIdxs = []int32{
 	13, // 6: vrouter.v1.Resource.security_policy:type_name -> vrouter.v1.SecurityPolicy
 	14, // 7: vrouter.v1.Resource.route:type_name -> vrouter.v1.Route
 	15, // 8: vrouter.v1.Resource.fabric:type_name -> vrouter.v1.Fabric
-	0,  // 9: vrouter.v1.Generation.level:type_name -> vrouter.v1.Generation.Level
-	3,  // 10: vrouter.v1.ResourceResult.key:type_name -> vrouter.v1.ResourceKey
-	1,  // 11: vrouter.v1.ResourceResult.outcome:type_name -> vrouter.v1.ResourceResult.Outcome
-	3,  // 12: vrouter.v1.FieldViolation.resource:type_name -> vrouter.v1.ResourceKey
-	13, // [13:13] is the sub-list for method output_type
-	13, // [13:13] is the sub-list for method input_type
-	13, // [13:13] is the sub-list for extension type_name
-	13, // [13:13] is the sub-list for extension extendee
-	0,  // [0:13] is the sub-list for field type_name
+	16, // 9: vrouter.v1.Resource.attachment:type_name -> vrouter.v1.Attachment
+	0,  // 10: vrouter.v1.Generation.level:type_name -> vrouter.v1.Generation.Level
+	3,  // 11: vrouter.v1.ResourceResult.key:type_name -> vrouter.v1.ResourceKey
+	1,  // 12: vrouter.v1.ResourceResult.outcome:type_name -> vrouter.v1.ResourceResult.Outcome
+	3,  // 13: vrouter.v1.FieldViolation.resource:type_name -> vrouter.v1.ResourceKey
+	14, // [14:14] is the sub-list for method output_type
+	14, // [14:14] is the sub-list for method input_type
+	14, // [14:14] is the sub-list for extension type_name
+	14, // [14:14] is the sub-list for extension extendee
+	0,  // [0:14] is the sub-list for field type_name
 }
 
 func init() { file_vrouter_v1_state_proto_init() }
@@ -727,6 +749,7 @@ func file_vrouter_v1_state_proto_init() {
 		(*Resource_SecurityPolicy)(nil),
 		(*Resource_Route)(nil),
 		(*Resource_Fabric)(nil),
+		(*Resource_Attachment)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
