@@ -431,6 +431,55 @@ func (SessionAffinity_Type) EnumDescriptor() ([]byte, []int) {
 	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{12, 0}
 }
 
+// Provider says who balances.
+type LoadBalancer_Provider int32
+
+const (
+	// Left out: NATIVE.
+	LoadBalancer_PROVIDER_UNSPECIFIED LoadBalancer_Provider = 0
+	// The vRouter itself, by floating IPs.
+	LoadBalancer_NATIVE LoadBalancer_Provider = 1
+)
+
+// Enum value maps for LoadBalancer_Provider.
+var (
+	LoadBalancer_Provider_name = map[int32]string{
+		0: "PROVIDER_UNSPECIFIED",
+		1: "NATIVE",
+	}
+	LoadBalancer_Provider_value = map[string]int32{
+		"PROVIDER_UNSPECIFIED": 0,
+		"NATIVE":               1,
+	}
+)
+
+func (x LoadBalancer_Provider) Enum() *LoadBalancer_Provider {
+	p := new(LoadBalancer_Provider)
+	*p = x
+	return p
+}
+
+func (x LoadBalancer_Provider) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (LoadBalancer_Provider) Descriptor() protoreflect.EnumDescriptor {
+	return file_vrouter_v1_resources_proto_enumTypes[7].Descriptor()
+}
+
+func (LoadBalancer_Provider) Type() protoreflect.EnumType {
+	return &file_vrouter_v1_resources_proto_enumTypes[7]
+}
+
+func (x LoadBalancer_Provider) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use LoadBalancer_Provider.Descriptor instead.
+func (LoadBalancer_Provider) EnumDescriptor() ([]byte, []int) {
+	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{13, 0}
+}
+
 // Direction says which end may open the flow.
 type NetworkPolicyRule_Direction int32
 
@@ -469,11 +518,11 @@ func (x NetworkPolicyRule_Direction) String() string {
 }
 
 func (NetworkPolicyRule_Direction) Descriptor() protoreflect.EnumDescriptor {
-	return file_vrouter_v1_resources_proto_enumTypes[7].Descriptor()
+	return file_vrouter_v1_resources_proto_enumTypes[8].Descriptor()
 }
 
 func (NetworkPolicyRule_Direction) Type() protoreflect.EnumType {
-	return &file_vrouter_v1_resources_proto_enumTypes[7]
+	return &file_vrouter_v1_resources_proto_enumTypes[8]
 }
 
 func (x NetworkPolicyRule_Direction) Number() protoreflect.EnumNumber {
@@ -482,7 +531,7 @@ func (x NetworkPolicyRule_Direction) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use NetworkPolicyRule_Direction.Descriptor instead.
 func (NetworkPolicyRule_Direction) EnumDescriptor() ([]byte, []int) {
-	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{14, 0}
+	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{19, 0}
 }
 
 // Action of a rule.
@@ -522,11 +571,11 @@ func (x NetworkPolicyRule_Action) String() string {
 }
 
 func (NetworkPolicyRule_Action) Descriptor() protoreflect.EnumDescriptor {
-	return file_vrouter_v1_resources_proto_enumTypes[8].Descriptor()
+	return file_vrouter_v1_resources_proto_enumTypes[9].Descriptor()
 }
 
 func (NetworkPolicyRule_Action) Type() protoreflect.EnumType {
-	return &file_vrouter_v1_resources_proto_enumTypes[8]
+	return &file_vrouter_v1_resources_proto_enumTypes[9]
 }
 
 func (x NetworkPolicyRule_Action) Number() protoreflect.EnumNumber {
@@ -535,7 +584,7 @@ func (x NetworkPolicyRule_Action) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use NetworkPolicyRule_Action.Descriptor instead.
 func (NetworkPolicyRule_Action) EnumDescriptor() ([]byte, []int) {
-	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{14, 1}
+	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{19, 1}
 }
 
 // PolicyType is a direction, seen from the selected interface.
@@ -575,11 +624,11 @@ func (x SecurityPolicy_PolicyType) String() string {
 }
 
 func (SecurityPolicy_PolicyType) Descriptor() protoreflect.EnumDescriptor {
-	return file_vrouter_v1_resources_proto_enumTypes[9].Descriptor()
+	return file_vrouter_v1_resources_proto_enumTypes[10].Descriptor()
 }
 
 func (SecurityPolicy_PolicyType) Type() protoreflect.EnumType {
-	return &file_vrouter_v1_resources_proto_enumTypes[9]
+	return &file_vrouter_v1_resources_proto_enumTypes[10]
 }
 
 func (x SecurityPolicy_PolicyType) Number() protoreflect.EnumNumber {
@@ -588,7 +637,7 @@ func (x SecurityPolicy_PolicyType) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use SecurityPolicy_PolicyType.Descriptor instead.
 func (SecurityPolicy_PolicyType) EnumDescriptor() ([]byte, []int) {
-	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{17, 0}
+	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{22, 0}
 }
 
 // Value is one of them.
@@ -632,11 +681,11 @@ func (x Encapsulation_Value) String() string {
 }
 
 func (Encapsulation_Value) Descriptor() protoreflect.EnumDescriptor {
-	return file_vrouter_v1_resources_proto_enumTypes[10].Descriptor()
+	return file_vrouter_v1_resources_proto_enumTypes[11].Descriptor()
 }
 
 func (Encapsulation_Value) Type() protoreflect.EnumType {
-	return &file_vrouter_v1_resources_proto_enumTypes[10]
+	return &file_vrouter_v1_resources_proto_enumTypes[11]
 }
 
 func (x Encapsulation_Value) Number() protoreflect.EnumNumber {
@@ -645,7 +694,7 @@ func (x Encapsulation_Value) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Encapsulation_Value.Descriptor instead.
 func (Encapsulation_Value) EnumDescriptor() ([]byte, []int) {
-	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{25, 0}
+	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{30, 0}
 }
 
 // Path that the session's packets take.
@@ -690,11 +739,11 @@ func (x Bfd_Path) String() string {
 }
 
 func (Bfd_Path) Descriptor() protoreflect.EnumDescriptor {
-	return file_vrouter_v1_resources_proto_enumTypes[11].Descriptor()
+	return file_vrouter_v1_resources_proto_enumTypes[12].Descriptor()
 }
 
 func (Bfd_Path) Type() protoreflect.EnumType {
-	return &file_vrouter_v1_resources_proto_enumTypes[11]
+	return &file_vrouter_v1_resources_proto_enumTypes[12]
 }
 
 func (x Bfd_Path) Number() protoreflect.EnumNumber {
@@ -703,7 +752,7 @@ func (x Bfd_Path) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Bfd_Path.Descriptor instead.
 func (Bfd_Path) EnumDescriptor() ([]byte, []int) {
-	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{30, 0}
+	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{35, 0}
 }
 
 // Protocol holds the transport protocols that rules, mappings and flows name.
@@ -1752,6 +1801,373 @@ func (x *SessionAffinity) GetTimeoutSeconds() uint32 {
 	return 0
 }
 
+// LoadBalancer is a service as its owner sees it: a listener for each port, a pool for each listener, a member for each backend. It is a record
+// that explains the floating IPs which carry the traffic, and the forwarder does not know it: what is served is what FloatingIP says. A
+// control plane writes it in the same transaction as these; `vrctl explain svc/NAMESPACE/NAME` follows it down to the workloads.
+type LoadBalancer struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// provider of the balancing.
+	Provider LoadBalancer_Provider `protobuf:"varint,1,opt,name=provider,proto3,enum=vrouter.v1.LoadBalancer_Provider" json:"provider,omitempty"`
+	// service that it stands for. Left out: none, an operator wrote it.
+	Service *ServiceReference `protobuf:"bytes,2,opt,name=service,proto3" json:"service,omitempty"`
+	// listeners, one for each port of the service.
+	Listeners []*Listener `protobuf:"bytes,3,rep,name=listeners,proto3" json:"listeners,omitempty"`
+	// floating_ips that carry its traffic, by name.
+	FloatingIps []string `protobuf:"bytes,4,rep,name=floating_ips,json=floatingIps,proto3" json:"floating_ips,omitempty"`
+	// instance_ips that hold its addresses, by name.
+	InstanceIps   []string `protobuf:"bytes,5,rep,name=instance_ips,json=instanceIps,proto3" json:"instance_ips,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LoadBalancer) Reset() {
+	*x = LoadBalancer{}
+	mi := &file_vrouter_v1_resources_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LoadBalancer) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LoadBalancer) ProtoMessage() {}
+
+func (x *LoadBalancer) ProtoReflect() protoreflect.Message {
+	mi := &file_vrouter_v1_resources_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LoadBalancer.ProtoReflect.Descriptor instead.
+func (*LoadBalancer) Descriptor() ([]byte, []int) {
+	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *LoadBalancer) GetProvider() LoadBalancer_Provider {
+	if x != nil {
+		return x.Provider
+	}
+	return LoadBalancer_PROVIDER_UNSPECIFIED
+}
+
+func (x *LoadBalancer) GetService() *ServiceReference {
+	if x != nil {
+		return x.Service
+	}
+	return nil
+}
+
+func (x *LoadBalancer) GetListeners() []*Listener {
+	if x != nil {
+		return x.Listeners
+	}
+	return nil
+}
+
+func (x *LoadBalancer) GetFloatingIps() []string {
+	if x != nil {
+		return x.FloatingIps
+	}
+	return nil
+}
+
+func (x *LoadBalancer) GetInstanceIps() []string {
+	if x != nil {
+		return x.InstanceIps
+	}
+	return nil
+}
+
+// ServiceReference names a service of the system that the control plane watches.
+type ServiceReference struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// namespace of the service.
+	Namespace string `protobuf:"bytes,1,opt,name=namespace,proto3" json:"namespace,omitempty"`
+	// name of the service.
+	Name string `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
+	// type of the service, as Kubernetes spells it: ClusterIP, NodePort or LoadBalancer. Default: ClusterIP.
+	Type          string `protobuf:"bytes,3,opt,name=type,proto3" json:"type,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ServiceReference) Reset() {
+	*x = ServiceReference{}
+	mi := &file_vrouter_v1_resources_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ServiceReference) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ServiceReference) ProtoMessage() {}
+
+func (x *ServiceReference) ProtoReflect() protoreflect.Message {
+	mi := &file_vrouter_v1_resources_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ServiceReference.ProtoReflect.Descriptor instead.
+func (*ServiceReference) Descriptor() ([]byte, []int) {
+	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *ServiceReference) GetNamespace() string {
+	if x != nil {
+		return x.Namespace
+	}
+	return ""
+}
+
+func (x *ServiceReference) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *ServiceReference) GetType() string {
+	if x != nil {
+		return x.Type
+	}
+	return ""
+}
+
+// Listener is one port of a load balancer.
+type Listener struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// name of the port. Default: none.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// protocol is TCP, UDP or SCTP. Default: TCP.
+	Protocol Protocol_Value `protobuf:"varint,2,opt,name=protocol,proto3,enum=vrouter.v1.Protocol_Value" json:"protocol,omitempty"`
+	// port that clients use, 1 to 65535.
+	Port uint32 `protobuf:"varint,3,opt,name=port,proto3" json:"port,omitempty"`
+	// node_port at the addresses of the nodes. Default: none.
+	NodePort uint32 `protobuf:"varint,4,opt,name=node_port,json=nodePort,proto3" json:"node_port,omitempty"`
+	// pool that serves the port. Left out: nobody does.
+	Pool          *Pool `protobuf:"bytes,5,opt,name=pool,proto3" json:"pool,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Listener) Reset() {
+	*x = Listener{}
+	mi := &file_vrouter_v1_resources_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Listener) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Listener) ProtoMessage() {}
+
+func (x *Listener) ProtoReflect() protoreflect.Message {
+	mi := &file_vrouter_v1_resources_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Listener.ProtoReflect.Descriptor instead.
+func (*Listener) Descriptor() ([]byte, []int) {
+	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *Listener) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *Listener) GetProtocol() Protocol_Value {
+	if x != nil {
+		return x.Protocol
+	}
+	return Protocol_PROTOCOL_UNSPECIFIED
+}
+
+func (x *Listener) GetPort() uint32 {
+	if x != nil {
+		return x.Port
+	}
+	return 0
+}
+
+func (x *Listener) GetNodePort() uint32 {
+	if x != nil {
+		return x.NodePort
+	}
+	return 0
+}
+
+func (x *Listener) GetPool() *Pool {
+	if x != nil {
+		return x.Pool
+	}
+	return nil
+}
+
+// Pool is the set of backends of one listener.
+type Pool struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// target_port as the owner wrote it: a number, or a name that stands for a number of each member's own. Default: the listener's port.
+	TargetPort string `protobuf:"bytes,1,opt,name=target_port,json=targetPort,proto3" json:"target_port,omitempty"`
+	// members, those that take no flows included.
+	Members       []*PoolMember `protobuf:"bytes,2,rep,name=members,proto3" json:"members,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Pool) Reset() {
+	*x = Pool{}
+	mi := &file_vrouter_v1_resources_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Pool) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Pool) ProtoMessage() {}
+
+func (x *Pool) ProtoReflect() protoreflect.Message {
+	mi := &file_vrouter_v1_resources_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Pool.ProtoReflect.Descriptor instead.
+func (*Pool) Descriptor() ([]byte, []int) {
+	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *Pool) GetTargetPort() string {
+	if x != nil {
+		return x.TargetPort
+	}
+	return ""
+}
+
+func (x *Pool) GetMembers() []*PoolMember {
+	if x != nil {
+		return x.Members
+	}
+	return nil
+}
+
+// PoolMember is one backend of a listener.
+type PoolMember struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// virtual_machine_interface of the backend, on whatever node; it need not exist on this one.
+	VirtualMachineInterface string `protobuf:"bytes,1,opt,name=virtual_machine_interface,json=virtualMachineInterface,proto3" json:"virtual_machine_interface,omitempty"`
+	// address of the backend.
+	Address string `protobuf:"bytes,2,opt,name=address,proto3" json:"address,omitempty"`
+	// port that the backend listens on, 1 to 65535. 0: it has no port of the pool's name.
+	Port uint32 `protobuf:"varint,3,opt,name=port,proto3" json:"port,omitempty"`
+	// state of the backend.
+	State Member_State `protobuf:"varint,4,opt,name=state,proto3,enum=vrouter.v1.Member_State" json:"state,omitempty"`
+	// node that it runs on.
+	Node          string `protobuf:"bytes,5,opt,name=node,proto3" json:"node,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PoolMember) Reset() {
+	*x = PoolMember{}
+	mi := &file_vrouter_v1_resources_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PoolMember) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PoolMember) ProtoMessage() {}
+
+func (x *PoolMember) ProtoReflect() protoreflect.Message {
+	mi := &file_vrouter_v1_resources_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PoolMember.ProtoReflect.Descriptor instead.
+func (*PoolMember) Descriptor() ([]byte, []int) {
+	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *PoolMember) GetVirtualMachineInterface() string {
+	if x != nil {
+		return x.VirtualMachineInterface
+	}
+	return ""
+}
+
+func (x *PoolMember) GetAddress() string {
+	if x != nil {
+		return x.Address
+	}
+	return ""
+}
+
+func (x *PoolMember) GetPort() uint32 {
+	if x != nil {
+		return x.Port
+	}
+	return 0
+}
+
+func (x *PoolMember) GetState() Member_State {
+	if x != nil {
+		return x.State
+	}
+	return Member_STATE_UNSPECIFIED
+}
+
+func (x *PoolMember) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
+}
+
 // NetworkPolicy is an ordered list of rules between networks. The first rule that matches decides; between two networks that
 // no rule joins, nothing passes. Replies of an allowed flow always pass. Decided before address translation: for traffic to a
 // floating IP the destination is the floating IP's network, address and port.
@@ -1767,7 +2183,7 @@ type NetworkPolicy struct {
 
 func (x *NetworkPolicy) Reset() {
 	*x = NetworkPolicy{}
-	mi := &file_vrouter_v1_resources_proto_msgTypes[13]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1779,7 +2195,7 @@ func (x *NetworkPolicy) String() string {
 func (*NetworkPolicy) ProtoMessage() {}
 
 func (x *NetworkPolicy) ProtoReflect() protoreflect.Message {
-	mi := &file_vrouter_v1_resources_proto_msgTypes[13]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1792,7 +2208,7 @@ func (x *NetworkPolicy) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NetworkPolicy.ProtoReflect.Descriptor instead.
 func (*NetworkPolicy) Descriptor() ([]byte, []int) {
-	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{13}
+	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *NetworkPolicy) GetVirtualNetworks() []string {
@@ -1836,7 +2252,7 @@ type NetworkPolicyRule struct {
 
 func (x *NetworkPolicyRule) Reset() {
 	*x = NetworkPolicyRule{}
-	mi := &file_vrouter_v1_resources_proto_msgTypes[14]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1848,7 +2264,7 @@ func (x *NetworkPolicyRule) String() string {
 func (*NetworkPolicyRule) ProtoMessage() {}
 
 func (x *NetworkPolicyRule) ProtoReflect() protoreflect.Message {
-	mi := &file_vrouter_v1_resources_proto_msgTypes[14]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1861,7 +2277,7 @@ func (x *NetworkPolicyRule) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NetworkPolicyRule.ProtoReflect.Descriptor instead.
 func (*NetworkPolicyRule) Descriptor() ([]byte, []int) {
-	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{14}
+	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *NetworkPolicyRule) GetName() string {
@@ -1942,7 +2358,7 @@ type PolicyEndpoint struct {
 
 func (x *PolicyEndpoint) Reset() {
 	*x = PolicyEndpoint{}
-	mi := &file_vrouter_v1_resources_proto_msgTypes[15]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1954,7 +2370,7 @@ func (x *PolicyEndpoint) String() string {
 func (*PolicyEndpoint) ProtoMessage() {}
 
 func (x *PolicyEndpoint) ProtoReflect() protoreflect.Message {
-	mi := &file_vrouter_v1_resources_proto_msgTypes[15]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1967,7 +2383,7 @@ func (x *PolicyEndpoint) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PolicyEndpoint.ProtoReflect.Descriptor instead.
 func (*PolicyEndpoint) Descriptor() ([]byte, []int) {
-	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{15}
+	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *PolicyEndpoint) GetVirtualNetwork() string {
@@ -2004,7 +2420,7 @@ type PortRange struct {
 
 func (x *PortRange) Reset() {
 	*x = PortRange{}
-	mi := &file_vrouter_v1_resources_proto_msgTypes[16]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2016,7 +2432,7 @@ func (x *PortRange) String() string {
 func (*PortRange) ProtoMessage() {}
 
 func (x *PortRange) ProtoReflect() protoreflect.Message {
-	mi := &file_vrouter_v1_resources_proto_msgTypes[16]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2029,7 +2445,7 @@ func (x *PortRange) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PortRange.ProtoReflect.Descriptor instead.
 func (*PortRange) Descriptor() ([]byte, []int) {
-	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{16}
+	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *PortRange) GetStart() uint32 {
@@ -2067,7 +2483,7 @@ type SecurityPolicy struct {
 
 func (x *SecurityPolicy) Reset() {
 	*x = SecurityPolicy{}
-	mi := &file_vrouter_v1_resources_proto_msgTypes[17]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2079,7 +2495,7 @@ func (x *SecurityPolicy) String() string {
 func (*SecurityPolicy) ProtoMessage() {}
 
 func (x *SecurityPolicy) ProtoReflect() protoreflect.Message {
-	mi := &file_vrouter_v1_resources_proto_msgTypes[17]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2092,7 +2508,7 @@ func (x *SecurityPolicy) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SecurityPolicy.ProtoReflect.Descriptor instead.
 func (*SecurityPolicy) Descriptor() ([]byte, []int) {
-	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{17}
+	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *SecurityPolicy) GetNamespace() string {
@@ -2147,7 +2563,7 @@ type SecurityRule struct {
 
 func (x *SecurityRule) Reset() {
 	*x = SecurityRule{}
-	mi := &file_vrouter_v1_resources_proto_msgTypes[18]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2159,7 +2575,7 @@ func (x *SecurityRule) String() string {
 func (*SecurityRule) ProtoMessage() {}
 
 func (x *SecurityRule) ProtoReflect() protoreflect.Message {
-	mi := &file_vrouter_v1_resources_proto_msgTypes[18]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2172,7 +2588,7 @@ func (x *SecurityRule) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SecurityRule.ProtoReflect.Descriptor instead.
 func (*SecurityRule) Descriptor() ([]byte, []int) {
-	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{18}
+	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *SecurityRule) GetName() string {
@@ -2218,7 +2634,7 @@ type SecurityPeer struct {
 
 func (x *SecurityPeer) Reset() {
 	*x = SecurityPeer{}
-	mi := &file_vrouter_v1_resources_proto_msgTypes[19]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2230,7 +2646,7 @@ func (x *SecurityPeer) String() string {
 func (*SecurityPeer) ProtoMessage() {}
 
 func (x *SecurityPeer) ProtoReflect() protoreflect.Message {
-	mi := &file_vrouter_v1_resources_proto_msgTypes[19]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2243,7 +2659,7 @@ func (x *SecurityPeer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SecurityPeer.ProtoReflect.Descriptor instead.
 func (*SecurityPeer) Descriptor() ([]byte, []int) {
-	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{19}
+	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *SecurityPeer) GetSelector() *LabelSelector {
@@ -2280,7 +2696,7 @@ type IpBlock struct {
 
 func (x *IpBlock) Reset() {
 	*x = IpBlock{}
-	mi := &file_vrouter_v1_resources_proto_msgTypes[20]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2292,7 +2708,7 @@ func (x *IpBlock) String() string {
 func (*IpBlock) ProtoMessage() {}
 
 func (x *IpBlock) ProtoReflect() protoreflect.Message {
-	mi := &file_vrouter_v1_resources_proto_msgTypes[20]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2305,7 +2721,7 @@ func (x *IpBlock) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use IpBlock.ProtoReflect.Descriptor instead.
 func (*IpBlock) Descriptor() ([]byte, []int) {
-	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{20}
+	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *IpBlock) GetCidr() string {
@@ -2337,7 +2753,7 @@ type SecurityPort struct {
 
 func (x *SecurityPort) Reset() {
 	*x = SecurityPort{}
-	mi := &file_vrouter_v1_resources_proto_msgTypes[21]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2349,7 +2765,7 @@ func (x *SecurityPort) String() string {
 func (*SecurityPort) ProtoMessage() {}
 
 func (x *SecurityPort) ProtoReflect() protoreflect.Message {
-	mi := &file_vrouter_v1_resources_proto_msgTypes[21]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2362,7 +2778,7 @@ func (x *SecurityPort) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SecurityPort.ProtoReflect.Descriptor instead.
 func (*SecurityPort) Descriptor() ([]byte, []int) {
-	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{21}
+	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *SecurityPort) GetProtocol() Protocol_Value {
@@ -2399,7 +2815,7 @@ type LabelSelector struct {
 
 func (x *LabelSelector) Reset() {
 	*x = LabelSelector{}
-	mi := &file_vrouter_v1_resources_proto_msgTypes[22]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2411,7 +2827,7 @@ func (x *LabelSelector) String() string {
 func (*LabelSelector) ProtoMessage() {}
 
 func (x *LabelSelector) ProtoReflect() protoreflect.Message {
-	mi := &file_vrouter_v1_resources_proto_msgTypes[22]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2424,7 +2840,7 @@ func (x *LabelSelector) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LabelSelector.ProtoReflect.Descriptor instead.
 func (*LabelSelector) Descriptor() ([]byte, []int) {
-	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{22}
+	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *LabelSelector) GetMatchLabels() map[string]string {
@@ -2456,7 +2872,7 @@ type LabelSelectorRequirement struct {
 
 func (x *LabelSelectorRequirement) Reset() {
 	*x = LabelSelectorRequirement{}
-	mi := &file_vrouter_v1_resources_proto_msgTypes[23]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2468,7 +2884,7 @@ func (x *LabelSelectorRequirement) String() string {
 func (*LabelSelectorRequirement) ProtoMessage() {}
 
 func (x *LabelSelectorRequirement) ProtoReflect() protoreflect.Message {
-	mi := &file_vrouter_v1_resources_proto_msgTypes[23]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2481,7 +2897,7 @@ func (x *LabelSelectorRequirement) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LabelSelectorRequirement.ProtoReflect.Descriptor instead.
 func (*LabelSelectorRequirement) Descriptor() ([]byte, []int) {
-	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{23}
+	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *LabelSelectorRequirement) GetKey() string {
@@ -2529,7 +2945,7 @@ type Route struct {
 
 func (x *Route) Reset() {
 	*x = Route{}
-	mi := &file_vrouter_v1_resources_proto_msgTypes[24]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2541,7 +2957,7 @@ func (x *Route) String() string {
 func (*Route) ProtoMessage() {}
 
 func (x *Route) ProtoReflect() protoreflect.Message {
-	mi := &file_vrouter_v1_resources_proto_msgTypes[24]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2554,7 +2970,7 @@ func (x *Route) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Route.ProtoReflect.Descriptor instead.
 func (*Route) Descriptor() ([]byte, []int) {
-	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{24}
+	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *Route) GetVrf() string {
@@ -2601,7 +3017,7 @@ type Encapsulation struct {
 
 func (x *Encapsulation) Reset() {
 	*x = Encapsulation{}
-	mi := &file_vrouter_v1_resources_proto_msgTypes[25]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2613,7 +3029,7 @@ func (x *Encapsulation) String() string {
 func (*Encapsulation) ProtoMessage() {}
 
 func (x *Encapsulation) ProtoReflect() protoreflect.Message {
-	mi := &file_vrouter_v1_resources_proto_msgTypes[25]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2626,7 +3042,7 @@ func (x *Encapsulation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Encapsulation.ProtoReflect.Descriptor instead.
 func (*Encapsulation) Descriptor() ([]byte, []int) {
-	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{25}
+	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{30}
 }
 
 // Tunnel leads to another node. At least one of label and vni is given: label is what MPLS encapsulations need, vni is what
@@ -2651,7 +3067,7 @@ type Tunnel struct {
 
 func (x *Tunnel) Reset() {
 	*x = Tunnel{}
-	mi := &file_vrouter_v1_resources_proto_msgTypes[26]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2663,7 +3079,7 @@ func (x *Tunnel) String() string {
 func (*Tunnel) ProtoMessage() {}
 
 func (x *Tunnel) ProtoReflect() protoreflect.Message {
-	mi := &file_vrouter_v1_resources_proto_msgTypes[26]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2676,7 +3092,7 @@ func (x *Tunnel) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Tunnel.ProtoReflect.Descriptor instead.
 func (*Tunnel) Descriptor() ([]byte, []int) {
-	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{26}
+	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *Tunnel) GetRemote() string {
@@ -2735,7 +3151,7 @@ type NextHop struct {
 
 func (x *NextHop) Reset() {
 	*x = NextHop{}
-	mi := &file_vrouter_v1_resources_proto_msgTypes[27]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2747,7 +3163,7 @@ func (x *NextHop) String() string {
 func (*NextHop) ProtoMessage() {}
 
 func (x *NextHop) ProtoReflect() protoreflect.Message {
-	mi := &file_vrouter_v1_resources_proto_msgTypes[27]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2760,7 +3176,7 @@ func (x *NextHop) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NextHop.ProtoReflect.Descriptor instead.
 func (*NextHop) Descriptor() ([]byte, []int) {
-	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{27}
+	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *NextHop) GetWeight() uint32 {
@@ -2884,7 +3300,7 @@ type Fabric struct {
 
 func (x *Fabric) Reset() {
 	*x = Fabric{}
-	mi := &file_vrouter_v1_resources_proto_msgTypes[28]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2896,7 +3312,7 @@ func (x *Fabric) String() string {
 func (*Fabric) ProtoMessage() {}
 
 func (x *Fabric) ProtoReflect() protoreflect.Message {
-	mi := &file_vrouter_v1_resources_proto_msgTypes[28]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2909,7 +3325,7 @@ func (x *Fabric) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Fabric.ProtoReflect.Descriptor instead.
 func (*Fabric) Descriptor() ([]byte, []int) {
-	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{28}
+	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *Fabric) GetNodeAddresses() []string {
@@ -2970,7 +3386,7 @@ type Uplink struct {
 
 func (x *Uplink) Reset() {
 	*x = Uplink{}
-	mi := &file_vrouter_v1_resources_proto_msgTypes[29]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2982,7 +3398,7 @@ func (x *Uplink) String() string {
 func (*Uplink) ProtoMessage() {}
 
 func (x *Uplink) ProtoReflect() protoreflect.Message {
-	mi := &file_vrouter_v1_resources_proto_msgTypes[29]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2995,7 +3411,7 @@ func (x *Uplink) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Uplink.ProtoReflect.Descriptor instead.
 func (*Uplink) Descriptor() ([]byte, []int) {
-	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{29}
+	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *Uplink) GetDevice() string {
@@ -3038,7 +3454,7 @@ type Bfd struct {
 
 func (x *Bfd) Reset() {
 	*x = Bfd{}
-	mi := &file_vrouter_v1_resources_proto_msgTypes[30]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3050,7 +3466,7 @@ func (x *Bfd) String() string {
 func (*Bfd) ProtoMessage() {}
 
 func (x *Bfd) ProtoReflect() protoreflect.Message {
-	mi := &file_vrouter_v1_resources_proto_msgTypes[30]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3063,7 +3479,7 @@ func (x *Bfd) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Bfd.ProtoReflect.Descriptor instead.
 func (*Bfd) Descriptor() ([]byte, []int) {
-	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{30}
+	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *Bfd) GetPath() Bfd_Path {
@@ -3109,7 +3525,7 @@ type Peer struct {
 
 func (x *Peer) Reset() {
 	*x = Peer{}
-	mi := &file_vrouter_v1_resources_proto_msgTypes[31]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3121,7 +3537,7 @@ func (x *Peer) String() string {
 func (*Peer) ProtoMessage() {}
 
 func (x *Peer) ProtoReflect() protoreflect.Message {
-	mi := &file_vrouter_v1_resources_proto_msgTypes[31]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3134,7 +3550,7 @@ func (x *Peer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Peer.ProtoReflect.Descriptor instead.
 func (*Peer) Descriptor() ([]byte, []int) {
-	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{31}
+	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *Peer) GetName() string {
@@ -3182,7 +3598,7 @@ type Vhost struct {
 
 func (x *Vhost) Reset() {
 	*x = Vhost{}
-	mi := &file_vrouter_v1_resources_proto_msgTypes[32]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3194,7 +3610,7 @@ func (x *Vhost) String() string {
 func (*Vhost) ProtoMessage() {}
 
 func (x *Vhost) ProtoReflect() protoreflect.Message {
-	mi := &file_vrouter_v1_resources_proto_msgTypes[32]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3207,7 +3623,7 @@ func (x *Vhost) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Vhost.ProtoReflect.Descriptor instead.
 func (*Vhost) Descriptor() ([]byte, []int) {
-	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{32}
+	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *Vhost) GetName() string {
@@ -3405,7 +3821,41 @@ const file_vrouter_v1_resources_proto_rawDesc = "" +
 	"\x04Type\x12\x14\n" +
 	"\x10TYPE_UNSPECIFIED\x10\x00\x12\b\n" +
 	"\x04NONE\x10\x01\x12\r\n" +
-	"\tCLIENT_IP\x10\x02\"\x93\x01\n" +
+	"\tCLIENT_IP\x10\x02\"\xa6\x04\n" +
+	"\fLoadBalancer\x12G\n" +
+	"\bprovider\x18\x01 \x01(\x0e2!.vrouter.v1.LoadBalancer.ProviderB\b\xbaH\x05\x82\x01\x02\x10\x01R\bprovider\x126\n" +
+	"\aservice\x18\x02 \x01(\v2\x1c.vrouter.v1.ServiceReferenceR\aservice\x12\xee\x01\n" +
+	"\tlisteners\x18\x03 \x03(\v2\x14.vrouter.v1.ListenerB\xb9\x01\xbaH\xb5\x01\xba\x01\xab\x01\n" +
+	"\x1eload_balancer.listeners.unique\x124each pair of protocol and port may have one listener\x1aSthis.map(l, (l.protocol == 0 ? 6 : int(l.protocol)) * 65536 + int(l.port)).unique()\x92\x01\x03\x10\x80\bR\tlisteners\x128\n" +
+	"\ffloating_ips\x18\x04 \x03(\tB\x15\xbaH\x12\x92\x01\x0f\x10\x80\b\x18\x01\"\br\x06\x88\xea0\x01\x10\x01R\vfloatingIps\x128\n" +
+	"\finstance_ips\x18\x05 \x03(\tB\x15\xbaH\x12\x92\x01\x0f\x10\x80\b\x18\x01\"\br\x06\x88\xea0\x01\x10\x01R\vinstanceIps\"0\n" +
+	"\bProvider\x12\x18\n" +
+	"\x14PROVIDER_UNSPECIFIED\x10\x00\x12\n" +
+	"\n" +
+	"\x06NATIVE\x10\x01\"\xf7\x01\n" +
+	"\x10ServiceReference\x12'\n" +
+	"\tnamespace\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x88\xea0\x01R\tnamespace\x12 \n" +
+	"\x04name\x18\x02 \x01(\tB\f\xbaH\t\xc8\x01\x01r\x04\x88\xea0\x01R\x04name\x12\x97\x01\n" +
+	"\x04type\x18\x03 \x01(\tB\x82\x01\xbaH\x7f\xba\x01|\n" +
+	"\x16service_reference.type\x12+must be ClusterIP, NodePort or LoadBalancer\x1a5this in ['', 'ClusterIP', 'NodePort', 'LoadBalancer']R\x04type\"\xb6\x02\n" +
+	"\bListener\x12\x1d\n" +
+	"\x04name\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x88\xea0\x01R\x04name\x12\x9b\x01\n" +
+	"\bprotocol\x18\x02 \x01(\x0e2\x1a.vrouter.v1.Protocol.ValueBc\xbaH`\xba\x01]\n" +
+	"\x11listener.protocol\x12/must be TCP, UDP or SCTP: only these have ports\x1a\x17this in [0, 6, 17, 132]R\bprotocol\x12\x1f\n" +
+	"\x04port\x18\x03 \x01(\rB\v\xbaH\b*\x06\x18\xff\xff\x03(\x01R\x04port\x12&\n" +
+	"\tnode_port\x18\x04 \x01(\rB\t\xbaH\x06*\x04\x18\xff\xff\x03R\bnodePort\x12$\n" +
+	"\x04pool\x18\x05 \x01(\v2\x10.vrouter.v1.PoolR\x04pool\"m\n" +
+	"\x04Pool\x12(\n" +
+	"\vtarget_port\x18\x01 \x01(\tB\a\xbaH\x04r\x02\x18?R\n" +
+	"targetPort\x12;\n" +
+	"\amembers\x18\x02 \x03(\v2\x16.vrouter.v1.PoolMemberB\t\xbaH\x06\x92\x01\x03\x10\x80 R\amembers\"\xee\x01\n" +
+	"\n" +
+	"PoolMember\x12D\n" +
+	"\x19virtual_machine_interface\x18\x01 \x01(\tB\b\xbaH\x05r\x03\x18\xfd\x01R\x17virtualMachineInterface\x12#\n" +
+	"\aaddress\x18\x02 \x01(\tB\t\xbaH\x06r\x04\x90\xea0\x01R\aaddress\x12\x1d\n" +
+	"\x04port\x18\x03 \x01(\rB\t\xbaH\x06*\x04\x18\xff\xff\x03R\x04port\x128\n" +
+	"\x05state\x18\x04 \x01(\x0e2\x18.vrouter.v1.Member.StateB\b\xbaH\x05\x82\x01\x02\x10\x01R\x05state\x12\x1c\n" +
+	"\x04node\x18\x05 \x01(\tB\b\xbaH\x05r\x03\x18\xfd\x01R\x04node\"\x93\x01\n" +
 	"\rNetworkPolicy\x12B\n" +
 	"\x10virtual_networks\x18\x01 \x03(\tB\x17\xbaH\x14\x92\x01\x11\b\x01\x10\x80 \x18\x01\"\br\x06\x88\xea0\x01\x10\x01R\x0fvirtualNetworks\x12>\n" +
 	"\x05rules\x18\x02 \x03(\v2\x1d.vrouter.v1.NetworkPolicyRuleB\t\xbaH\x06\x92\x01\x03\x10\x90NR\x05rules\"\xbf\b\n" +
@@ -3573,8 +4023,8 @@ func file_vrouter_v1_resources_proto_rawDescGZIP() []byte {
 	return file_vrouter_v1_resources_proto_rawDescData
 }
 
-var file_vrouter_v1_resources_proto_enumTypes = make([]protoimpl.EnumInfo, 12)
-var file_vrouter_v1_resources_proto_msgTypes = make([]protoimpl.MessageInfo, 36)
+var file_vrouter_v1_resources_proto_enumTypes = make([]protoimpl.EnumInfo, 13)
+var file_vrouter_v1_resources_proto_msgTypes = make([]protoimpl.MessageInfo, 41)
 var file_vrouter_v1_resources_proto_goTypes = []any{
 	(Protocol_Value)(0),              // 0: vrouter.v1.Protocol.Value
 	(InstanceIP_Mode)(0),             // 1: vrouter.v1.InstanceIP.Mode
@@ -3583,104 +4033,117 @@ var file_vrouter_v1_resources_proto_goTypes = []any{
 	(FloatingIP_HashField)(0),        // 4: vrouter.v1.FloatingIP.HashField
 	(Member_State)(0),                // 5: vrouter.v1.Member.State
 	(SessionAffinity_Type)(0),        // 6: vrouter.v1.SessionAffinity.Type
-	(NetworkPolicyRule_Direction)(0), // 7: vrouter.v1.NetworkPolicyRule.Direction
-	(NetworkPolicyRule_Action)(0),    // 8: vrouter.v1.NetworkPolicyRule.Action
-	(SecurityPolicy_PolicyType)(0),   // 9: vrouter.v1.SecurityPolicy.PolicyType
-	(Encapsulation_Value)(0),         // 10: vrouter.v1.Encapsulation.Value
-	(Bfd_Path)(0),                    // 11: vrouter.v1.Bfd.Path
-	(*Protocol)(nil),                 // 12: vrouter.v1.Protocol
-	(*VirtualNetwork)(nil),           // 13: vrouter.v1.VirtualNetwork
-	(*Subnet)(nil),                   // 14: vrouter.v1.Subnet
-	(*VirtualMachineInterface)(nil),  // 15: vrouter.v1.VirtualMachineInterface
-	(*AllowedAddressPair)(nil),       // 16: vrouter.v1.AllowedAddressPair
-	(*Tap)(nil),                      // 17: vrouter.v1.Tap
-	(*InstanceIP)(nil),               // 18: vrouter.v1.InstanceIP
-	(*FloatingIP)(nil),               // 19: vrouter.v1.FloatingIP
-	(*HealthCheck)(nil),              // 20: vrouter.v1.HealthCheck
-	(*FloatingIpPortMappings)(nil),   // 21: vrouter.v1.FloatingIpPortMappings
-	(*PortMapping)(nil),              // 22: vrouter.v1.PortMapping
-	(*Member)(nil),                   // 23: vrouter.v1.Member
-	(*SessionAffinity)(nil),          // 24: vrouter.v1.SessionAffinity
-	(*NetworkPolicy)(nil),            // 25: vrouter.v1.NetworkPolicy
-	(*NetworkPolicyRule)(nil),        // 26: vrouter.v1.NetworkPolicyRule
-	(*PolicyEndpoint)(nil),           // 27: vrouter.v1.PolicyEndpoint
-	(*PortRange)(nil),                // 28: vrouter.v1.PortRange
-	(*SecurityPolicy)(nil),           // 29: vrouter.v1.SecurityPolicy
-	(*SecurityRule)(nil),             // 30: vrouter.v1.SecurityRule
-	(*SecurityPeer)(nil),             // 31: vrouter.v1.SecurityPeer
-	(*IpBlock)(nil),                  // 32: vrouter.v1.IpBlock
-	(*SecurityPort)(nil),             // 33: vrouter.v1.SecurityPort
-	(*LabelSelector)(nil),            // 34: vrouter.v1.LabelSelector
-	(*LabelSelectorRequirement)(nil), // 35: vrouter.v1.LabelSelectorRequirement
-	(*Route)(nil),                    // 36: vrouter.v1.Route
-	(*Encapsulation)(nil),            // 37: vrouter.v1.Encapsulation
-	(*Tunnel)(nil),                   // 38: vrouter.v1.Tunnel
-	(*NextHop)(nil),                  // 39: vrouter.v1.NextHop
-	(*Fabric)(nil),                   // 40: vrouter.v1.Fabric
-	(*Uplink)(nil),                   // 41: vrouter.v1.Uplink
-	(*Bfd)(nil),                      // 42: vrouter.v1.Bfd
-	(*Peer)(nil),                     // 43: vrouter.v1.Peer
-	(*Vhost)(nil),                    // 44: vrouter.v1.Vhost
-	nil,                              // 45: vrouter.v1.VirtualMachineInterface.LabelsEntry
-	nil,                              // 46: vrouter.v1.VirtualMachineInterface.NamespaceLabelsEntry
-	nil,                              // 47: vrouter.v1.LabelSelector.MatchLabelsEntry
+	(LoadBalancer_Provider)(0),       // 7: vrouter.v1.LoadBalancer.Provider
+	(NetworkPolicyRule_Direction)(0), // 8: vrouter.v1.NetworkPolicyRule.Direction
+	(NetworkPolicyRule_Action)(0),    // 9: vrouter.v1.NetworkPolicyRule.Action
+	(SecurityPolicy_PolicyType)(0),   // 10: vrouter.v1.SecurityPolicy.PolicyType
+	(Encapsulation_Value)(0),         // 11: vrouter.v1.Encapsulation.Value
+	(Bfd_Path)(0),                    // 12: vrouter.v1.Bfd.Path
+	(*Protocol)(nil),                 // 13: vrouter.v1.Protocol
+	(*VirtualNetwork)(nil),           // 14: vrouter.v1.VirtualNetwork
+	(*Subnet)(nil),                   // 15: vrouter.v1.Subnet
+	(*VirtualMachineInterface)(nil),  // 16: vrouter.v1.VirtualMachineInterface
+	(*AllowedAddressPair)(nil),       // 17: vrouter.v1.AllowedAddressPair
+	(*Tap)(nil),                      // 18: vrouter.v1.Tap
+	(*InstanceIP)(nil),               // 19: vrouter.v1.InstanceIP
+	(*FloatingIP)(nil),               // 20: vrouter.v1.FloatingIP
+	(*HealthCheck)(nil),              // 21: vrouter.v1.HealthCheck
+	(*FloatingIpPortMappings)(nil),   // 22: vrouter.v1.FloatingIpPortMappings
+	(*PortMapping)(nil),              // 23: vrouter.v1.PortMapping
+	(*Member)(nil),                   // 24: vrouter.v1.Member
+	(*SessionAffinity)(nil),          // 25: vrouter.v1.SessionAffinity
+	(*LoadBalancer)(nil),             // 26: vrouter.v1.LoadBalancer
+	(*ServiceReference)(nil),         // 27: vrouter.v1.ServiceReference
+	(*Listener)(nil),                 // 28: vrouter.v1.Listener
+	(*Pool)(nil),                     // 29: vrouter.v1.Pool
+	(*PoolMember)(nil),               // 30: vrouter.v1.PoolMember
+	(*NetworkPolicy)(nil),            // 31: vrouter.v1.NetworkPolicy
+	(*NetworkPolicyRule)(nil),        // 32: vrouter.v1.NetworkPolicyRule
+	(*PolicyEndpoint)(nil),           // 33: vrouter.v1.PolicyEndpoint
+	(*PortRange)(nil),                // 34: vrouter.v1.PortRange
+	(*SecurityPolicy)(nil),           // 35: vrouter.v1.SecurityPolicy
+	(*SecurityRule)(nil),             // 36: vrouter.v1.SecurityRule
+	(*SecurityPeer)(nil),             // 37: vrouter.v1.SecurityPeer
+	(*IpBlock)(nil),                  // 38: vrouter.v1.IpBlock
+	(*SecurityPort)(nil),             // 39: vrouter.v1.SecurityPort
+	(*LabelSelector)(nil),            // 40: vrouter.v1.LabelSelector
+	(*LabelSelectorRequirement)(nil), // 41: vrouter.v1.LabelSelectorRequirement
+	(*Route)(nil),                    // 42: vrouter.v1.Route
+	(*Encapsulation)(nil),            // 43: vrouter.v1.Encapsulation
+	(*Tunnel)(nil),                   // 44: vrouter.v1.Tunnel
+	(*NextHop)(nil),                  // 45: vrouter.v1.NextHop
+	(*Fabric)(nil),                   // 46: vrouter.v1.Fabric
+	(*Uplink)(nil),                   // 47: vrouter.v1.Uplink
+	(*Bfd)(nil),                      // 48: vrouter.v1.Bfd
+	(*Peer)(nil),                     // 49: vrouter.v1.Peer
+	(*Vhost)(nil),                    // 50: vrouter.v1.Vhost
+	nil,                              // 51: vrouter.v1.VirtualMachineInterface.LabelsEntry
+	nil,                              // 52: vrouter.v1.VirtualMachineInterface.NamespaceLabelsEntry
+	nil,                              // 53: vrouter.v1.LabelSelector.MatchLabelsEntry
 }
 var file_vrouter_v1_resources_proto_depIdxs = []int32{
-	14, // 0: vrouter.v1.VirtualNetwork.subnets:type_name -> vrouter.v1.Subnet
-	16, // 1: vrouter.v1.VirtualMachineInterface.allowed_address_pairs:type_name -> vrouter.v1.AllowedAddressPair
-	45, // 2: vrouter.v1.VirtualMachineInterface.labels:type_name -> vrouter.v1.VirtualMachineInterface.LabelsEntry
-	46, // 3: vrouter.v1.VirtualMachineInterface.namespace_labels:type_name -> vrouter.v1.VirtualMachineInterface.NamespaceLabelsEntry
-	17, // 4: vrouter.v1.VirtualMachineInterface.tap:type_name -> vrouter.v1.Tap
+	15, // 0: vrouter.v1.VirtualNetwork.subnets:type_name -> vrouter.v1.Subnet
+	17, // 1: vrouter.v1.VirtualMachineInterface.allowed_address_pairs:type_name -> vrouter.v1.AllowedAddressPair
+	51, // 2: vrouter.v1.VirtualMachineInterface.labels:type_name -> vrouter.v1.VirtualMachineInterface.LabelsEntry
+	52, // 3: vrouter.v1.VirtualMachineInterface.namespace_labels:type_name -> vrouter.v1.VirtualMachineInterface.NamespaceLabelsEntry
+	18, // 4: vrouter.v1.VirtualMachineInterface.tap:type_name -> vrouter.v1.Tap
 	1,  // 5: vrouter.v1.InstanceIP.mode:type_name -> vrouter.v1.InstanceIP.Mode
 	2,  // 6: vrouter.v1.FloatingIP.direction:type_name -> vrouter.v1.FloatingIP.Direction
-	21, // 7: vrouter.v1.FloatingIP.floating_ip_port_mappings:type_name -> vrouter.v1.FloatingIpPortMappings
-	23, // 8: vrouter.v1.FloatingIP.members:type_name -> vrouter.v1.Member
-	24, // 9: vrouter.v1.FloatingIP.session_affinity:type_name -> vrouter.v1.SessionAffinity
+	22, // 7: vrouter.v1.FloatingIP.floating_ip_port_mappings:type_name -> vrouter.v1.FloatingIpPortMappings
+	24, // 8: vrouter.v1.FloatingIP.members:type_name -> vrouter.v1.Member
+	25, // 9: vrouter.v1.FloatingIP.session_affinity:type_name -> vrouter.v1.SessionAffinity
 	4,  // 10: vrouter.v1.FloatingIP.hash_fields:type_name -> vrouter.v1.FloatingIP.HashField
 	3,  // 11: vrouter.v1.FloatingIP.external_traffic_policy:type_name -> vrouter.v1.FloatingIP.TrafficPolicy
 	3,  // 12: vrouter.v1.FloatingIP.internal_traffic_policy:type_name -> vrouter.v1.FloatingIP.TrafficPolicy
-	20, // 13: vrouter.v1.FloatingIP.health_check:type_name -> vrouter.v1.HealthCheck
-	22, // 14: vrouter.v1.FloatingIpPortMappings.port_mappings:type_name -> vrouter.v1.PortMapping
+	21, // 13: vrouter.v1.FloatingIP.health_check:type_name -> vrouter.v1.HealthCheck
+	23, // 14: vrouter.v1.FloatingIpPortMappings.port_mappings:type_name -> vrouter.v1.PortMapping
 	0,  // 15: vrouter.v1.PortMapping.protocol:type_name -> vrouter.v1.Protocol.Value
 	5,  // 16: vrouter.v1.Member.state:type_name -> vrouter.v1.Member.State
-	22, // 17: vrouter.v1.Member.target_ports:type_name -> vrouter.v1.PortMapping
-	38, // 18: vrouter.v1.Member.tunnel:type_name -> vrouter.v1.Tunnel
+	23, // 17: vrouter.v1.Member.target_ports:type_name -> vrouter.v1.PortMapping
+	44, // 18: vrouter.v1.Member.tunnel:type_name -> vrouter.v1.Tunnel
 	6,  // 19: vrouter.v1.SessionAffinity.type:type_name -> vrouter.v1.SessionAffinity.Type
-	26, // 20: vrouter.v1.NetworkPolicy.rules:type_name -> vrouter.v1.NetworkPolicyRule
-	27, // 21: vrouter.v1.NetworkPolicyRule.source:type_name -> vrouter.v1.PolicyEndpoint
-	27, // 22: vrouter.v1.NetworkPolicyRule.destination:type_name -> vrouter.v1.PolicyEndpoint
-	7,  // 23: vrouter.v1.NetworkPolicyRule.direction:type_name -> vrouter.v1.NetworkPolicyRule.Direction
-	8,  // 24: vrouter.v1.NetworkPolicyRule.action:type_name -> vrouter.v1.NetworkPolicyRule.Action
-	0,  // 25: vrouter.v1.NetworkPolicyRule.protocol:type_name -> vrouter.v1.Protocol.Value
-	28, // 26: vrouter.v1.NetworkPolicyRule.source_ports:type_name -> vrouter.v1.PortRange
-	28, // 27: vrouter.v1.NetworkPolicyRule.destination_ports:type_name -> vrouter.v1.PortRange
-	34, // 28: vrouter.v1.SecurityPolicy.subject:type_name -> vrouter.v1.LabelSelector
-	9,  // 29: vrouter.v1.SecurityPolicy.policy_types:type_name -> vrouter.v1.SecurityPolicy.PolicyType
-	30, // 30: vrouter.v1.SecurityPolicy.ingress:type_name -> vrouter.v1.SecurityRule
-	30, // 31: vrouter.v1.SecurityPolicy.egress:type_name -> vrouter.v1.SecurityRule
-	31, // 32: vrouter.v1.SecurityRule.peers:type_name -> vrouter.v1.SecurityPeer
-	33, // 33: vrouter.v1.SecurityRule.ports:type_name -> vrouter.v1.SecurityPort
-	34, // 34: vrouter.v1.SecurityPeer.selector:type_name -> vrouter.v1.LabelSelector
-	34, // 35: vrouter.v1.SecurityPeer.namespace_selector:type_name -> vrouter.v1.LabelSelector
-	32, // 36: vrouter.v1.SecurityPeer.ip_block:type_name -> vrouter.v1.IpBlock
-	0,  // 37: vrouter.v1.SecurityPort.protocol:type_name -> vrouter.v1.Protocol.Value
-	47, // 38: vrouter.v1.LabelSelector.match_labels:type_name -> vrouter.v1.LabelSelector.MatchLabelsEntry
-	35, // 39: vrouter.v1.LabelSelector.match_expressions:type_name -> vrouter.v1.LabelSelectorRequirement
-	39, // 40: vrouter.v1.Route.next_hops:type_name -> vrouter.v1.NextHop
-	10, // 41: vrouter.v1.Tunnel.encapsulations:type_name -> vrouter.v1.Encapsulation.Value
-	38, // 42: vrouter.v1.NextHop.tunnel:type_name -> vrouter.v1.Tunnel
-	44, // 43: vrouter.v1.Fabric.vhost0:type_name -> vrouter.v1.Vhost
-	41, // 44: vrouter.v1.Fabric.uplink:type_name -> vrouter.v1.Uplink
-	10, // 45: vrouter.v1.Fabric.encapsulations:type_name -> vrouter.v1.Encapsulation.Value
-	43, // 46: vrouter.v1.Fabric.peers:type_name -> vrouter.v1.Peer
-	28, // 47: vrouter.v1.Fabric.snat_ports:type_name -> vrouter.v1.PortRange
-	11, // 48: vrouter.v1.Bfd.path:type_name -> vrouter.v1.Bfd.Path
-	42, // 49: vrouter.v1.Peer.bfd:type_name -> vrouter.v1.Bfd
-	50, // [50:50] is the sub-list for method output_type
-	50, // [50:50] is the sub-list for method input_type
-	50, // [50:50] is the sub-list for extension type_name
-	50, // [50:50] is the sub-list for extension extendee
-	0,  // [0:50] is the sub-list for field type_name
+	7,  // 20: vrouter.v1.LoadBalancer.provider:type_name -> vrouter.v1.LoadBalancer.Provider
+	27, // 21: vrouter.v1.LoadBalancer.service:type_name -> vrouter.v1.ServiceReference
+	28, // 22: vrouter.v1.LoadBalancer.listeners:type_name -> vrouter.v1.Listener
+	0,  // 23: vrouter.v1.Listener.protocol:type_name -> vrouter.v1.Protocol.Value
+	29, // 24: vrouter.v1.Listener.pool:type_name -> vrouter.v1.Pool
+	30, // 25: vrouter.v1.Pool.members:type_name -> vrouter.v1.PoolMember
+	5,  // 26: vrouter.v1.PoolMember.state:type_name -> vrouter.v1.Member.State
+	32, // 27: vrouter.v1.NetworkPolicy.rules:type_name -> vrouter.v1.NetworkPolicyRule
+	33, // 28: vrouter.v1.NetworkPolicyRule.source:type_name -> vrouter.v1.PolicyEndpoint
+	33, // 29: vrouter.v1.NetworkPolicyRule.destination:type_name -> vrouter.v1.PolicyEndpoint
+	8,  // 30: vrouter.v1.NetworkPolicyRule.direction:type_name -> vrouter.v1.NetworkPolicyRule.Direction
+	9,  // 31: vrouter.v1.NetworkPolicyRule.action:type_name -> vrouter.v1.NetworkPolicyRule.Action
+	0,  // 32: vrouter.v1.NetworkPolicyRule.protocol:type_name -> vrouter.v1.Protocol.Value
+	34, // 33: vrouter.v1.NetworkPolicyRule.source_ports:type_name -> vrouter.v1.PortRange
+	34, // 34: vrouter.v1.NetworkPolicyRule.destination_ports:type_name -> vrouter.v1.PortRange
+	40, // 35: vrouter.v1.SecurityPolicy.subject:type_name -> vrouter.v1.LabelSelector
+	10, // 36: vrouter.v1.SecurityPolicy.policy_types:type_name -> vrouter.v1.SecurityPolicy.PolicyType
+	36, // 37: vrouter.v1.SecurityPolicy.ingress:type_name -> vrouter.v1.SecurityRule
+	36, // 38: vrouter.v1.SecurityPolicy.egress:type_name -> vrouter.v1.SecurityRule
+	37, // 39: vrouter.v1.SecurityRule.peers:type_name -> vrouter.v1.SecurityPeer
+	39, // 40: vrouter.v1.SecurityRule.ports:type_name -> vrouter.v1.SecurityPort
+	40, // 41: vrouter.v1.SecurityPeer.selector:type_name -> vrouter.v1.LabelSelector
+	40, // 42: vrouter.v1.SecurityPeer.namespace_selector:type_name -> vrouter.v1.LabelSelector
+	38, // 43: vrouter.v1.SecurityPeer.ip_block:type_name -> vrouter.v1.IpBlock
+	0,  // 44: vrouter.v1.SecurityPort.protocol:type_name -> vrouter.v1.Protocol.Value
+	53, // 45: vrouter.v1.LabelSelector.match_labels:type_name -> vrouter.v1.LabelSelector.MatchLabelsEntry
+	41, // 46: vrouter.v1.LabelSelector.match_expressions:type_name -> vrouter.v1.LabelSelectorRequirement
+	45, // 47: vrouter.v1.Route.next_hops:type_name -> vrouter.v1.NextHop
+	11, // 48: vrouter.v1.Tunnel.encapsulations:type_name -> vrouter.v1.Encapsulation.Value
+	44, // 49: vrouter.v1.NextHop.tunnel:type_name -> vrouter.v1.Tunnel
+	50, // 50: vrouter.v1.Fabric.vhost0:type_name -> vrouter.v1.Vhost
+	47, // 51: vrouter.v1.Fabric.uplink:type_name -> vrouter.v1.Uplink
+	11, // 52: vrouter.v1.Fabric.encapsulations:type_name -> vrouter.v1.Encapsulation.Value
+	49, // 53: vrouter.v1.Fabric.peers:type_name -> vrouter.v1.Peer
+	34, // 54: vrouter.v1.Fabric.snat_ports:type_name -> vrouter.v1.PortRange
+	12, // 55: vrouter.v1.Bfd.path:type_name -> vrouter.v1.Bfd.Path
+	48, // 56: vrouter.v1.Peer.bfd:type_name -> vrouter.v1.Bfd
+	57, // [57:57] is the sub-list for method output_type
+	57, // [57:57] is the sub-list for method input_type
+	57, // [57:57] is the sub-list for extension type_name
+	57, // [57:57] is the sub-list for extension extendee
+	0,  // [0:57] is the sub-list for field type_name
 }
 
 func init() { file_vrouter_v1_resources_proto_init() }
@@ -3690,7 +4153,7 @@ func file_vrouter_v1_resources_proto_init() {
 	}
 	file_vrouter_v1_rules_proto_init()
 	file_vrouter_v1_resources_proto_msgTypes[3].OneofWrappers = []any{}
-	file_vrouter_v1_resources_proto_msgTypes[27].OneofWrappers = []any{
+	file_vrouter_v1_resources_proto_msgTypes[32].OneofWrappers = []any{
 		(*NextHop_Interface)(nil),
 		(*NextHop_Vrf)(nil),
 		(*NextHop_Receive)(nil),
@@ -3702,8 +4165,8 @@ func file_vrouter_v1_resources_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_vrouter_v1_resources_proto_rawDesc), len(file_vrouter_v1_resources_proto_rawDesc)),
-			NumEnums:      12,
-			NumMessages:   36,
+			NumEnums:      13,
+			NumMessages:   41,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -160,6 +160,7 @@ type Resource struct {
 	//	*Resource_VirtualMachineInterface
 	//	*Resource_InstanceIp
 	//	*Resource_FloatingIp
+	//	*Resource_LoadBalancer
 	//	*Resource_NetworkPolicy
 	//	*Resource_SecurityPolicy
 	//	*Resource_Route
@@ -263,6 +264,15 @@ func (x *Resource) GetFloatingIp() *FloatingIP {
 	return nil
 }
 
+func (x *Resource) GetLoadBalancer() *LoadBalancer {
+	if x != nil {
+		if x, ok := x.Spec.(*Resource_LoadBalancer); ok {
+			return x.LoadBalancer
+		}
+	}
+	return nil
+}
+
 func (x *Resource) GetNetworkPolicy() *NetworkPolicy {
 	if x != nil {
 		if x, ok := x.Spec.(*Resource_NetworkPolicy); ok {
@@ -323,6 +333,11 @@ type Resource_FloatingIp struct {
 	FloatingIp *FloatingIP `protobuf:"bytes,13,opt,name=floating_ip,json=floatingIp,proto3,oneof"`
 }
 
+type Resource_LoadBalancer struct {
+	// A service as its owner sees it.
+	LoadBalancer *LoadBalancer `protobuf:"bytes,20,opt,name=load_balancer,json=loadBalancer,proto3,oneof"`
+}
+
 type Resource_NetworkPolicy struct {
 	// Rules between networks.
 	NetworkPolicy *NetworkPolicy `protobuf:"bytes,14,opt,name=network_policy,json=networkPolicy,proto3,oneof"`
@@ -350,6 +365,8 @@ func (*Resource_VirtualMachineInterface) isResource_Spec() {}
 func (*Resource_InstanceIp) isResource_Spec() {}
 
 func (*Resource_FloatingIp) isResource_Spec() {}
+
+func (*Resource_LoadBalancer) isResource_Spec() {}
 
 func (*Resource_NetworkPolicy) isResource_Spec() {}
 
@@ -593,7 +610,7 @@ var File_vrouter_v1_state_proto protoreflect.FileDescriptor
 const file_vrouter_v1_state_proto_rawDesc = "" +
 	"\n" +
 	"\x16vrouter/v1/state.proto\x12\n" +
-	"vrouter.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1avrouter/v1/resources.proto\x1a\x16vrouter/v1/rules.proto\"\xf5\x04\n" +
+	"vrouter.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1avrouter/v1/resources.proto\x1a\x16vrouter/v1/rules.proto\"\xb6\x05\n" +
 	"\bResource\x12 \n" +
 	"\x04name\x18\x01 \x01(\tB\f\xbaH\t\xc8\x01\x01r\x04\x88\xea0\x01R\x04name\x12\x14\n" +
 	"\x05owner\x18\x02 \x01(\tR\x05owner\x12\x1e\n" +
@@ -606,7 +623,8 @@ const file_vrouter_v1_state_proto_rawDesc = "" +
 	"\vinstance_ip\x18\f \x01(\v2\x16.vrouter.v1.InstanceIPH\x00R\n" +
 	"instanceIp\x129\n" +
 	"\vfloating_ip\x18\r \x01(\v2\x16.vrouter.v1.FloatingIPH\x00R\n" +
-	"floatingIp\x12B\n" +
+	"floatingIp\x12?\n" +
+	"\rload_balancer\x18\x14 \x01(\v2\x18.vrouter.v1.LoadBalancerH\x00R\floadBalancer\x12B\n" +
 	"\x0enetwork_policy\x18\x0e \x01(\v2\x19.vrouter.v1.NetworkPolicyH\x00R\rnetworkPolicy\x12E\n" +
 	"\x0fsecurity_policy\x18\x0f \x01(\v2\x1a.vrouter.v1.SecurityPolicyH\x00R\x0esecurityPolicy\x12)\n" +
 	"\x05route\x18\x10 \x01(\v2\x11.vrouter.v1.RouteH\x00R\x05route\x12,\n" +
@@ -665,29 +683,31 @@ var file_vrouter_v1_state_proto_goTypes = []any{
 	(*VirtualMachineInterface)(nil), // 8: vrouter.v1.VirtualMachineInterface
 	(*InstanceIP)(nil),              // 9: vrouter.v1.InstanceIP
 	(*FloatingIP)(nil),              // 10: vrouter.v1.FloatingIP
-	(*NetworkPolicy)(nil),           // 11: vrouter.v1.NetworkPolicy
-	(*SecurityPolicy)(nil),          // 12: vrouter.v1.SecurityPolicy
-	(*Route)(nil),                   // 13: vrouter.v1.Route
-	(*Fabric)(nil),                  // 14: vrouter.v1.Fabric
+	(*LoadBalancer)(nil),            // 11: vrouter.v1.LoadBalancer
+	(*NetworkPolicy)(nil),           // 12: vrouter.v1.NetworkPolicy
+	(*SecurityPolicy)(nil),          // 13: vrouter.v1.SecurityPolicy
+	(*Route)(nil),                   // 14: vrouter.v1.Route
+	(*Fabric)(nil),                  // 15: vrouter.v1.Fabric
 }
 var file_vrouter_v1_state_proto_depIdxs = []int32{
 	7,  // 0: vrouter.v1.Resource.virtual_network:type_name -> vrouter.v1.VirtualNetwork
 	8,  // 1: vrouter.v1.Resource.virtual_machine_interface:type_name -> vrouter.v1.VirtualMachineInterface
 	9,  // 2: vrouter.v1.Resource.instance_ip:type_name -> vrouter.v1.InstanceIP
 	10, // 3: vrouter.v1.Resource.floating_ip:type_name -> vrouter.v1.FloatingIP
-	11, // 4: vrouter.v1.Resource.network_policy:type_name -> vrouter.v1.NetworkPolicy
-	12, // 5: vrouter.v1.Resource.security_policy:type_name -> vrouter.v1.SecurityPolicy
-	13, // 6: vrouter.v1.Resource.route:type_name -> vrouter.v1.Route
-	14, // 7: vrouter.v1.Resource.fabric:type_name -> vrouter.v1.Fabric
-	0,  // 8: vrouter.v1.Generation.level:type_name -> vrouter.v1.Generation.Level
-	3,  // 9: vrouter.v1.ResourceResult.key:type_name -> vrouter.v1.ResourceKey
-	1,  // 10: vrouter.v1.ResourceResult.outcome:type_name -> vrouter.v1.ResourceResult.Outcome
-	3,  // 11: vrouter.v1.FieldViolation.resource:type_name -> vrouter.v1.ResourceKey
-	12, // [12:12] is the sub-list for method output_type
-	12, // [12:12] is the sub-list for method input_type
-	12, // [12:12] is the sub-list for extension type_name
-	12, // [12:12] is the sub-list for extension extendee
-	0,  // [0:12] is the sub-list for field type_name
+	11, // 4: vrouter.v1.Resource.load_balancer:type_name -> vrouter.v1.LoadBalancer
+	12, // 5: vrouter.v1.Resource.network_policy:type_name -> vrouter.v1.NetworkPolicy
+	13, // 6: vrouter.v1.Resource.security_policy:type_name -> vrouter.v1.SecurityPolicy
+	14, // 7: vrouter.v1.Resource.route:type_name -> vrouter.v1.Route
+	15, // 8: vrouter.v1.Resource.fabric:type_name -> vrouter.v1.Fabric
+	0,  // 9: vrouter.v1.Generation.level:type_name -> vrouter.v1.Generation.Level
+	3,  // 10: vrouter.v1.ResourceResult.key:type_name -> vrouter.v1.ResourceKey
+	1,  // 11: vrouter.v1.ResourceResult.outcome:type_name -> vrouter.v1.ResourceResult.Outcome
+	3,  // 12: vrouter.v1.FieldViolation.resource:type_name -> vrouter.v1.ResourceKey
+	13, // [13:13] is the sub-list for method output_type
+	13, // [13:13] is the sub-list for method input_type
+	13, // [13:13] is the sub-list for extension type_name
+	13, // [13:13] is the sub-list for extension extendee
+	0,  // [0:13] is the sub-list for field type_name
 }
 
 func init() { file_vrouter_v1_state_proto_init() }
@@ -702,6 +722,7 @@ func file_vrouter_v1_state_proto_init() {
 		(*Resource_VirtualMachineInterface)(nil),
 		(*Resource_InstanceIp)(nil),
 		(*Resource_FloatingIp)(nil),
+		(*Resource_LoadBalancer)(nil),
 		(*Resource_NetworkPolicy)(nil),
 		(*Resource_SecurityPolicy)(nil),
 		(*Resource_Route)(nil),
