@@ -49,13 +49,21 @@ func findBalancer(ctx context.Context, agent *client.Client, typed string) (*vro
 		return nil, 0, err
 	}
 	found, generation, err := agent.List(ctx, &vrouterv1.ListRequest{Kinds: []string{"LoadBalancer"}, Names: []string{name}})
-	switch {
-	case err != nil:
-		return nil, 0, err
-	case len(found) == 0:
-		return nil, 0, notFound("there is no LoadBalancer %q", name).try("vrctl get lb; headless and ExternalName services have none")
+	if err == nil && len(found) > 0 {
+		return found[0], generation, nil
 	}
-	return found[0], generation, nil
+	if namespace, service, ok := strings.Cut(name, ":"); ok && err == nil { // a long name is cut: look for who it stands for
+		found, generation, err = agent.List(ctx, &vrouterv1.ListRequest{Kinds: []string{"LoadBalancer"}})
+		for _, r := range found {
+			if s := r.GetLoadBalancer().GetService(); s.GetNamespace() == namespace && s.GetName() == service {
+				return r, generation, err
+			}
+		}
+	}
+	if err != nil {
+		return nil, 0, err
+	}
+	return nil, 0, notFound("there is no LoadBalancer %q", name).try("vrctl get lb; headless and ExternalName services have none")
 }
 
 // explainService tells the journey from a service to its pods.
@@ -74,6 +82,9 @@ func (a *app) explainService(ctx context.Context, typed, from, port string) erro
 	}
 	for _, s := range journey.Samples(view, j, from) {
 		answer, err := agent.Explain(ctx, s.Request)
+		if err != nil && s.Chosen {
+			answer, err = agent.Explain(ctx, s.FromNode().Request)
+		}
 		if err != nil {
 			return err
 		}

@@ -124,6 +124,13 @@ func TestGolden(t *testing.T) {
 		{name: "explain-service-no-policy", args: "explain svc/shop/web --port 80", change: func(_ *testing.T, f *fakeAgent) {
 			f.resources = slices.DeleteFunc(f.resources, func(r *vrouterv1.Resource) bool { return r.GetNetworkPolicy() != nil })
 		}},
+		{name: "explain-service-renamed", args: "explain svc/shop/web --port 53", change: func(_ *testing.T, f *fakeAgent) {
+			for _, r := range f.resources {
+				if r.GetLoadBalancer() != nil {
+					r.Name = "cut:0123"
+				}
+			}
+		}},
 		{name: "explain-service-absent", args: "explain svc/shop/wbe", code: exitNotFound},
 		{name: "explain-service-no-such-port", args: "explain svc/shop/web --port 81", code: exitNotFound},
 		{name: "explain-service-what", args: "explain svc/web", code: exitUsage},

@@ -24,8 +24,12 @@ func (x *index) problems(j *pb.ServiceJourney) []*pb.ServiceProblem {
 	for _, l := range x.balancer.GetListeners() {
 		x.listenerProblems(j, l, add)
 	}
+	health := uint32(0) // of the service: one of its floating IPs has it
 	for _, a := range j.GetAddresses() {
-		x.addressProblems(a, add)
+		health = max(health, a.GetHealthCheckPort())
+	}
+	for _, a := range j.GetAddresses() {
+		x.addressProblems(a, health, add)
 		for _, m := range a.GetMembers() {
 			memberProblem(m, add)
 		}
@@ -66,7 +70,7 @@ func (x *index) listenerProblems(j *pb.ServiceJourney, l *pb.Listener, add adder
 }
 
 // addressProblems says what comes of a floating IP whose members do not take all flows.
-func (x *index) addressProblems(a *pb.ServiceAddress, add adder) {
+func (x *index) addressProblems(a *pb.ServiceAddress, health uint32, add adder) {
 	subject := strings.TrimSpace(UseName(a.GetUse()) + " " + a.GetAddress())
 	count := map[pb.Member_State]int{}
 	usable, here := 0, 0
@@ -101,8 +105,8 @@ func (x *index) addressProblems(a *pb.ServiceAddress, add adder) {
 	}
 	if outside {
 		remedy := "send to a node that has a member, or set externalTrafficPolicy Cluster"
-		if a.GetHealthCheckPort() != 0 {
-			remedy += fmt.Sprintf("; load balancers see it at port %d, which answers 503 here", a.GetHealthCheckPort())
+		if health != 0 {
+			remedy += fmt.Sprintf("; load balancers see it at port %d, which answers 503 here", health)
 		}
 		add(subject, "externalTrafficPolicy Local and no member here: what comes from outside is dropped", remedy)
 	}

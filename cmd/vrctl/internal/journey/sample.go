@@ -11,6 +11,14 @@ import (
 type Sample struct {
 	Request *pb.ExplainRequest
 	Sample  *pb.ServiceSample // to be filled in
+	// Chosen: nobody named the sender. Where it cannot send, the node may.
+	Chosen bool
+}
+
+// FromNode is the same packet as the node sends it.
+func (s Sample) FromNode() Sample {
+	s.Request.VirtualMachineInterface, s.Sample.VirtualMachineInterface = vhost0, vhost0
+	return s
 }
 
 // Samples are one packet for each listener, to the first address that serves it. from
@@ -30,6 +38,7 @@ func Samples(v *View, j *pb.ServiceJourney, from string) []Sample {
 		list = append(list, Sample{
 			Request: &pb.ExplainRequest{VirtualMachineInterface: sender, Destination: a.GetAddress(), Protocol: tcpIfNone(l.GetProtocol()), DestinationPort: port},
 			Sample:  &pb.ServiceSample{Listener: ListenerName(l), VirtualMachineInterface: sender, FloatingIp: a.GetFloatingIp()},
+			Chosen:  from == "" && sender != vhost0,
 		})
 	}
 	return list
@@ -66,17 +75,20 @@ func (x *index) sender(j *pb.ServiceJourney, a *pb.ServiceAddress) string {
 	for _, m := range a.GetMembers() {
 		member[m.GetVirtualMachineInterface()] = true
 	}
-	best, bestRank := vhost0, 3
+	best, bestRank := vhost0, 4
 	for _, name := range slices.Sorted(maps.Keys(x.interfaces)) {
-		if x.ports[name].GetState() != pb.PortStatus_UP || !x.own(name, address(a.GetAddress())).IsValid() {
-			continue
-		}
-		rank := 2
-		switch {
-		case !slices.Contains(beside, x.interfaces[name].GetVirtualNetwork()):
+		if x.ports[name].GetState() != pb.PortStatus_UP || !slices.Contains(beside, x.interfaces[name].GetVirtualNetwork()) {
 			continue // of a network that may have no way to the service
-		case !member[name]:
-			rank = 1
+		}
+		rank := 0
+		if member[name] {
+			rank++
+		}
+		if !x.own(name, address(a.GetAddress())).IsValid() {
+			if len(x.interfaces[name].GetAddresses()) > 0 {
+				continue // of the other family only
+			}
+			rank += 2 // its addresses are not written here
 		}
 		if rank < bestRank {
 			best, bestRank = name, rank
