@@ -77,6 +77,7 @@ type Agent struct {
 
 	mu          sync.RWMutex // held for writing while the state changes
 	state       *state.State
+	programs    uint64         // the last generation that changed what the forwarder does
 	store       *persist.Store // nil: memory only
 	controllers controllers
 	watchers    watchers
@@ -114,6 +115,7 @@ func New(o Options) (*Agent, error) {
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("compile the kept state: %w", err), a.closeStore())
 	}
+	a.programs = a.state.Generation()
 	a.program(compiled)
 	return a, nil
 }

@@ -24,6 +24,7 @@ const (
 	VirtualMachineInterface = "VirtualMachineInterface"
 	InstanceIP              = "InstanceIP"
 	FloatingIP              = "FloatingIP"
+	LoadBalancer            = "LoadBalancer"
 	NetworkPolicy           = "NetworkPolicy"
 	SecurityPolicy          = "SecurityPolicy"
 	Route                   = "Route"
@@ -34,7 +35,7 @@ const (
 // Kinds lists the kinds in the order in which they are shown: what is named
 // before what names it.
 var Kinds = [...]string{
-	VirtualNetwork, VirtualMachineInterface, InstanceIP, FloatingIP,
+	VirtualNetwork, VirtualMachineInterface, InstanceIP, FloatingIP, LoadBalancer,
 	NetworkPolicy, SecurityPolicy, Route, Fabric, Attachment,
 }
 
@@ -67,6 +68,10 @@ func (k Key) Compare(o Key) int {
 
 func rank(kind string) int { return slices.Index(Kinds[:], kind) }
 
+// record reports whether resources of a kind only say what others are for: the
+// forwarder does not know them.
+func record(kind string) bool { return kind == LoadBalancer }
+
 // KeyOf returns the key of a resource; its kind is empty when it has no spec.
 func KeyOf(r *pb.Resource) Key {
 	k := Key{Name: r.GetName()}
@@ -79,6 +84,8 @@ func KeyOf(r *pb.Resource) Key {
 		k.Kind = InstanceIP
 	case *pb.Resource_FloatingIp:
 		k.Kind = FloatingIP
+	case *pb.Resource_LoadBalancer:
+		k.Kind = LoadBalancer
 	case *pb.Resource_NetworkPolicy:
 		k.Kind = NetworkPolicy
 	case *pb.Resource_SecurityPolicy:

@@ -176,6 +176,12 @@ func (tx *Transaction) result(k Key, outcome pb.ResourceResult_Outcome) {
 // Changes returns what the transaction changes, in no order.
 func (tx *Transaction) Changes() []Change { return tx.changes }
 
+// Programs reports whether the transaction changes what the forwarder does: one
+// that changes records only does not.
+func (tx *Transaction) Programs() bool {
+	return slices.ContainsFunc(tx.changes, func(ch Change) bool { return !record(ch.Key.Kind) })
+}
+
 // Results returns what became of each resource, by kind and name.
 func (tx *Transaction) Results() []*pb.ResourceResult { return tx.results }
 
@@ -198,10 +204,14 @@ func (tx *Transaction) Rollback() {
 
 // Affected returns every resource whose meaning the transaction may change: the
 // changed ones, those that they name or named, and those that name them,
-// directly or through one another.
+// directly or through one another. Records are not among them and change nobody's.
 func (tx *Transaction) Affected() []Key {
 	keys := tx.closure()
+	maps.DeleteFunc(keys, func(k Key, _ struct{}) bool { return record(k.Kind) })
 	for _, ch := range tx.changes {
+		if record(ch.Key.Kind) {
+			continue
+		}
 		for _, res := range [...]*pb.Resource{ch.Old, ch.New} {
 			for _, r := range references(res) {
 				keys[r.to] = struct{}{}

@@ -56,6 +56,13 @@ func References(r *vrouterv1.Resource) []Reference {
 			}
 			add(vmi, m.GetVirtualMachineInterface(), "members[%d].virtualMachineInterface", i)
 		}
+	case *vrouterv1.Resource_LoadBalancer:
+		for i, name := range s.LoadBalancer.GetFloatingIps() {
+			add("FloatingIP", name, "floatingIps[%d]", i)
+		}
+		for i, name := range s.LoadBalancer.GetInstanceIps() {
+			add("InstanceIP", name, "instanceIps[%d]", i)
+		}
 	case *vrouterv1.Resource_NetworkPolicy:
 		for i, name := range s.NetworkPolicy.GetVirtualNetworks() {
 			add(network, name, "virtualNetworks[%d]", i)
