@@ -25,6 +25,7 @@ const (
 	InstanceIP              = "InstanceIP"
 	FloatingIP              = "FloatingIP"
 	NetworkPolicy           = "NetworkPolicy"
+	AddressSet              = "AddressSet"
 	SecurityPolicy          = "SecurityPolicy"
 	Route                   = "Route"
 	Fabric                  = "Fabric"
@@ -34,7 +35,7 @@ const (
 // before what names it.
 var Kinds = [...]string{
 	VirtualNetwork, VirtualMachineInterface, InstanceIP, FloatingIP,
-	NetworkPolicy, SecurityPolicy, Route, Fabric,
+	NetworkPolicy, AddressSet, SecurityPolicy, Route, Fabric,
 }
 
 const (
@@ -78,6 +79,8 @@ func KeyOf(r *pb.Resource) Key {
 		k.Kind = FloatingIP
 	case *pb.Resource_NetworkPolicy:
 		k.Kind = NetworkPolicy
+	case *pb.Resource_AddressSet:
+		k.Kind = AddressSet
 	case *pb.Resource_SecurityPolicy:
 		k.Kind = SecurityPolicy
 	case *pb.Resource_Route:

@@ -19,7 +19,7 @@ func resourceColumns(kind string) []resourceColumn {
 	columns := []resourceColumn{{title: "NAME", value: (*vrouterv1.Resource).GetName}}
 	columns = append(columns, map[string][]resourceColumn{
 		"VirtualNetwork": networkColumns, "VirtualMachineInterface": interfaceColumns, "InstanceIP": instanceColumns, "FloatingIP": floatingColumns,
-		"NetworkPolicy": networkPolicyColumns, "SecurityPolicy": securityPolicyColumns, "Route": routeColumns, "Fabric": fabricColumns,
+		"NetworkPolicy": networkPolicyColumns, "AddressSet": addressSetColumns, "SecurityPolicy": securityPolicyColumns, "Route": routeColumns, "Fabric": fabricColumns,
 	}[kind]...)
 	return append(columns,
 		resourceColumn{title: "OWNER", wide: true, value: (*vrouterv1.Resource).GetOwner},

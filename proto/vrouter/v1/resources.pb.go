@@ -142,7 +142,7 @@ func (x InstanceIP_Mode) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use InstanceIP_Mode.Descriptor instead.
 func (InstanceIP_Mode) EnumDescriptor() ([]byte, []int) {
-	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{6, 0}
+	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{7, 0}
 }
 
 // Direction says who may open flows, as in Contrail.
@@ -199,7 +199,7 @@ func (x FloatingIP_Direction) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use FloatingIP_Direction.Descriptor instead.
 func (FloatingIP_Direction) EnumDescriptor() ([]byte, []int) {
-	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{7, 0}
+	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{8, 0}
 }
 
 // TrafficPolicy says which members new flows may go to, with the meaning that it has in Kubernetes.
@@ -253,7 +253,7 @@ func (x FloatingIP_TrafficPolicy) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use FloatingIP_TrafficPolicy.Descriptor instead.
 func (FloatingIP_TrafficPolicy) EnumDescriptor() ([]byte, []int) {
-	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{7, 1}
+	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{8, 1}
 }
 
 // HashField is a part of the packet that chooses the member of a new flow.
@@ -318,7 +318,7 @@ func (x FloatingIP_HashField) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use FloatingIP_HashField.Descriptor instead.
 func (FloatingIP_HashField) EnumDescriptor() ([]byte, []int) {
-	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{7, 2}
+	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{8, 2}
 }
 
 // State says which flows the member takes.
@@ -375,7 +375,7 @@ func (x Member_State) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Member_State.Descriptor instead.
 func (Member_State) EnumDescriptor() ([]byte, []int) {
-	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{11, 0}
+	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{12, 0}
 }
 
 // Type of affinity.
@@ -428,7 +428,7 @@ func (x SessionAffinity_Type) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use SessionAffinity_Type.Descriptor instead.
 func (SessionAffinity_Type) EnumDescriptor() ([]byte, []int) {
-	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{12, 0}
+	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{13, 0}
 }
 
 // Direction says which end may open the flow.
@@ -482,7 +482,7 @@ func (x NetworkPolicyRule_Direction) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use NetworkPolicyRule_Direction.Descriptor instead.
 func (NetworkPolicyRule_Direction) EnumDescriptor() ([]byte, []int) {
-	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{14, 0}
+	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{15, 0}
 }
 
 // Action of a rule.
@@ -535,7 +535,7 @@ func (x NetworkPolicyRule_Action) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use NetworkPolicyRule_Action.Descriptor instead.
 func (NetworkPolicyRule_Action) EnumDescriptor() ([]byte, []int) {
-	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{14, 1}
+	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{15, 1}
 }
 
 // PolicyType is a direction, seen from the selected interface.
@@ -588,7 +588,121 @@ func (x SecurityPolicy_PolicyType) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use SecurityPolicy_PolicyType.Descriptor instead.
 func (SecurityPolicy_PolicyType) EnumDescriptor() ([]byte, []int) {
-	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{17, 0}
+	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{19, 0}
+}
+
+// Tier is when a policy is asked.
+type SecurityPolicy_Tier int32
+
+const (
+	// Left out: NAMESPACE.
+	SecurityPolicy_TIER_UNSPECIFIED SecurityPolicy_Tier = 0
+	// First: what the administrator of the cluster decides, whatever the namespaces say.
+	SecurityPolicy_ADMIN SecurityPolicy_Tier = 1
+	// Second: what a namespace allows its own pods, as Kubernetes NetworkPolicy.
+	SecurityPolicy_NAMESPACE SecurityPolicy_Tier = 2
+	// Last: what the administrator decides for pods that no policy of tier NAMESPACE selects.
+	SecurityPolicy_BASELINE SecurityPolicy_Tier = 3
+)
+
+// Enum value maps for SecurityPolicy_Tier.
+var (
+	SecurityPolicy_Tier_name = map[int32]string{
+		0: "TIER_UNSPECIFIED",
+		1: "ADMIN",
+		2: "NAMESPACE",
+		3: "BASELINE",
+	}
+	SecurityPolicy_Tier_value = map[string]int32{
+		"TIER_UNSPECIFIED": 0,
+		"ADMIN":            1,
+		"NAMESPACE":        2,
+		"BASELINE":         3,
+	}
+)
+
+func (x SecurityPolicy_Tier) Enum() *SecurityPolicy_Tier {
+	p := new(SecurityPolicy_Tier)
+	*p = x
+	return p
+}
+
+func (x SecurityPolicy_Tier) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (SecurityPolicy_Tier) Descriptor() protoreflect.EnumDescriptor {
+	return file_vrouter_v1_resources_proto_enumTypes[10].Descriptor()
+}
+
+func (SecurityPolicy_Tier) Type() protoreflect.EnumType {
+	return &file_vrouter_v1_resources_proto_enumTypes[10]
+}
+
+func (x SecurityPolicy_Tier) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use SecurityPolicy_Tier.Descriptor instead.
+func (SecurityPolicy_Tier) EnumDescriptor() ([]byte, []int) {
+	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{19, 1}
+}
+
+// Action of a rule.
+type SecurityRule_Action int32
+
+const (
+	// Left out: ALLOW.
+	SecurityRule_ACTION_UNSPECIFIED SecurityRule_Action = 0
+	// The connection may be opened, as far as this direction goes. Final.
+	SecurityRule_ALLOW SecurityRule_Action = 1
+	// It may not. Final.
+	SecurityRule_DENY SecurityRule_Action = 2
+	// The next tier decides.
+	SecurityRule_PASS SecurityRule_Action = 3
+)
+
+// Enum value maps for SecurityRule_Action.
+var (
+	SecurityRule_Action_name = map[int32]string{
+		0: "ACTION_UNSPECIFIED",
+		1: "ALLOW",
+		2: "DENY",
+		3: "PASS",
+	}
+	SecurityRule_Action_value = map[string]int32{
+		"ACTION_UNSPECIFIED": 0,
+		"ALLOW":              1,
+		"DENY":               2,
+		"PASS":               3,
+	}
+)
+
+func (x SecurityRule_Action) Enum() *SecurityRule_Action {
+	p := new(SecurityRule_Action)
+	*p = x
+	return p
+}
+
+func (x SecurityRule_Action) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (SecurityRule_Action) Descriptor() protoreflect.EnumDescriptor {
+	return file_vrouter_v1_resources_proto_enumTypes[11].Descriptor()
+}
+
+func (SecurityRule_Action) Type() protoreflect.EnumType {
+	return &file_vrouter_v1_resources_proto_enumTypes[11]
+}
+
+func (x SecurityRule_Action) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use SecurityRule_Action.Descriptor instead.
+func (SecurityRule_Action) EnumDescriptor() ([]byte, []int) {
+	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{20, 0}
 }
 
 // Value is one of them.
@@ -632,11 +746,11 @@ func (x Encapsulation_Value) String() string {
 }
 
 func (Encapsulation_Value) Descriptor() protoreflect.EnumDescriptor {
-	return file_vrouter_v1_resources_proto_enumTypes[10].Descriptor()
+	return file_vrouter_v1_resources_proto_enumTypes[12].Descriptor()
 }
 
 func (Encapsulation_Value) Type() protoreflect.EnumType {
-	return &file_vrouter_v1_resources_proto_enumTypes[10]
+	return &file_vrouter_v1_resources_proto_enumTypes[12]
 }
 
 func (x Encapsulation_Value) Number() protoreflect.EnumNumber {
@@ -645,7 +759,7 @@ func (x Encapsulation_Value) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Encapsulation_Value.Descriptor instead.
 func (Encapsulation_Value) EnumDescriptor() ([]byte, []int) {
-	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{25, 0}
+	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{27, 0}
 }
 
 // Path that the session's packets take.
@@ -690,11 +804,11 @@ func (x Bfd_Path) String() string {
 }
 
 func (Bfd_Path) Descriptor() protoreflect.EnumDescriptor {
-	return file_vrouter_v1_resources_proto_enumTypes[11].Descriptor()
+	return file_vrouter_v1_resources_proto_enumTypes[13].Descriptor()
 }
 
 func (Bfd_Path) Type() protoreflect.EnumType {
-	return &file_vrouter_v1_resources_proto_enumTypes[11]
+	return &file_vrouter_v1_resources_proto_enumTypes[13]
 }
 
 func (x Bfd_Path) Number() protoreflect.EnumNumber {
@@ -703,7 +817,7 @@ func (x Bfd_Path) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Bfd_Path.Descriptor instead.
 func (Bfd_Path) EnumDescriptor() ([]byte, []int) {
-	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{30, 0}
+	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{32, 0}
 }
 
 // Protocol holds the transport protocols that rules, mappings and flows name.
@@ -929,7 +1043,10 @@ type VirtualMachineInterface struct {
 	AntiSpoof *bool `protobuf:"varint,10,opt,name=anti_spoof,json=antiSpoof,proto3,oneof" json:"anti_spoof,omitempty"`
 	// label by which other nodes reach this interface over MPLS, 16 to 1,048,575, without a lookup on this node. Default: none, other
 	// nodes reach it through its network's label or vni.
-	Label         uint32 `protobuf:"varint,11,opt,name=label,proto3" json:"label,omitempty"`
+	Label uint32 `protobuf:"varint,11,opt,name=label,proto3" json:"label,omitempty"`
+	// named_ports of the workload, which rules of SecurityPolicies that select the interface may name instead of numbers. One name may
+	// stand for several ports, of one protocol or of several.
+	NamedPorts    []*NamedPort `protobuf:"bytes,14,rep,name=named_ports,json=namedPorts,proto3" json:"named_ports,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1041,6 +1158,77 @@ func (x *VirtualMachineInterface) GetLabel() uint32 {
 	return 0
 }
 
+func (x *VirtualMachineInterface) GetNamedPorts() []*NamedPort {
+	if x != nil {
+		return x.NamedPorts
+	}
+	return nil
+}
+
+// NamedPort is a port of a workload that has a name, as a container's has in Kubernetes.
+type NamedPort struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// name of the port.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// protocol of the port: TCP, UDP or SCTP. Default: TCP.
+	Protocol Protocol_Value `protobuf:"varint,2,opt,name=protocol,proto3,enum=vrouter.v1.Protocol_Value" json:"protocol,omitempty"`
+	// port number, 1 to 65535.
+	Port          uint32 `protobuf:"varint,3,opt,name=port,proto3" json:"port,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *NamedPort) Reset() {
+	*x = NamedPort{}
+	mi := &file_vrouter_v1_resources_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *NamedPort) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*NamedPort) ProtoMessage() {}
+
+func (x *NamedPort) ProtoReflect() protoreflect.Message {
+	mi := &file_vrouter_v1_resources_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use NamedPort.ProtoReflect.Descriptor instead.
+func (*NamedPort) Descriptor() ([]byte, []int) {
+	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *NamedPort) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *NamedPort) GetProtocol() Protocol_Value {
+	if x != nil {
+		return x.Protocol
+	}
+	return Protocol_PROTOCOL_UNSPECIFIED
+}
+
+func (x *NamedPort) GetPort() uint32 {
+	if x != nil {
+		return x.Port
+	}
+	return 0
+}
+
 // AllowedAddressPair lets a workload send from addresses beyond its own (VRRP, nested pods).
 type AllowedAddressPair struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1054,7 +1242,7 @@ type AllowedAddressPair struct {
 
 func (x *AllowedAddressPair) Reset() {
 	*x = AllowedAddressPair{}
-	mi := &file_vrouter_v1_resources_proto_msgTypes[4]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1066,7 +1254,7 @@ func (x *AllowedAddressPair) String() string {
 func (*AllowedAddressPair) ProtoMessage() {}
 
 func (x *AllowedAddressPair) ProtoReflect() protoreflect.Message {
-	mi := &file_vrouter_v1_resources_proto_msgTypes[4]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1079,7 +1267,7 @@ func (x *AllowedAddressPair) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AllowedAddressPair.ProtoReflect.Descriptor instead.
 func (*AllowedAddressPair) Descriptor() ([]byte, []int) {
-	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{4}
+	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *AllowedAddressPair) GetPrefix() string {
@@ -1118,7 +1306,7 @@ type Tap struct {
 
 func (x *Tap) Reset() {
 	*x = Tap{}
-	mi := &file_vrouter_v1_resources_proto_msgTypes[5]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1130,7 +1318,7 @@ func (x *Tap) String() string {
 func (*Tap) ProtoMessage() {}
 
 func (x *Tap) ProtoReflect() protoreflect.Message {
-	mi := &file_vrouter_v1_resources_proto_msgTypes[5]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1143,7 +1331,7 @@ func (x *Tap) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Tap.ProtoReflect.Descriptor instead.
 func (*Tap) Descriptor() ([]byte, []int) {
-	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{5}
+	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Tap) GetName() string {
@@ -1206,7 +1394,7 @@ type InstanceIP struct {
 
 func (x *InstanceIP) Reset() {
 	*x = InstanceIP{}
-	mi := &file_vrouter_v1_resources_proto_msgTypes[6]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1218,7 +1406,7 @@ func (x *InstanceIP) String() string {
 func (*InstanceIP) ProtoMessage() {}
 
 func (x *InstanceIP) ProtoReflect() protoreflect.Message {
-	mi := &file_vrouter_v1_resources_proto_msgTypes[6]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1231,7 +1419,7 @@ func (x *InstanceIP) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InstanceIP.ProtoReflect.Descriptor instead.
 func (*InstanceIP) Descriptor() ([]byte, []int) {
-	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{6}
+	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *InstanceIP) GetAddress() string {
@@ -1302,7 +1490,7 @@ type FloatingIP struct {
 
 func (x *FloatingIP) Reset() {
 	*x = FloatingIP{}
-	mi := &file_vrouter_v1_resources_proto_msgTypes[7]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1314,7 +1502,7 @@ func (x *FloatingIP) String() string {
 func (*FloatingIP) ProtoMessage() {}
 
 func (x *FloatingIP) ProtoReflect() protoreflect.Message {
-	mi := &file_vrouter_v1_resources_proto_msgTypes[7]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1327,7 +1515,7 @@ func (x *FloatingIP) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FloatingIP.ProtoReflect.Descriptor instead.
 func (*FloatingIP) Descriptor() ([]byte, []int) {
-	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{7}
+	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *FloatingIP) GetAddress() string {
@@ -1444,7 +1632,7 @@ type HealthCheck struct {
 
 func (x *HealthCheck) Reset() {
 	*x = HealthCheck{}
-	mi := &file_vrouter_v1_resources_proto_msgTypes[8]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1456,7 +1644,7 @@ func (x *HealthCheck) String() string {
 func (*HealthCheck) ProtoMessage() {}
 
 func (x *HealthCheck) ProtoReflect() protoreflect.Message {
-	mi := &file_vrouter_v1_resources_proto_msgTypes[8]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1469,7 +1657,7 @@ func (x *HealthCheck) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HealthCheck.ProtoReflect.Descriptor instead.
 func (*HealthCheck) Descriptor() ([]byte, []int) {
-	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{8}
+	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *HealthCheck) GetPort() uint32 {
@@ -1504,7 +1692,7 @@ type FloatingIpPortMappings struct {
 
 func (x *FloatingIpPortMappings) Reset() {
 	*x = FloatingIpPortMappings{}
-	mi := &file_vrouter_v1_resources_proto_msgTypes[9]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1516,7 +1704,7 @@ func (x *FloatingIpPortMappings) String() string {
 func (*FloatingIpPortMappings) ProtoMessage() {}
 
 func (x *FloatingIpPortMappings) ProtoReflect() protoreflect.Message {
-	mi := &file_vrouter_v1_resources_proto_msgTypes[9]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1529,7 +1717,7 @@ func (x *FloatingIpPortMappings) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FloatingIpPortMappings.ProtoReflect.Descriptor instead.
 func (*FloatingIpPortMappings) Descriptor() ([]byte, []int) {
-	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{9}
+	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *FloatingIpPortMappings) GetPortMappings() []*PortMapping {
@@ -1554,7 +1742,7 @@ type PortMapping struct {
 
 func (x *PortMapping) Reset() {
 	*x = PortMapping{}
-	mi := &file_vrouter_v1_resources_proto_msgTypes[10]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1566,7 +1754,7 @@ func (x *PortMapping) String() string {
 func (*PortMapping) ProtoMessage() {}
 
 func (x *PortMapping) ProtoReflect() protoreflect.Message {
-	mi := &file_vrouter_v1_resources_proto_msgTypes[10]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1579,7 +1767,7 @@ func (x *PortMapping) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PortMapping.ProtoReflect.Descriptor instead.
 func (*PortMapping) Descriptor() ([]byte, []int) {
-	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{10}
+	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *PortMapping) GetSrcPort() uint32 {
@@ -1626,7 +1814,7 @@ type Member struct {
 
 func (x *Member) Reset() {
 	*x = Member{}
-	mi := &file_vrouter_v1_resources_proto_msgTypes[11]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1638,7 +1826,7 @@ func (x *Member) String() string {
 func (*Member) ProtoMessage() {}
 
 func (x *Member) ProtoReflect() protoreflect.Message {
-	mi := &file_vrouter_v1_resources_proto_msgTypes[11]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1651,7 +1839,7 @@ func (x *Member) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Member.ProtoReflect.Descriptor instead.
 func (*Member) Descriptor() ([]byte, []int) {
-	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{11}
+	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Member) GetVirtualMachineInterface() string {
@@ -1710,7 +1898,7 @@ type SessionAffinity struct {
 
 func (x *SessionAffinity) Reset() {
 	*x = SessionAffinity{}
-	mi := &file_vrouter_v1_resources_proto_msgTypes[12]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1722,7 +1910,7 @@ func (x *SessionAffinity) String() string {
 func (*SessionAffinity) ProtoMessage() {}
 
 func (x *SessionAffinity) ProtoReflect() protoreflect.Message {
-	mi := &file_vrouter_v1_resources_proto_msgTypes[12]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1735,7 +1923,7 @@ func (x *SessionAffinity) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SessionAffinity.ProtoReflect.Descriptor instead.
 func (*SessionAffinity) Descriptor() ([]byte, []int) {
-	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{12}
+	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *SessionAffinity) GetType() SessionAffinity_Type {
@@ -1767,7 +1955,7 @@ type NetworkPolicy struct {
 
 func (x *NetworkPolicy) Reset() {
 	*x = NetworkPolicy{}
-	mi := &file_vrouter_v1_resources_proto_msgTypes[13]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1779,7 +1967,7 @@ func (x *NetworkPolicy) String() string {
 func (*NetworkPolicy) ProtoMessage() {}
 
 func (x *NetworkPolicy) ProtoReflect() protoreflect.Message {
-	mi := &file_vrouter_v1_resources_proto_msgTypes[13]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1792,7 +1980,7 @@ func (x *NetworkPolicy) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NetworkPolicy.ProtoReflect.Descriptor instead.
 func (*NetworkPolicy) Descriptor() ([]byte, []int) {
-	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{13}
+	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *NetworkPolicy) GetVirtualNetworks() []string {
@@ -1836,7 +2024,7 @@ type NetworkPolicyRule struct {
 
 func (x *NetworkPolicyRule) Reset() {
 	*x = NetworkPolicyRule{}
-	mi := &file_vrouter_v1_resources_proto_msgTypes[14]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1848,7 +2036,7 @@ func (x *NetworkPolicyRule) String() string {
 func (*NetworkPolicyRule) ProtoMessage() {}
 
 func (x *NetworkPolicyRule) ProtoReflect() protoreflect.Message {
-	mi := &file_vrouter_v1_resources_proto_msgTypes[14]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1861,7 +2049,7 @@ func (x *NetworkPolicyRule) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NetworkPolicyRule.ProtoReflect.Descriptor instead.
 func (*NetworkPolicyRule) Descriptor() ([]byte, []int) {
-	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{14}
+	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *NetworkPolicyRule) GetName() string {
@@ -1942,7 +2130,7 @@ type PolicyEndpoint struct {
 
 func (x *PolicyEndpoint) Reset() {
 	*x = PolicyEndpoint{}
-	mi := &file_vrouter_v1_resources_proto_msgTypes[15]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1954,7 +2142,7 @@ func (x *PolicyEndpoint) String() string {
 func (*PolicyEndpoint) ProtoMessage() {}
 
 func (x *PolicyEndpoint) ProtoReflect() protoreflect.Message {
-	mi := &file_vrouter_v1_resources_proto_msgTypes[15]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1967,7 +2155,7 @@ func (x *PolicyEndpoint) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PolicyEndpoint.ProtoReflect.Descriptor instead.
 func (*PolicyEndpoint) Descriptor() ([]byte, []int) {
-	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{15}
+	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *PolicyEndpoint) GetVirtualNetwork() string {
@@ -2004,7 +2192,7 @@ type PortRange struct {
 
 func (x *PortRange) Reset() {
 	*x = PortRange{}
-	mi := &file_vrouter_v1_resources_proto_msgTypes[16]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2016,7 +2204,7 @@ func (x *PortRange) String() string {
 func (*PortRange) ProtoMessage() {}
 
 func (x *PortRange) ProtoReflect() protoreflect.Message {
-	mi := &file_vrouter_v1_resources_proto_msgTypes[16]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2029,7 +2217,7 @@ func (x *PortRange) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PortRange.ProtoReflect.Descriptor instead.
 func (*PortRange) Descriptor() ([]byte, []int) {
-	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{16}
+	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *PortRange) GetStart() uint32 {
@@ -2046,9 +2234,64 @@ func (x *PortRange) GetEnd() uint32 {
 	return 0
 }
 
-// SecurityPolicy has the semantics of a Kubernetes NetworkPolicy. An interface that no policy selects for a direction is open in that
-// direction; a selected one takes only what some rule of some policy allows. Replies pass; traffic between an interface and
-// its own node passes. Decided after address translation, on the workloads' own addresses and ports.
+// AddressSet is addresses under a name, which the peers of SecurityPolicies give: pods of all nodes, by whatever they are selected
+// for. A change of a set concerns no policy that names it, only the connections of the addresses that come or go.
+type AddressSet struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// addresses of the set: single addresses, IPv4 and IPv6, and prefixes, for example 10.244.1.7, fd00:244::7 or 192.0.2.0/24. None:
+	// who names the set matches nobody. They are checked one by one by the agent and not here, for a set may be large.
+	Addresses     []string `protobuf:"bytes,1,rep,name=addresses,proto3" json:"addresses,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AddressSet) Reset() {
+	*x = AddressSet{}
+	mi := &file_vrouter_v1_resources_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AddressSet) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AddressSet) ProtoMessage() {}
+
+func (x *AddressSet) ProtoReflect() protoreflect.Message {
+	mi := &file_vrouter_v1_resources_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AddressSet.ProtoReflect.Descriptor instead.
+func (*AddressSet) Descriptor() ([]byte, []int) {
+	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *AddressSet) GetAddresses() []string {
+	if x != nil {
+		return x.Addresses
+	}
+	return nil
+}
+
+// SecurityPolicy says who may open connections to and from the interfaces that it selects. Decided after address translation, on the
+// workloads' own addresses and ports, in three tiers, for each direction on its own: the policies of tier ADMIN by their priority;
+// then those of tier NAMESPACE, which have the semantics of a Kubernetes NetworkPolicy; then those of tier BASELINE; and what none of
+// them decides passes. A connection needs the leave of its source's egress and of its destination's ingress, each given at the node
+// where that interface is. Replies pass; traffic between an interface and its own node, and of an interface with itself, passes
+// whatever the policies say.
+//
+// Tier NAMESPACE: an interface that no policy selects for a direction goes on to tier BASELINE; a selected one takes only what some rule
+// of some policy allows, and that is final. Tiers ADMIN and BASELINE isolate nobody: the first rule that matches, in the order of the
+// priorities and then of the rules, allows, denies, or passes the question on to the next tier.
 type SecurityPolicy struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// namespace whose interfaces the policy selects. Default: the empty namespace.
@@ -2057,17 +2300,24 @@ type SecurityPolicy struct {
 	Subject *LabelSelector `protobuf:"bytes,2,opt,name=subject,proto3" json:"subject,omitempty"`
 	// policy_types that the policy isolates. Default: INGRESS, and EGRESS if egress has rules.
 	PolicyTypes []SecurityPolicy_PolicyType `protobuf:"varint,3,rep,packed,name=policy_types,json=policyTypes,proto3,enum=vrouter.v1.SecurityPolicy_PolicyType" json:"policy_types,omitempty"`
-	// ingress rules; any one that matches allows. None: nothing comes in.
+	// ingress rules. Tier NAMESPACE: any one that matches allows, and none means that nothing comes in. Other tiers: in order.
 	Ingress []*SecurityRule `protobuf:"bytes,4,rep,name=ingress,proto3" json:"ingress,omitempty"`
-	// egress rules; any one that matches allows. None: nothing goes out.
-	Egress        []*SecurityRule `protobuf:"bytes,5,rep,name=egress,proto3" json:"egress,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	// egress rules. Tier NAMESPACE: any one that matches allows, and none means that nothing goes out. Other tiers: in order.
+	Egress []*SecurityRule `protobuf:"bytes,5,rep,name=egress,proto3" json:"egress,omitempty"`
+	// tier of the policy. Default: NAMESPACE.
+	Tier SecurityPolicy_Tier `protobuf:"varint,6,opt,name=tier,proto3,enum=vrouter.v1.SecurityPolicy_Tier" json:"tier,omitempty"`
+	// priority within tier ADMIN or BASELINE, 0 to 1000; the lower is asked first, and equal ones in the order of the policies' names.
+	Priority uint32 `protobuf:"varint,7,opt,name=priority,proto3" json:"priority,omitempty"`
+	// namespace_selector selects interfaces of all namespaces with these labels, in place of those of one namespace: the policy is one of
+	// the whole cluster. Empty: all namespaces.
+	NamespaceSelector *LabelSelector `protobuf:"bytes,8,opt,name=namespace_selector,json=namespaceSelector,proto3" json:"namespace_selector,omitempty"`
+	unknownFields     protoimpl.UnknownFields
+	sizeCache         protoimpl.SizeCache
 }
 
 func (x *SecurityPolicy) Reset() {
 	*x = SecurityPolicy{}
-	mi := &file_vrouter_v1_resources_proto_msgTypes[17]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2079,7 +2329,7 @@ func (x *SecurityPolicy) String() string {
 func (*SecurityPolicy) ProtoMessage() {}
 
 func (x *SecurityPolicy) ProtoReflect() protoreflect.Message {
-	mi := &file_vrouter_v1_resources_proto_msgTypes[17]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2092,7 +2342,7 @@ func (x *SecurityPolicy) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SecurityPolicy.ProtoReflect.Descriptor instead.
 func (*SecurityPolicy) Descriptor() ([]byte, []int) {
-	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{17}
+	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *SecurityPolicy) GetNamespace() string {
@@ -2130,7 +2380,28 @@ func (x *SecurityPolicy) GetEgress() []*SecurityRule {
 	return nil
 }
 
-// SecurityRule allows traffic with any of its peers on any of its ports.
+func (x *SecurityPolicy) GetTier() SecurityPolicy_Tier {
+	if x != nil {
+		return x.Tier
+	}
+	return SecurityPolicy_TIER_UNSPECIFIED
+}
+
+func (x *SecurityPolicy) GetPriority() uint32 {
+	if x != nil {
+		return x.Priority
+	}
+	return 0
+}
+
+func (x *SecurityPolicy) GetNamespaceSelector() *LabelSelector {
+	if x != nil {
+		return x.NamespaceSelector
+	}
+	return nil
+}
+
+// SecurityRule speaks of traffic with any of its peers on any of its ports.
 type SecurityRule struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// name of the rule in flows and explain. Default: its direction and place, counted from 1.
@@ -2139,15 +2410,17 @@ type SecurityRule struct {
 	Peers []*SecurityPeer `protobuf:"bytes,2,rep,name=peers,proto3" json:"peers,omitempty"`
 	// ports of the end that is opened to. None: all ports of all protocols.
 	Ports []*SecurityPort `protobuf:"bytes,3,rep,name=ports,proto3" json:"ports,omitempty"`
-	// log writes one line for each flow that this rule allows, rate-limited.
-	Log           bool `protobuf:"varint,4,opt,name=log,proto3" json:"log,omitempty"`
+	// log writes one line for each flow that this rule decides, rate-limited.
+	Log bool `protobuf:"varint,4,opt,name=log,proto3" json:"log,omitempty"`
+	// action of the rule. Default: ALLOW, the only one that tier NAMESPACE has.
+	Action        SecurityRule_Action `protobuf:"varint,5,opt,name=action,proto3,enum=vrouter.v1.SecurityRule_Action" json:"action,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *SecurityRule) Reset() {
 	*x = SecurityRule{}
-	mi := &file_vrouter_v1_resources_proto_msgTypes[18]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2159,7 +2432,7 @@ func (x *SecurityRule) String() string {
 func (*SecurityRule) ProtoMessage() {}
 
 func (x *SecurityRule) ProtoReflect() protoreflect.Message {
-	mi := &file_vrouter_v1_resources_proto_msgTypes[18]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2172,7 +2445,7 @@ func (x *SecurityRule) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SecurityRule.ProtoReflect.Descriptor instead.
 func (*SecurityRule) Descriptor() ([]byte, []int) {
-	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{18}
+	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *SecurityRule) GetName() string {
@@ -2203,7 +2476,14 @@ func (x *SecurityRule) GetLog() bool {
 	return false
 }
 
-// SecurityPeer is the other end: interfaces by label, or addresses.
+func (x *SecurityRule) GetAction() SecurityRule_Action {
+	if x != nil {
+		return x.Action
+	}
+	return SecurityRule_ACTION_UNSPECIFIED
+}
+
+// SecurityPeer is the other end: interfaces of this node by label, or addresses, wherever they are.
 type SecurityPeer struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// selector of interfaces by label, in the policy's own namespace unless namespaceSelector is given too. Empty: all.
@@ -2211,14 +2491,16 @@ type SecurityPeer struct {
 	// namespace_selector of namespaces by their labels. Alone: all interfaces of those namespaces. Empty: all namespaces.
 	NamespaceSelector *LabelSelector `protobuf:"bytes,2,opt,name=namespace_selector,json=namespaceSelector,proto3" json:"namespace_selector,omitempty"`
 	// ip_block of addresses.
-	IpBlock       *IpBlock `protobuf:"bytes,3,opt,name=ip_block,json=ipBlock,proto3" json:"ip_block,omitempty"`
+	IpBlock *IpBlock `protobuf:"bytes,3,opt,name=ip_block,json=ipBlock,proto3" json:"ip_block,omitempty"`
+	// address_set that holds the address of the other end.
+	AddressSet    string `protobuf:"bytes,4,opt,name=address_set,json=addressSet,proto3" json:"address_set,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *SecurityPeer) Reset() {
 	*x = SecurityPeer{}
-	mi := &file_vrouter_v1_resources_proto_msgTypes[19]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2230,7 +2512,7 @@ func (x *SecurityPeer) String() string {
 func (*SecurityPeer) ProtoMessage() {}
 
 func (x *SecurityPeer) ProtoReflect() protoreflect.Message {
-	mi := &file_vrouter_v1_resources_proto_msgTypes[19]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2243,7 +2525,7 @@ func (x *SecurityPeer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SecurityPeer.ProtoReflect.Descriptor instead.
 func (*SecurityPeer) Descriptor() ([]byte, []int) {
-	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{19}
+	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *SecurityPeer) GetSelector() *LabelSelector {
@@ -2267,6 +2549,13 @@ func (x *SecurityPeer) GetIpBlock() *IpBlock {
 	return nil
 }
 
+func (x *SecurityPeer) GetAddressSet() string {
+	if x != nil {
+		return x.AddressSet
+	}
+	return ""
+}
+
 // IpBlock is a prefix with holes.
 type IpBlock struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -2280,7 +2569,7 @@ type IpBlock struct {
 
 func (x *IpBlock) Reset() {
 	*x = IpBlock{}
-	mi := &file_vrouter_v1_resources_proto_msgTypes[20]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2292,7 +2581,7 @@ func (x *IpBlock) String() string {
 func (*IpBlock) ProtoMessage() {}
 
 func (x *IpBlock) ProtoReflect() protoreflect.Message {
-	mi := &file_vrouter_v1_resources_proto_msgTypes[20]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2305,7 +2594,7 @@ func (x *IpBlock) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use IpBlock.ProtoReflect.Descriptor instead.
 func (*IpBlock) Descriptor() ([]byte, []int) {
-	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{20}
+	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *IpBlock) GetCidr() string {
@@ -2322,7 +2611,7 @@ func (x *IpBlock) GetExcept() []string {
 	return nil
 }
 
-// SecurityPort is a protocol with a port or a range of ports. Named ports are resolved by the control plane.
+// SecurityPort is a protocol with a port or a range of ports, or a port of the selected interface by its name.
 type SecurityPort struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// protocol that matches. Default: TCP.
@@ -2330,14 +2619,17 @@ type SecurityPort struct {
 	// port that matches, 1 to 65535. Default: all ports of the protocol.
 	Port uint32 `protobuf:"varint,2,opt,name=port,proto3" json:"port,omitempty"`
 	// end_port makes a range from port to end_port, both included.
-	EndPort       uint32 `protobuf:"varint,3,opt,name=end_port,json=endPort,proto3" json:"end_port,omitempty"`
+	EndPort uint32 `protobuf:"varint,3,opt,name=end_port,json=endPort,proto3" json:"end_port,omitempty"`
+	// name of a port, in place of its number: those of the selected interface's named_ports that have this name and protocol; with protocol
+	// ANY those of any protocol. In ingress rules only: whose ports the peers of an egress rule have, the control plane knows.
+	Name          string `protobuf:"bytes,4,opt,name=name,proto3" json:"name,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *SecurityPort) Reset() {
 	*x = SecurityPort{}
-	mi := &file_vrouter_v1_resources_proto_msgTypes[21]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2349,7 +2641,7 @@ func (x *SecurityPort) String() string {
 func (*SecurityPort) ProtoMessage() {}
 
 func (x *SecurityPort) ProtoReflect() protoreflect.Message {
-	mi := &file_vrouter_v1_resources_proto_msgTypes[21]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2362,7 +2654,7 @@ func (x *SecurityPort) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SecurityPort.ProtoReflect.Descriptor instead.
 func (*SecurityPort) Descriptor() ([]byte, []int) {
-	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{21}
+	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *SecurityPort) GetProtocol() Protocol_Value {
@@ -2386,6 +2678,13 @@ func (x *SecurityPort) GetEndPort() uint32 {
 	return 0
 }
 
+func (x *SecurityPort) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
 // LabelSelector matches a set of labels; every condition must hold. Empty: matches everything.
 type LabelSelector struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -2399,7 +2698,7 @@ type LabelSelector struct {
 
 func (x *LabelSelector) Reset() {
 	*x = LabelSelector{}
-	mi := &file_vrouter_v1_resources_proto_msgTypes[22]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2411,7 +2710,7 @@ func (x *LabelSelector) String() string {
 func (*LabelSelector) ProtoMessage() {}
 
 func (x *LabelSelector) ProtoReflect() protoreflect.Message {
-	mi := &file_vrouter_v1_resources_proto_msgTypes[22]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2424,7 +2723,7 @@ func (x *LabelSelector) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LabelSelector.ProtoReflect.Descriptor instead.
 func (*LabelSelector) Descriptor() ([]byte, []int) {
-	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{22}
+	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *LabelSelector) GetMatchLabels() map[string]string {
@@ -2456,7 +2755,7 @@ type LabelSelectorRequirement struct {
 
 func (x *LabelSelectorRequirement) Reset() {
 	*x = LabelSelectorRequirement{}
-	mi := &file_vrouter_v1_resources_proto_msgTypes[23]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2468,7 +2767,7 @@ func (x *LabelSelectorRequirement) String() string {
 func (*LabelSelectorRequirement) ProtoMessage() {}
 
 func (x *LabelSelectorRequirement) ProtoReflect() protoreflect.Message {
-	mi := &file_vrouter_v1_resources_proto_msgTypes[23]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2481,7 +2780,7 @@ func (x *LabelSelectorRequirement) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LabelSelectorRequirement.ProtoReflect.Descriptor instead.
 func (*LabelSelectorRequirement) Descriptor() ([]byte, []int) {
-	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{23}
+	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *LabelSelectorRequirement) GetKey() string {
@@ -2529,7 +2828,7 @@ type Route struct {
 
 func (x *Route) Reset() {
 	*x = Route{}
-	mi := &file_vrouter_v1_resources_proto_msgTypes[24]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2541,7 +2840,7 @@ func (x *Route) String() string {
 func (*Route) ProtoMessage() {}
 
 func (x *Route) ProtoReflect() protoreflect.Message {
-	mi := &file_vrouter_v1_resources_proto_msgTypes[24]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2554,7 +2853,7 @@ func (x *Route) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Route.ProtoReflect.Descriptor instead.
 func (*Route) Descriptor() ([]byte, []int) {
-	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{24}
+	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *Route) GetVrf() string {
@@ -2601,7 +2900,7 @@ type Encapsulation struct {
 
 func (x *Encapsulation) Reset() {
 	*x = Encapsulation{}
-	mi := &file_vrouter_v1_resources_proto_msgTypes[25]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2613,7 +2912,7 @@ func (x *Encapsulation) String() string {
 func (*Encapsulation) ProtoMessage() {}
 
 func (x *Encapsulation) ProtoReflect() protoreflect.Message {
-	mi := &file_vrouter_v1_resources_proto_msgTypes[25]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2626,7 +2925,7 @@ func (x *Encapsulation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Encapsulation.ProtoReflect.Descriptor instead.
 func (*Encapsulation) Descriptor() ([]byte, []int) {
-	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{25}
+	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{27}
 }
 
 // Tunnel leads to another node. At least one of label and vni is given: label is what MPLS encapsulations need, vni is what
@@ -2651,7 +2950,7 @@ type Tunnel struct {
 
 func (x *Tunnel) Reset() {
 	*x = Tunnel{}
-	mi := &file_vrouter_v1_resources_proto_msgTypes[26]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2663,7 +2962,7 @@ func (x *Tunnel) String() string {
 func (*Tunnel) ProtoMessage() {}
 
 func (x *Tunnel) ProtoReflect() protoreflect.Message {
-	mi := &file_vrouter_v1_resources_proto_msgTypes[26]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2676,7 +2975,7 @@ func (x *Tunnel) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Tunnel.ProtoReflect.Descriptor instead.
 func (*Tunnel) Descriptor() ([]byte, []int) {
-	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{26}
+	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *Tunnel) GetRemote() string {
@@ -2735,7 +3034,7 @@ type NextHop struct {
 
 func (x *NextHop) Reset() {
 	*x = NextHop{}
-	mi := &file_vrouter_v1_resources_proto_msgTypes[27]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2747,7 +3046,7 @@ func (x *NextHop) String() string {
 func (*NextHop) ProtoMessage() {}
 
 func (x *NextHop) ProtoReflect() protoreflect.Message {
-	mi := &file_vrouter_v1_resources_proto_msgTypes[27]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2760,7 +3059,7 @@ func (x *NextHop) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NextHop.ProtoReflect.Descriptor instead.
 func (*NextHop) Descriptor() ([]byte, []int) {
-	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{27}
+	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *NextHop) GetWeight() uint32 {
@@ -2884,7 +3183,7 @@ type Fabric struct {
 
 func (x *Fabric) Reset() {
 	*x = Fabric{}
-	mi := &file_vrouter_v1_resources_proto_msgTypes[28]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2896,7 +3195,7 @@ func (x *Fabric) String() string {
 func (*Fabric) ProtoMessage() {}
 
 func (x *Fabric) ProtoReflect() protoreflect.Message {
-	mi := &file_vrouter_v1_resources_proto_msgTypes[28]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2909,7 +3208,7 @@ func (x *Fabric) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Fabric.ProtoReflect.Descriptor instead.
 func (*Fabric) Descriptor() ([]byte, []int) {
-	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{28}
+	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *Fabric) GetNodeAddresses() []string {
@@ -2970,7 +3269,7 @@ type Uplink struct {
 
 func (x *Uplink) Reset() {
 	*x = Uplink{}
-	mi := &file_vrouter_v1_resources_proto_msgTypes[29]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2982,7 +3281,7 @@ func (x *Uplink) String() string {
 func (*Uplink) ProtoMessage() {}
 
 func (x *Uplink) ProtoReflect() protoreflect.Message {
-	mi := &file_vrouter_v1_resources_proto_msgTypes[29]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2995,7 +3294,7 @@ func (x *Uplink) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Uplink.ProtoReflect.Descriptor instead.
 func (*Uplink) Descriptor() ([]byte, []int) {
-	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{29}
+	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *Uplink) GetDevice() string {
@@ -3038,7 +3337,7 @@ type Bfd struct {
 
 func (x *Bfd) Reset() {
 	*x = Bfd{}
-	mi := &file_vrouter_v1_resources_proto_msgTypes[30]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3050,7 +3349,7 @@ func (x *Bfd) String() string {
 func (*Bfd) ProtoMessage() {}
 
 func (x *Bfd) ProtoReflect() protoreflect.Message {
-	mi := &file_vrouter_v1_resources_proto_msgTypes[30]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3063,7 +3362,7 @@ func (x *Bfd) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Bfd.ProtoReflect.Descriptor instead.
 func (*Bfd) Descriptor() ([]byte, []int) {
-	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{30}
+	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *Bfd) GetPath() Bfd_Path {
@@ -3109,7 +3408,7 @@ type Peer struct {
 
 func (x *Peer) Reset() {
 	*x = Peer{}
-	mi := &file_vrouter_v1_resources_proto_msgTypes[31]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3121,7 +3420,7 @@ func (x *Peer) String() string {
 func (*Peer) ProtoMessage() {}
 
 func (x *Peer) ProtoReflect() protoreflect.Message {
-	mi := &file_vrouter_v1_resources_proto_msgTypes[31]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3134,7 +3433,7 @@ func (x *Peer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Peer.ProtoReflect.Descriptor instead.
 func (*Peer) Descriptor() ([]byte, []int) {
-	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{31}
+	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *Peer) GetName() string {
@@ -3182,7 +3481,7 @@ type Vhost struct {
 
 func (x *Vhost) Reset() {
 	*x = Vhost{}
-	mi := &file_vrouter_v1_resources_proto_msgTypes[32]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3194,7 +3493,7 @@ func (x *Vhost) String() string {
 func (*Vhost) ProtoMessage() {}
 
 func (x *Vhost) ProtoReflect() protoreflect.Message {
-	mi := &file_vrouter_v1_resources_proto_msgTypes[32]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3207,7 +3506,7 @@ func (x *Vhost) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Vhost.ProtoReflect.Descriptor instead.
 func (*Vhost) Descriptor() ([]byte, []int) {
-	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{32}
+	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *Vhost) GetName() string {
@@ -3287,7 +3586,7 @@ const file_vrouter_v1_resources_proto_rawDesc = "" +
 	"\x06Subnet\x12$\n" +
 	"\x06prefix\x18\x01 \x01(\tB\f\xbaH\t\xc8\x01\x01r\x04\x98\xea0\x01R\x06prefix\x12#\n" +
 	"\agateway\x18\x02 \x01(\tB\t\xbaH\x06r\x04\x90\xea0\x01R\agateway:\xfa\x01\xbaH\xf6\x01\x1a\xf3\x01\n" +
-	"\x0esubnet.gateway\x12agateway must be an address of the same family as prefix, for example 10.244.0.1 for 10.244.0.0/24\x1a~this.gateway == '' || !this.prefix.isIpPrefix() || !this.gateway.isIp() || (this.prefix.isIpPrefix(4) == this.gateway.isIp(4))\"\xbf\x06\n" +
+	"\x0esubnet.gateway\x12agateway must be an address of the same family as prefix, for example 10.244.0.1 for 10.244.0.0/24\x1a~this.gateway == '' || !this.prefix.isIpPrefix() || !this.gateway.isIp() || (this.prefix.isIpPrefix(4) == this.gateway.isIp(4))\"\x82\a\n" +
 	"\x17VirtualMachineInterface\x125\n" +
 	"\x0fvirtual_network\x18\x01 \x01(\tB\f\xbaH\t\xc8\x01\x01r\x04\x88\xea0\x01R\x0evirtualNetwork\x12*\n" +
 	"\vmac_address\x18\x02 \x01(\tB\t\xbaH\x06r\x04\xa8\xea0\x01R\n" +
@@ -3304,14 +3603,21 @@ const file_vrouter_v1_resources_proto_rawDesc = "" +
 	"\n" +
 	"anti_spoof\x18\n" +
 	" \x01(\bH\x00R\tantiSpoof\x88\x01\x01\x12$\n" +
-	"\x05label\x18\v \x01(\rB\x0e\xbaH\v\xd8\x01\x01*\x06\x18\xff\xff?(\x10R\x05label\x1a9\n" +
+	"\x05label\x18\v \x01(\rB\x0e\xbaH\v\xd8\x01\x01*\x06\x18\xff\xff?(\x10R\x05label\x12A\n" +
+	"\vnamed_ports\x18\x0e \x03(\v2\x15.vrouter.v1.NamedPortB\t\xbaH\x06\x92\x01\x03\x10\x80\x02R\n" +
+	"namedPorts\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\x1aB\n" +
 	"\x14NamespaceLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01B\r\n" +
-	"\v_anti_spoof\"f\n" +
+	"\v_anti_spoof\"\xd7\x01\n" +
+	"\tNamedPort\x12 \n" +
+	"\x04name\x18\x01 \x01(\tB\f\xbaH\t\xc8\x01\x01r\x04\x88\xea0\x01R\x04name\x12\x86\x01\n" +
+	"\bprotocol\x18\x02 \x01(\x0e2\x1a.vrouter.v1.Protocol.ValueBN\xbaHK\xba\x01H\n" +
+	"\x13named_port.protocol\x12\x18must be TCP, UDP or SCTP\x1a\x17this in [0, 6, 17, 132]R\bprotocol\x12\x1f\n" +
+	"\x04port\x18\x03 \x01(\rB\v\xbaH\b*\x06\x18\xff\xff\x03(\x01R\x04port\"f\n" +
 	"\x12AllowedAddressPair\x12$\n" +
 	"\x06prefix\x18\x01 \x01(\tB\f\xbaH\t\xc8\x01\x01r\x04\x98\xea0\x01R\x06prefix\x12*\n" +
 	"\vmac_address\x18\x02 \x01(\tB\t\xbaH\x06r\x04\xa8\xea0\x01R\n" +
@@ -3438,37 +3744,64 @@ const file_vrouter_v1_resources_proto_rawDesc = "" +
 	"\tPortRange\x12\x1f\n" +
 	"\x05start\x18\x01 \x01(\rB\t\xbaH\x06*\x04\x18\xff\xff\x03R\x05start\x12\x1b\n" +
 	"\x03end\x18\x02 \x01(\rB\t\xbaH\x06*\x04\x18\xff\xff\x03R\x03end:\x85\x01\xbaH\x81\x01\x1a\x7f\n" +
-	"\x10port_range.order\x12Aend must not be below start, for example {start: 8000, end: 8080}\x1a(this.end == 0u || this.end >= this.start\"\x8b\x03\n" +
+	"\x10port_range.order\x12Aend must not be below start, for example {start: 8000, end: 8080}\x1a(this.end == 0u || this.end >= this.start\"6\n" +
+	"\n" +
+	"AddressSet\x12(\n" +
+	"\taddresses\x18\x01 \x03(\tB\n" +
+	"\xbaH\a\x92\x01\x04\x10\x80\xb5\x18R\taddresses\"\xf7\n" +
+	"\n" +
 	"\x0eSecurityPolicy\x12'\n" +
 	"\tnamespace\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x88\xea0\x01R\tnamespace\x123\n" +
 	"\asubject\x18\x02 \x01(\v2\x19.vrouter.v1.LabelSelectorR\asubject\x12[\n" +
 	"\fpolicy_types\x18\x03 \x03(\x0e2%.vrouter.v1.SecurityPolicy.PolicyTypeB\x11\xbaH\x0e\x92\x01\v\x18\x01\"\a\x82\x01\x04\x10\x01 \x00R\vpolicyTypes\x12=\n" +
 	"\aingress\x18\x04 \x03(\v2\x18.vrouter.v1.SecurityRuleB\t\xbaH\x06\x92\x01\x03\x10\x90NR\aingress\x12;\n" +
-	"\x06egress\x18\x05 \x03(\v2\x18.vrouter.v1.SecurityRuleB\t\xbaH\x06\x92\x01\x03\x10\x90NR\x06egress\"B\n" +
+	"\x06egress\x18\x05 \x03(\v2\x18.vrouter.v1.SecurityRuleB\t\xbaH\x06\x92\x01\x03\x10\x90NR\x06egress\x12=\n" +
+	"\x04tier\x18\x06 \x01(\x0e2\x1f.vrouter.v1.SecurityPolicy.TierB\b\xbaH\x05\x82\x01\x02\x10\x01R\x04tier\x12$\n" +
+	"\bpriority\x18\a \x01(\rB\b\xbaH\x05*\x03\x18\xe8\aR\bpriority\x12H\n" +
+	"\x12namespace_selector\x18\b \x01(\v2\x19.vrouter.v1.LabelSelectorR\x11namespaceSelector\"B\n" +
 	"\n" +
 	"PolicyType\x12\x1b\n" +
 	"\x17POLICY_TYPE_UNSPECIFIED\x10\x00\x12\v\n" +
 	"\aINGRESS\x10\x01\x12\n" +
 	"\n" +
-	"\x06EGRESS\x10\x02\"\xb5\x01\n" +
+	"\x06EGRESS\x10\x02\"D\n" +
+	"\x04Tier\x12\x14\n" +
+	"\x10TIER_UNSPECIFIED\x10\x00\x12\t\n" +
+	"\x05ADMIN\x10\x01\x12\r\n" +
+	"\tNAMESPACE\x10\x02\x12\f\n" +
+	"\bBASELINE\x10\x03:\xf4\x05\xbaH\xf0\x05\x1a\xb5\x01\n" +
+	"\x18security_policy.priority\x12mpriority belongs to the tiers ADMIN and BASELINE; policies of tier NAMESPACE have none, because they only add\x1a*this.priority == 0u || this.tier in [1, 3]\x1a\xe2\x01\n" +
+	"\x16security_policy.action\x12\\rules of tier NAMESPACE only allow; give the policy tier ADMIN or BASELINE for DENY and PASS\x1ajthis.tier in [1, 3] || (this.ingress.all(r, r.action in [0, 1]) && this.egress.all(r, r.action in [0, 1]))\x1a\xcc\x01\n" +
+	"\x1csecurity_policy.policy_types\x12spolicyTypes belong to tier NAMESPACE; the tiers ADMIN and BASELINE isolate nobody, their rules speak for themselves\x1a7this.policy_types.size() == 0 || !(this.tier in [1, 3])\x1a\x81\x01\n" +
+	"\x19security_policy.namespace\x12-give namespace or namespaceSelector, not both\x1a5this.namespace == '' || !has(this.namespace_selector)\"\xb9\x02\n" +
 	"\fSecurityRule\x12\x1d\n" +
 	"\x04name\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x88\xea0\x01R\x04name\x129\n" +
 	"\x05peers\x18\x02 \x03(\v2\x18.vrouter.v1.SecurityPeerB\t\xbaH\x06\x92\x01\x03\x10\x90NR\x05peers\x129\n" +
 	"\x05ports\x18\x03 \x03(\v2\x18.vrouter.v1.SecurityPortB\t\xbaH\x06\x92\x01\x03\x10\x80\bR\x05ports\x12\x10\n" +
-	"\x03log\x18\x04 \x01(\bR\x03log\"\x9c\x03\n" +
+	"\x03log\x18\x04 \x01(\bR\x03log\x12A\n" +
+	"\x06action\x18\x05 \x01(\x0e2\x1f.vrouter.v1.SecurityRule.ActionB\b\xbaH\x05\x82\x01\x02\x10\x01R\x06action\"?\n" +
+	"\x06Action\x12\x16\n" +
+	"\x12ACTION_UNSPECIFIED\x10\x00\x12\t\n" +
+	"\x05ALLOW\x10\x01\x12\b\n" +
+	"\x04DENY\x10\x02\x12\b\n" +
+	"\x04PASS\x10\x03\"\xde\x03\n" +
 	"\fSecurityPeer\x125\n" +
 	"\bselector\x18\x01 \x01(\v2\x19.vrouter.v1.LabelSelectorR\bselector\x12H\n" +
 	"\x12namespace_selector\x18\x02 \x01(\v2\x19.vrouter.v1.LabelSelectorR\x11namespaceSelector\x12.\n" +
-	"\bip_block\x18\x03 \x01(\v2\x13.vrouter.v1.IpBlockR\aipBlock:\xda\x01\xbaH\xd6\x01\x1a\xd3\x01\n" +
-	"\x12security_peer.kind\x128give ipBlock alone, or selector and/or namespaceSelector\x1a\x82\x01has(this.ip_block) ? (!has(this.selector) && !has(this.namespace_selector)) : (has(this.selector) || has(this.namespace_selector))\"X\n" +
+	"\bip_block\x18\x03 \x01(\v2\x13.vrouter.v1.IpBlockR\aipBlock\x12*\n" +
+	"\vaddress_set\x18\x04 \x01(\tB\t\xbaH\x06r\x04\x88\xea0\x01R\n" +
+	"addressSet:\xf0\x01\xbaH\xec\x01\x1a\xe9\x01\n" +
+	"\x12security_peer.kind\x12Mgive ipBlock alone, or addressSet alone, or selector and/or namespaceSelector\x1a\x83\x01(has(this.ip_block) ? 1 : 0) + (this.address_set != '' ? 1 : 0) + (has(this.selector) || has(this.namespace_selector) ? 1 : 0) == 1\"X\n" +
 	"\aIpBlock\x12 \n" +
 	"\x04cidr\x18\x01 \x01(\tB\f\xbaH\t\xc8\x01\x01r\x04\x98\xea0\x01R\x04cidr\x12+\n" +
-	"\x06except\x18\x02 \x03(\tB\x13\xbaH\x10\x92\x01\r\x10\x80\b\"\br\x06\x98\xea0\x01\x10\x01R\x06except\"\xbc\x04\n" +
+	"\x06except\x18\x02 \x03(\tB\x13\xbaH\x10\x92\x01\r\x10\x80\b\"\br\x06\x98\xea0\x01\x10\x01R\x06except\"\xad\x06\n" +
 	"\fSecurityPort\x12\xb3\x01\n" +
 	"\bprotocol\x18\x01 \x01(\x0e2\x1a.vrouter.v1.Protocol.ValueB{\xbaHx\xba\x01u\n" +
 	"\x16security_port.protocol\x12:must be TCP, UDP, SCTP, ICMP (both ICMP and ICMPv6) or ANY\x1a\x1fthis in [0, 1, 6, 17, 132, 255]R\bprotocol\x12\x1d\n" +
 	"\x04port\x18\x02 \x01(\rB\t\xbaH\x06*\x04\x18\xff\xff\x03R\x04port\x12$\n" +
-	"\bend_port\x18\x03 \x01(\rB\t\xbaH\x06*\x04\x18\xff\xff\x03R\aendPort:\xb0\x02\xbaH\xac\x02\x1a\xb8\x01\n" +
+	"\bend_port\x18\x03 \x01(\rB\t\xbaH\x06*\x04\x18\xff\xff\x03R\aendPort\x12\x1d\n" +
+	"\x04name\x18\x04 \x01(\tB\t\xbaH\x06r\x04\x88\xea0\x01R\x04name:\x82\x04\xbaH\xfe\x03\x1a\xcf\x01\n" +
+	"\x12security_port.name\x12Sname stands in place of port and endPort, and its protocol is TCP, UDP, SCTP or ANY\x1adthis.name == '' || (this.port == 0u && this.end_port == 0u && this.protocol in [0, 6, 17, 132, 255])\x1a\xb8\x01\n" +
 	"\x16security_port.end_port\x12VendPort needs port and must not be below it, for example {port: 32000, endPort: 32768}\x1aFthis.end_port == 0u || (this.port != 0u && this.end_port >= this.port)\x1ao\n" +
 	"\x12security_port.port\x12$port needs protocol TCP, UDP or SCTP\x1a3this.port == 0u || this.protocol in [0, 6, 17, 132]\"\x97\x02\n" +
 	"\rLabelSelector\x12h\n" +
@@ -3573,8 +3906,8 @@ func file_vrouter_v1_resources_proto_rawDescGZIP() []byte {
 	return file_vrouter_v1_resources_proto_rawDescData
 }
 
-var file_vrouter_v1_resources_proto_enumTypes = make([]protoimpl.EnumInfo, 12)
-var file_vrouter_v1_resources_proto_msgTypes = make([]protoimpl.MessageInfo, 36)
+var file_vrouter_v1_resources_proto_enumTypes = make([]protoimpl.EnumInfo, 14)
+var file_vrouter_v1_resources_proto_msgTypes = make([]protoimpl.MessageInfo, 38)
 var file_vrouter_v1_resources_proto_goTypes = []any{
 	(Protocol_Value)(0),              // 0: vrouter.v1.Protocol.Value
 	(InstanceIP_Mode)(0),             // 1: vrouter.v1.InstanceIP.Mode
@@ -3586,101 +3919,110 @@ var file_vrouter_v1_resources_proto_goTypes = []any{
 	(NetworkPolicyRule_Direction)(0), // 7: vrouter.v1.NetworkPolicyRule.Direction
 	(NetworkPolicyRule_Action)(0),    // 8: vrouter.v1.NetworkPolicyRule.Action
 	(SecurityPolicy_PolicyType)(0),   // 9: vrouter.v1.SecurityPolicy.PolicyType
-	(Encapsulation_Value)(0),         // 10: vrouter.v1.Encapsulation.Value
-	(Bfd_Path)(0),                    // 11: vrouter.v1.Bfd.Path
-	(*Protocol)(nil),                 // 12: vrouter.v1.Protocol
-	(*VirtualNetwork)(nil),           // 13: vrouter.v1.VirtualNetwork
-	(*Subnet)(nil),                   // 14: vrouter.v1.Subnet
-	(*VirtualMachineInterface)(nil),  // 15: vrouter.v1.VirtualMachineInterface
-	(*AllowedAddressPair)(nil),       // 16: vrouter.v1.AllowedAddressPair
-	(*Tap)(nil),                      // 17: vrouter.v1.Tap
-	(*InstanceIP)(nil),               // 18: vrouter.v1.InstanceIP
-	(*FloatingIP)(nil),               // 19: vrouter.v1.FloatingIP
-	(*HealthCheck)(nil),              // 20: vrouter.v1.HealthCheck
-	(*FloatingIpPortMappings)(nil),   // 21: vrouter.v1.FloatingIpPortMappings
-	(*PortMapping)(nil),              // 22: vrouter.v1.PortMapping
-	(*Member)(nil),                   // 23: vrouter.v1.Member
-	(*SessionAffinity)(nil),          // 24: vrouter.v1.SessionAffinity
-	(*NetworkPolicy)(nil),            // 25: vrouter.v1.NetworkPolicy
-	(*NetworkPolicyRule)(nil),        // 26: vrouter.v1.NetworkPolicyRule
-	(*PolicyEndpoint)(nil),           // 27: vrouter.v1.PolicyEndpoint
-	(*PortRange)(nil),                // 28: vrouter.v1.PortRange
-	(*SecurityPolicy)(nil),           // 29: vrouter.v1.SecurityPolicy
-	(*SecurityRule)(nil),             // 30: vrouter.v1.SecurityRule
-	(*SecurityPeer)(nil),             // 31: vrouter.v1.SecurityPeer
-	(*IpBlock)(nil),                  // 32: vrouter.v1.IpBlock
-	(*SecurityPort)(nil),             // 33: vrouter.v1.SecurityPort
-	(*LabelSelector)(nil),            // 34: vrouter.v1.LabelSelector
-	(*LabelSelectorRequirement)(nil), // 35: vrouter.v1.LabelSelectorRequirement
-	(*Route)(nil),                    // 36: vrouter.v1.Route
-	(*Encapsulation)(nil),            // 37: vrouter.v1.Encapsulation
-	(*Tunnel)(nil),                   // 38: vrouter.v1.Tunnel
-	(*NextHop)(nil),                  // 39: vrouter.v1.NextHop
-	(*Fabric)(nil),                   // 40: vrouter.v1.Fabric
-	(*Uplink)(nil),                   // 41: vrouter.v1.Uplink
-	(*Bfd)(nil),                      // 42: vrouter.v1.Bfd
-	(*Peer)(nil),                     // 43: vrouter.v1.Peer
-	(*Vhost)(nil),                    // 44: vrouter.v1.Vhost
-	nil,                              // 45: vrouter.v1.VirtualMachineInterface.LabelsEntry
-	nil,                              // 46: vrouter.v1.VirtualMachineInterface.NamespaceLabelsEntry
-	nil,                              // 47: vrouter.v1.LabelSelector.MatchLabelsEntry
+	(SecurityPolicy_Tier)(0),         // 10: vrouter.v1.SecurityPolicy.Tier
+	(SecurityRule_Action)(0),         // 11: vrouter.v1.SecurityRule.Action
+	(Encapsulation_Value)(0),         // 12: vrouter.v1.Encapsulation.Value
+	(Bfd_Path)(0),                    // 13: vrouter.v1.Bfd.Path
+	(*Protocol)(nil),                 // 14: vrouter.v1.Protocol
+	(*VirtualNetwork)(nil),           // 15: vrouter.v1.VirtualNetwork
+	(*Subnet)(nil),                   // 16: vrouter.v1.Subnet
+	(*VirtualMachineInterface)(nil),  // 17: vrouter.v1.VirtualMachineInterface
+	(*NamedPort)(nil),                // 18: vrouter.v1.NamedPort
+	(*AllowedAddressPair)(nil),       // 19: vrouter.v1.AllowedAddressPair
+	(*Tap)(nil),                      // 20: vrouter.v1.Tap
+	(*InstanceIP)(nil),               // 21: vrouter.v1.InstanceIP
+	(*FloatingIP)(nil),               // 22: vrouter.v1.FloatingIP
+	(*HealthCheck)(nil),              // 23: vrouter.v1.HealthCheck
+	(*FloatingIpPortMappings)(nil),   // 24: vrouter.v1.FloatingIpPortMappings
+	(*PortMapping)(nil),              // 25: vrouter.v1.PortMapping
+	(*Member)(nil),                   // 26: vrouter.v1.Member
+	(*SessionAffinity)(nil),          // 27: vrouter.v1.SessionAffinity
+	(*NetworkPolicy)(nil),            // 28: vrouter.v1.NetworkPolicy
+	(*NetworkPolicyRule)(nil),        // 29: vrouter.v1.NetworkPolicyRule
+	(*PolicyEndpoint)(nil),           // 30: vrouter.v1.PolicyEndpoint
+	(*PortRange)(nil),                // 31: vrouter.v1.PortRange
+	(*AddressSet)(nil),               // 32: vrouter.v1.AddressSet
+	(*SecurityPolicy)(nil),           // 33: vrouter.v1.SecurityPolicy
+	(*SecurityRule)(nil),             // 34: vrouter.v1.SecurityRule
+	(*SecurityPeer)(nil),             // 35: vrouter.v1.SecurityPeer
+	(*IpBlock)(nil),                  // 36: vrouter.v1.IpBlock
+	(*SecurityPort)(nil),             // 37: vrouter.v1.SecurityPort
+	(*LabelSelector)(nil),            // 38: vrouter.v1.LabelSelector
+	(*LabelSelectorRequirement)(nil), // 39: vrouter.v1.LabelSelectorRequirement
+	(*Route)(nil),                    // 40: vrouter.v1.Route
+	(*Encapsulation)(nil),            // 41: vrouter.v1.Encapsulation
+	(*Tunnel)(nil),                   // 42: vrouter.v1.Tunnel
+	(*NextHop)(nil),                  // 43: vrouter.v1.NextHop
+	(*Fabric)(nil),                   // 44: vrouter.v1.Fabric
+	(*Uplink)(nil),                   // 45: vrouter.v1.Uplink
+	(*Bfd)(nil),                      // 46: vrouter.v1.Bfd
+	(*Peer)(nil),                     // 47: vrouter.v1.Peer
+	(*Vhost)(nil),                    // 48: vrouter.v1.Vhost
+	nil,                              // 49: vrouter.v1.VirtualMachineInterface.LabelsEntry
+	nil,                              // 50: vrouter.v1.VirtualMachineInterface.NamespaceLabelsEntry
+	nil,                              // 51: vrouter.v1.LabelSelector.MatchLabelsEntry
 }
 var file_vrouter_v1_resources_proto_depIdxs = []int32{
-	14, // 0: vrouter.v1.VirtualNetwork.subnets:type_name -> vrouter.v1.Subnet
-	16, // 1: vrouter.v1.VirtualMachineInterface.allowed_address_pairs:type_name -> vrouter.v1.AllowedAddressPair
-	45, // 2: vrouter.v1.VirtualMachineInterface.labels:type_name -> vrouter.v1.VirtualMachineInterface.LabelsEntry
-	46, // 3: vrouter.v1.VirtualMachineInterface.namespace_labels:type_name -> vrouter.v1.VirtualMachineInterface.NamespaceLabelsEntry
-	17, // 4: vrouter.v1.VirtualMachineInterface.tap:type_name -> vrouter.v1.Tap
-	1,  // 5: vrouter.v1.InstanceIP.mode:type_name -> vrouter.v1.InstanceIP.Mode
-	2,  // 6: vrouter.v1.FloatingIP.direction:type_name -> vrouter.v1.FloatingIP.Direction
-	21, // 7: vrouter.v1.FloatingIP.floating_ip_port_mappings:type_name -> vrouter.v1.FloatingIpPortMappings
-	23, // 8: vrouter.v1.FloatingIP.members:type_name -> vrouter.v1.Member
-	24, // 9: vrouter.v1.FloatingIP.session_affinity:type_name -> vrouter.v1.SessionAffinity
-	4,  // 10: vrouter.v1.FloatingIP.hash_fields:type_name -> vrouter.v1.FloatingIP.HashField
-	3,  // 11: vrouter.v1.FloatingIP.external_traffic_policy:type_name -> vrouter.v1.FloatingIP.TrafficPolicy
-	3,  // 12: vrouter.v1.FloatingIP.internal_traffic_policy:type_name -> vrouter.v1.FloatingIP.TrafficPolicy
-	20, // 13: vrouter.v1.FloatingIP.health_check:type_name -> vrouter.v1.HealthCheck
-	22, // 14: vrouter.v1.FloatingIpPortMappings.port_mappings:type_name -> vrouter.v1.PortMapping
-	0,  // 15: vrouter.v1.PortMapping.protocol:type_name -> vrouter.v1.Protocol.Value
-	5,  // 16: vrouter.v1.Member.state:type_name -> vrouter.v1.Member.State
-	22, // 17: vrouter.v1.Member.target_ports:type_name -> vrouter.v1.PortMapping
-	38, // 18: vrouter.v1.Member.tunnel:type_name -> vrouter.v1.Tunnel
-	6,  // 19: vrouter.v1.SessionAffinity.type:type_name -> vrouter.v1.SessionAffinity.Type
-	26, // 20: vrouter.v1.NetworkPolicy.rules:type_name -> vrouter.v1.NetworkPolicyRule
-	27, // 21: vrouter.v1.NetworkPolicyRule.source:type_name -> vrouter.v1.PolicyEndpoint
-	27, // 22: vrouter.v1.NetworkPolicyRule.destination:type_name -> vrouter.v1.PolicyEndpoint
-	7,  // 23: vrouter.v1.NetworkPolicyRule.direction:type_name -> vrouter.v1.NetworkPolicyRule.Direction
-	8,  // 24: vrouter.v1.NetworkPolicyRule.action:type_name -> vrouter.v1.NetworkPolicyRule.Action
-	0,  // 25: vrouter.v1.NetworkPolicyRule.protocol:type_name -> vrouter.v1.Protocol.Value
-	28, // 26: vrouter.v1.NetworkPolicyRule.source_ports:type_name -> vrouter.v1.PortRange
-	28, // 27: vrouter.v1.NetworkPolicyRule.destination_ports:type_name -> vrouter.v1.PortRange
-	34, // 28: vrouter.v1.SecurityPolicy.subject:type_name -> vrouter.v1.LabelSelector
-	9,  // 29: vrouter.v1.SecurityPolicy.policy_types:type_name -> vrouter.v1.SecurityPolicy.PolicyType
-	30, // 30: vrouter.v1.SecurityPolicy.ingress:type_name -> vrouter.v1.SecurityRule
-	30, // 31: vrouter.v1.SecurityPolicy.egress:type_name -> vrouter.v1.SecurityRule
-	31, // 32: vrouter.v1.SecurityRule.peers:type_name -> vrouter.v1.SecurityPeer
-	33, // 33: vrouter.v1.SecurityRule.ports:type_name -> vrouter.v1.SecurityPort
-	34, // 34: vrouter.v1.SecurityPeer.selector:type_name -> vrouter.v1.LabelSelector
-	34, // 35: vrouter.v1.SecurityPeer.namespace_selector:type_name -> vrouter.v1.LabelSelector
-	32, // 36: vrouter.v1.SecurityPeer.ip_block:type_name -> vrouter.v1.IpBlock
-	0,  // 37: vrouter.v1.SecurityPort.protocol:type_name -> vrouter.v1.Protocol.Value
-	47, // 38: vrouter.v1.LabelSelector.match_labels:type_name -> vrouter.v1.LabelSelector.MatchLabelsEntry
-	35, // 39: vrouter.v1.LabelSelector.match_expressions:type_name -> vrouter.v1.LabelSelectorRequirement
-	39, // 40: vrouter.v1.Route.next_hops:type_name -> vrouter.v1.NextHop
-	10, // 41: vrouter.v1.Tunnel.encapsulations:type_name -> vrouter.v1.Encapsulation.Value
-	38, // 42: vrouter.v1.NextHop.tunnel:type_name -> vrouter.v1.Tunnel
-	44, // 43: vrouter.v1.Fabric.vhost0:type_name -> vrouter.v1.Vhost
-	41, // 44: vrouter.v1.Fabric.uplink:type_name -> vrouter.v1.Uplink
-	10, // 45: vrouter.v1.Fabric.encapsulations:type_name -> vrouter.v1.Encapsulation.Value
-	43, // 46: vrouter.v1.Fabric.peers:type_name -> vrouter.v1.Peer
-	28, // 47: vrouter.v1.Fabric.snat_ports:type_name -> vrouter.v1.PortRange
-	11, // 48: vrouter.v1.Bfd.path:type_name -> vrouter.v1.Bfd.Path
-	42, // 49: vrouter.v1.Peer.bfd:type_name -> vrouter.v1.Bfd
-	50, // [50:50] is the sub-list for method output_type
-	50, // [50:50] is the sub-list for method input_type
-	50, // [50:50] is the sub-list for extension type_name
-	50, // [50:50] is the sub-list for extension extendee
-	0,  // [0:50] is the sub-list for field type_name
+	16, // 0: vrouter.v1.VirtualNetwork.subnets:type_name -> vrouter.v1.Subnet
+	19, // 1: vrouter.v1.VirtualMachineInterface.allowed_address_pairs:type_name -> vrouter.v1.AllowedAddressPair
+	49, // 2: vrouter.v1.VirtualMachineInterface.labels:type_name -> vrouter.v1.VirtualMachineInterface.LabelsEntry
+	50, // 3: vrouter.v1.VirtualMachineInterface.namespace_labels:type_name -> vrouter.v1.VirtualMachineInterface.NamespaceLabelsEntry
+	20, // 4: vrouter.v1.VirtualMachineInterface.tap:type_name -> vrouter.v1.Tap
+	18, // 5: vrouter.v1.VirtualMachineInterface.named_ports:type_name -> vrouter.v1.NamedPort
+	0,  // 6: vrouter.v1.NamedPort.protocol:type_name -> vrouter.v1.Protocol.Value
+	1,  // 7: vrouter.v1.InstanceIP.mode:type_name -> vrouter.v1.InstanceIP.Mode
+	2,  // 8: vrouter.v1.FloatingIP.direction:type_name -> vrouter.v1.FloatingIP.Direction
+	24, // 9: vrouter.v1.FloatingIP.floating_ip_port_mappings:type_name -> vrouter.v1.FloatingIpPortMappings
+	26, // 10: vrouter.v1.FloatingIP.members:type_name -> vrouter.v1.Member
+	27, // 11: vrouter.v1.FloatingIP.session_affinity:type_name -> vrouter.v1.SessionAffinity
+	4,  // 12: vrouter.v1.FloatingIP.hash_fields:type_name -> vrouter.v1.FloatingIP.HashField
+	3,  // 13: vrouter.v1.FloatingIP.external_traffic_policy:type_name -> vrouter.v1.FloatingIP.TrafficPolicy
+	3,  // 14: vrouter.v1.FloatingIP.internal_traffic_policy:type_name -> vrouter.v1.FloatingIP.TrafficPolicy
+	23, // 15: vrouter.v1.FloatingIP.health_check:type_name -> vrouter.v1.HealthCheck
+	25, // 16: vrouter.v1.FloatingIpPortMappings.port_mappings:type_name -> vrouter.v1.PortMapping
+	0,  // 17: vrouter.v1.PortMapping.protocol:type_name -> vrouter.v1.Protocol.Value
+	5,  // 18: vrouter.v1.Member.state:type_name -> vrouter.v1.Member.State
+	25, // 19: vrouter.v1.Member.target_ports:type_name -> vrouter.v1.PortMapping
+	42, // 20: vrouter.v1.Member.tunnel:type_name -> vrouter.v1.Tunnel
+	6,  // 21: vrouter.v1.SessionAffinity.type:type_name -> vrouter.v1.SessionAffinity.Type
+	29, // 22: vrouter.v1.NetworkPolicy.rules:type_name -> vrouter.v1.NetworkPolicyRule
+	30, // 23: vrouter.v1.NetworkPolicyRule.source:type_name -> vrouter.v1.PolicyEndpoint
+	30, // 24: vrouter.v1.NetworkPolicyRule.destination:type_name -> vrouter.v1.PolicyEndpoint
+	7,  // 25: vrouter.v1.NetworkPolicyRule.direction:type_name -> vrouter.v1.NetworkPolicyRule.Direction
+	8,  // 26: vrouter.v1.NetworkPolicyRule.action:type_name -> vrouter.v1.NetworkPolicyRule.Action
+	0,  // 27: vrouter.v1.NetworkPolicyRule.protocol:type_name -> vrouter.v1.Protocol.Value
+	31, // 28: vrouter.v1.NetworkPolicyRule.source_ports:type_name -> vrouter.v1.PortRange
+	31, // 29: vrouter.v1.NetworkPolicyRule.destination_ports:type_name -> vrouter.v1.PortRange
+	38, // 30: vrouter.v1.SecurityPolicy.subject:type_name -> vrouter.v1.LabelSelector
+	9,  // 31: vrouter.v1.SecurityPolicy.policy_types:type_name -> vrouter.v1.SecurityPolicy.PolicyType
+	34, // 32: vrouter.v1.SecurityPolicy.ingress:type_name -> vrouter.v1.SecurityRule
+	34, // 33: vrouter.v1.SecurityPolicy.egress:type_name -> vrouter.v1.SecurityRule
+	10, // 34: vrouter.v1.SecurityPolicy.tier:type_name -> vrouter.v1.SecurityPolicy.Tier
+	38, // 35: vrouter.v1.SecurityPolicy.namespace_selector:type_name -> vrouter.v1.LabelSelector
+	35, // 36: vrouter.v1.SecurityRule.peers:type_name -> vrouter.v1.SecurityPeer
+	37, // 37: vrouter.v1.SecurityRule.ports:type_name -> vrouter.v1.SecurityPort
+	11, // 38: vrouter.v1.SecurityRule.action:type_name -> vrouter.v1.SecurityRule.Action
+	38, // 39: vrouter.v1.SecurityPeer.selector:type_name -> vrouter.v1.LabelSelector
+	38, // 40: vrouter.v1.SecurityPeer.namespace_selector:type_name -> vrouter.v1.LabelSelector
+	36, // 41: vrouter.v1.SecurityPeer.ip_block:type_name -> vrouter.v1.IpBlock
+	0,  // 42: vrouter.v1.SecurityPort.protocol:type_name -> vrouter.v1.Protocol.Value
+	51, // 43: vrouter.v1.LabelSelector.match_labels:type_name -> vrouter.v1.LabelSelector.MatchLabelsEntry
+	39, // 44: vrouter.v1.LabelSelector.match_expressions:type_name -> vrouter.v1.LabelSelectorRequirement
+	43, // 45: vrouter.v1.Route.next_hops:type_name -> vrouter.v1.NextHop
+	12, // 46: vrouter.v1.Tunnel.encapsulations:type_name -> vrouter.v1.Encapsulation.Value
+	42, // 47: vrouter.v1.NextHop.tunnel:type_name -> vrouter.v1.Tunnel
+	48, // 48: vrouter.v1.Fabric.vhost0:type_name -> vrouter.v1.Vhost
+	45, // 49: vrouter.v1.Fabric.uplink:type_name -> vrouter.v1.Uplink
+	12, // 50: vrouter.v1.Fabric.encapsulations:type_name -> vrouter.v1.Encapsulation.Value
+	47, // 51: vrouter.v1.Fabric.peers:type_name -> vrouter.v1.Peer
+	31, // 52: vrouter.v1.Fabric.snat_ports:type_name -> vrouter.v1.PortRange
+	13, // 53: vrouter.v1.Bfd.path:type_name -> vrouter.v1.Bfd.Path
+	46, // 54: vrouter.v1.Peer.bfd:type_name -> vrouter.v1.Bfd
+	55, // [55:55] is the sub-list for method output_type
+	55, // [55:55] is the sub-list for method input_type
+	55, // [55:55] is the sub-list for extension type_name
+	55, // [55:55] is the sub-list for extension extendee
+	0,  // [0:55] is the sub-list for field type_name
 }
 
 func init() { file_vrouter_v1_resources_proto_init() }
@@ -3690,7 +4032,7 @@ func file_vrouter_v1_resources_proto_init() {
 	}
 	file_vrouter_v1_rules_proto_init()
 	file_vrouter_v1_resources_proto_msgTypes[3].OneofWrappers = []any{}
-	file_vrouter_v1_resources_proto_msgTypes[27].OneofWrappers = []any{
+	file_vrouter_v1_resources_proto_msgTypes[29].OneofWrappers = []any{
 		(*NextHop_Interface)(nil),
 		(*NextHop_Vrf)(nil),
 		(*NextHop_Receive)(nil),
@@ -3702,8 +4044,8 @@ func file_vrouter_v1_resources_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_vrouter_v1_resources_proto_rawDesc), len(file_vrouter_v1_resources_proto_rawDesc)),
-			NumEnums:      12,
-			NumMessages:   36,
+			NumEnums:      14,
+			NumMessages:   38,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

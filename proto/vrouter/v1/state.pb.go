@@ -161,6 +161,7 @@ type Resource struct {
 	//	*Resource_InstanceIp
 	//	*Resource_FloatingIp
 	//	*Resource_NetworkPolicy
+	//	*Resource_AddressSet
 	//	*Resource_SecurityPolicy
 	//	*Resource_Route
 	//	*Resource_Fabric
@@ -272,6 +273,15 @@ func (x *Resource) GetNetworkPolicy() *NetworkPolicy {
 	return nil
 }
 
+func (x *Resource) GetAddressSet() *AddressSet {
+	if x != nil {
+		if x, ok := x.Spec.(*Resource_AddressSet); ok {
+			return x.AddressSet
+		}
+	}
+	return nil
+}
+
 func (x *Resource) GetSecurityPolicy() *SecurityPolicy {
 	if x != nil {
 		if x, ok := x.Spec.(*Resource_SecurityPolicy); ok {
@@ -328,6 +338,11 @@ type Resource_NetworkPolicy struct {
 	NetworkPolicy *NetworkPolicy `protobuf:"bytes,14,opt,name=network_policy,json=networkPolicy,proto3,oneof"`
 }
 
+type Resource_AddressSet struct {
+	// Addresses that rules between workloads name.
+	AddressSet *AddressSet `protobuf:"bytes,20,opt,name=address_set,json=addressSet,proto3,oneof"`
+}
+
 type Resource_SecurityPolicy struct {
 	// Rules between workloads.
 	SecurityPolicy *SecurityPolicy `protobuf:"bytes,15,opt,name=security_policy,json=securityPolicy,proto3,oneof"`
@@ -352,6 +367,8 @@ func (*Resource_InstanceIp) isResource_Spec() {}
 func (*Resource_FloatingIp) isResource_Spec() {}
 
 func (*Resource_NetworkPolicy) isResource_Spec() {}
+
+func (*Resource_AddressSet) isResource_Spec() {}
 
 func (*Resource_SecurityPolicy) isResource_Spec() {}
 
@@ -593,7 +610,7 @@ var File_vrouter_v1_state_proto protoreflect.FileDescriptor
 const file_vrouter_v1_state_proto_rawDesc = "" +
 	"\n" +
 	"\x16vrouter/v1/state.proto\x12\n" +
-	"vrouter.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1avrouter/v1/resources.proto\x1a\x16vrouter/v1/rules.proto\"\xf5\x04\n" +
+	"vrouter.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1avrouter/v1/resources.proto\x1a\x16vrouter/v1/rules.proto\"\xb0\x05\n" +
 	"\bResource\x12 \n" +
 	"\x04name\x18\x01 \x01(\tB\f\xbaH\t\xc8\x01\x01r\x04\x88\xea0\x01R\x04name\x12\x14\n" +
 	"\x05owner\x18\x02 \x01(\tR\x05owner\x12\x1e\n" +
@@ -607,7 +624,9 @@ const file_vrouter_v1_state_proto_rawDesc = "" +
 	"instanceIp\x129\n" +
 	"\vfloating_ip\x18\r \x01(\v2\x16.vrouter.v1.FloatingIPH\x00R\n" +
 	"floatingIp\x12B\n" +
-	"\x0enetwork_policy\x18\x0e \x01(\v2\x19.vrouter.v1.NetworkPolicyH\x00R\rnetworkPolicy\x12E\n" +
+	"\x0enetwork_policy\x18\x0e \x01(\v2\x19.vrouter.v1.NetworkPolicyH\x00R\rnetworkPolicy\x129\n" +
+	"\vaddress_set\x18\x14 \x01(\v2\x16.vrouter.v1.AddressSetH\x00R\n" +
+	"addressSet\x12E\n" +
 	"\x0fsecurity_policy\x18\x0f \x01(\v2\x1a.vrouter.v1.SecurityPolicyH\x00R\x0esecurityPolicy\x12)\n" +
 	"\x05route\x18\x10 \x01(\v2\x11.vrouter.v1.RouteH\x00R\x05route\x12,\n" +
 	"\x06fabric\x18\x11 \x01(\v2\x12.vrouter.v1.FabricH\x00R\x06fabricB\r\n" +
@@ -666,9 +685,10 @@ var file_vrouter_v1_state_proto_goTypes = []any{
 	(*InstanceIP)(nil),              // 9: vrouter.v1.InstanceIP
 	(*FloatingIP)(nil),              // 10: vrouter.v1.FloatingIP
 	(*NetworkPolicy)(nil),           // 11: vrouter.v1.NetworkPolicy
-	(*SecurityPolicy)(nil),          // 12: vrouter.v1.SecurityPolicy
-	(*Route)(nil),                   // 13: vrouter.v1.Route
-	(*Fabric)(nil),                  // 14: vrouter.v1.Fabric
+	(*AddressSet)(nil),              // 12: vrouter.v1.AddressSet
+	(*SecurityPolicy)(nil),          // 13: vrouter.v1.SecurityPolicy
+	(*Route)(nil),                   // 14: vrouter.v1.Route
+	(*Fabric)(nil),                  // 15: vrouter.v1.Fabric
 }
 var file_vrouter_v1_state_proto_depIdxs = []int32{
 	7,  // 0: vrouter.v1.Resource.virtual_network:type_name -> vrouter.v1.VirtualNetwork
@@ -676,18 +696,19 @@ var file_vrouter_v1_state_proto_depIdxs = []int32{
 	9,  // 2: vrouter.v1.Resource.instance_ip:type_name -> vrouter.v1.InstanceIP
 	10, // 3: vrouter.v1.Resource.floating_ip:type_name -> vrouter.v1.FloatingIP
 	11, // 4: vrouter.v1.Resource.network_policy:type_name -> vrouter.v1.NetworkPolicy
-	12, // 5: vrouter.v1.Resource.security_policy:type_name -> vrouter.v1.SecurityPolicy
-	13, // 6: vrouter.v1.Resource.route:type_name -> vrouter.v1.Route
-	14, // 7: vrouter.v1.Resource.fabric:type_name -> vrouter.v1.Fabric
-	0,  // 8: vrouter.v1.Generation.level:type_name -> vrouter.v1.Generation.Level
-	3,  // 9: vrouter.v1.ResourceResult.key:type_name -> vrouter.v1.ResourceKey
-	1,  // 10: vrouter.v1.ResourceResult.outcome:type_name -> vrouter.v1.ResourceResult.Outcome
-	3,  // 11: vrouter.v1.FieldViolation.resource:type_name -> vrouter.v1.ResourceKey
-	12, // [12:12] is the sub-list for method output_type
-	12, // [12:12] is the sub-list for method input_type
-	12, // [12:12] is the sub-list for extension type_name
-	12, // [12:12] is the sub-list for extension extendee
-	0,  // [0:12] is the sub-list for field type_name
+	12, // 5: vrouter.v1.Resource.address_set:type_name -> vrouter.v1.AddressSet
+	13, // 6: vrouter.v1.Resource.security_policy:type_name -> vrouter.v1.SecurityPolicy
+	14, // 7: vrouter.v1.Resource.route:type_name -> vrouter.v1.Route
+	15, // 8: vrouter.v1.Resource.fabric:type_name -> vrouter.v1.Fabric
+	0,  // 9: vrouter.v1.Generation.level:type_name -> vrouter.v1.Generation.Level
+	3,  // 10: vrouter.v1.ResourceResult.key:type_name -> vrouter.v1.ResourceKey
+	1,  // 11: vrouter.v1.ResourceResult.outcome:type_name -> vrouter.v1.ResourceResult.Outcome
+	3,  // 12: vrouter.v1.FieldViolation.resource:type_name -> vrouter.v1.ResourceKey
+	13, // [13:13] is the sub-list for method output_type
+	13, // [13:13] is the sub-list for method input_type
+	13, // [13:13] is the sub-list for extension type_name
+	13, // [13:13] is the sub-list for extension extendee
+	0,  // [0:13] is the sub-list for field type_name
 }
 
 func init() { file_vrouter_v1_state_proto_init() }
@@ -703,6 +724,7 @@ func file_vrouter_v1_state_proto_init() {
 		(*Resource_InstanceIp)(nil),
 		(*Resource_FloatingIp)(nil),
 		(*Resource_NetworkPolicy)(nil),
+		(*Resource_AddressSet)(nil),
 		(*Resource_SecurityPolicy)(nil),
 		(*Resource_Route)(nil),
 		(*Resource_Fabric)(nil),
