@@ -79,7 +79,8 @@ func (e *memberEdit) add(p netip.Prefix, set uint32) {
 	if ok {
 		next.own = old.own
 	}
-	next.own = sortedSet(append(slices.Clone(next.own), set))
+	at, _ := slices.BinarySearch(next.own, set)
+	next.own = slices.Insert(slices.Clip(next.own), at, set)
 	e.put(p, next)
 	e.inherit(p)
 }
@@ -116,11 +117,13 @@ func (e *memberEdit) inherit(p netip.Prefix) {
 	}
 	for _, q := range inside {
 		old, _ := e.table.Get(q)
-		var all []uint32
-		for _, around := range e.table.Supernets(q) { // q among them
-			all = append(all, around.own...)
+		all := old.own
+		for outer, around := range e.table.Supernets(q) {
+			if outer != q {
+				all = sortedSet(append(slices.Clip(all), around.own...))
+			}
 		}
-		if all = sortedSet(all); slices.Equal(all, old.all) {
+		if slices.Equal(all, old.all) {
 			continue
 		}
 		e.put(q, &member{own: old.own, all: all})
