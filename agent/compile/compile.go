@@ -94,7 +94,6 @@ type dirty struct {
 	vmis     map[string]struct{}
 	joins    bool // the graph of networks that policy joins
 	vhost    bool // the node's port or what it reaches
-	security bool
 	hops     bool // which next hops there are
 	tunnels  bool // the list of tunnels, of which there is a copy then
 	idle     []state.Endpoint

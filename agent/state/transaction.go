@@ -213,6 +213,10 @@ func (tx *Transaction) closure() map[Key]struct{} {
 		}
 	}
 	for _, ch := range tx.changes {
+		if ch.Key.Kind == AddressSet && ch.Old != nil && ch.New != nil {
+			keys[ch.Key] = struct{}{} // who names it means the same as before
+			continue
+		}
 		visit(ch.Key)
 		for _, use := range uses(ch) {
 			for k := range tx.state.claimed[use] {

@@ -186,7 +186,22 @@ func portRange(p *vrouterv1.PortRange) string {
 	return fmt.Sprintf("%d-%d", p.GetStart(), p.GetEnd())
 }
 
+var addressSetColumns = []resourceColumn{
+	{title: "ADDRESSES", value: func(r *vrouterv1.Resource) string { return strconv.Itoa(len(r.GetAddressSet().GetAddresses())) }},
+	{title: "LIST", wide: true, value: func(r *vrouterv1.Resource) string { return strings.Join(r.GetAddressSet().GetAddresses(), ",") }},
+}
+
+// policyTier writes a security policy's tier, and its priority where it has one.
+func policyTier(r *vrouterv1.Resource) string {
+	switch p := r.GetSecurityPolicy(); p.GetTier() {
+	case vrouterv1.SecurityPolicy_ADMIN, vrouterv1.SecurityPolicy_BASELINE:
+		return fmt.Sprintf("%s %d", p.GetTier(), p.GetPriority())
+	}
+	return "NAMESPACE"
+}
+
 var securityPolicyColumns = []resourceColumn{
+	{title: "TIER", value: policyTier},
 	{title: "NAMESPACE", value: func(r *vrouterv1.Resource) string { return r.GetSecurityPolicy().GetNamespace() }},
 	{title: "SUBJECT", value: func(r *vrouterv1.Resource) string { return selector(r.GetSecurityPolicy().GetSubject()) }},
 	{title: "INGRESS RULES", value: func(r *vrouterv1.Resource) string { return strconv.Itoa(len(r.GetSecurityPolicy().GetIngress())) }},
