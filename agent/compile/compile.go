@@ -169,6 +169,7 @@ func (c *Compiler) Compile(st *state.State, affected []state.Key) (*Result, erro
 	c.state = st
 	c.dirty = dirty{prefixes: map[prefixAt]struct{}{}, vmis: map[string]struct{}{}, overlays: map[string]struct{}{}, bridges: map[string]struct{}{}, peers: c.underlayChanged}
 	c.underlayChanged = false
+	c.policies.renamed = nil
 	steps := [...]func([]state.Key) error{
 		c.compileNetworks, c.compileSNAT, c.compilePorts, c.compileNodes, c.compileFloatingIPs, c.compileInstanceIPs,
 		c.compileRoutes, c.compileBridges, c.dropIdleTunnels, c.compileFabric, c.compileUplink, c.compilePolicies,

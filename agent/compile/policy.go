@@ -20,10 +20,13 @@ type policies struct {
 	rules      map[ruleKey]policy.RuleID
 	ruleNames  map[state.Key][]ruleInfo // by policy
 	nextRule   policy.RuleID
+	renamed    map[policy.RuleID]ruleInfo // the names of the transaction at hand, once it changed one
 	identities identities
 	security   map[string]*securityEntry // by name
 	sets       map[string]*addressSet    // by name
 	lastSet    uint32
+	selected   map[uint32]int // how many policies select an identity
+	left       int            // identities that the engine has and nobody any more
 }
 
 // ruleKey tells a rule from all others: the kind of its policy, and the name that
@@ -38,7 +41,7 @@ func newPolicies() policies {
 	return policies{
 		set: &policy.Set{}, names: &Names{}, rules: map[ruleKey]policy.RuleID{}, ruleNames: map[state.Key][]ruleInfo{},
 		nextRule: policy.FirstRule, identities: newIdentities(),
-		security: map[string]*securityEntry{}, sets: map[string]*addressSet{},
+		security: map[string]*securityEntry{}, sets: map[string]*addressSet{}, selected: map[uint32]int{},
 	}
 }
 
@@ -101,10 +104,13 @@ func (p *policies) rename(k state.Key, now []ruleInfo) {
 	if slices.Equal(p.ruleNames[k], now) {
 		return
 	}
-	shown := maps.Clone(p.names.rules)
-	if shown == nil {
-		shown = map[policy.RuleID]ruleInfo{}
+	if p.renamed == nil {
+		if p.renamed = maps.Clone(p.names.rules); p.renamed == nil {
+			p.renamed = map[policy.RuleID]ruleInfo{}
+		}
+		p.names = &Names{rules: p.renamed, shared: p.names.shared}
 	}
+	shown := p.renamed
 	live := make(map[string]struct{}, len(now))
 	for _, rule := range now {
 		live[rule.name] = struct{}{}
@@ -120,7 +126,6 @@ func (p *policies) rename(k state.Key, now []ruleInfo) {
 	if p.ruleNames[k] = now; len(now) == 0 {
 		delete(p.ruleNames, k)
 	}
-	p.names = &Names{rules: shown, shared: p.names.shared}
 }
 
 // compilePolicies compiles the policies between networks and the graph of

@@ -16,12 +16,19 @@ import (
 type securityEntry struct {
 	resource *pb.Resource
 	compiled []policy.SecurityPolicy // one for each way in which its named ports resolve
-	ids      map[uint32]struct{}     // the identities in it
+	groups   map[string]int          // place in compiled, by what the named ports are
+	subjects map[uint32]int          // place in compiled, by identity
+	peers    map[uint32]struct{}     // the identities that its peers are
 }
 
+// maxLeft is the number of identities that may have gone before the engine compiles
+// anew to forget them.
+const maxLeft = 256
+
 // compileSecurity brings the policies between workloads up to date. What a set of
-// addresses holds is none of theirs; a set of labels that appears or goes concerns
-// those that select it; the engine compiles all anew only where one changed.
+// addresses holds is none of theirs; a set of labels that goes, or one that they
+// treat as they do another, changes lists of subjects; the engine compiles all anew
+// only for others, and where a policy changes.
 func (c *Compiler) compileSecurity(affected []state.Key) error {
 	if err := c.compileAddressSets(affected); err != nil {
 		return err
@@ -33,28 +40,25 @@ func (c *Compiler) compileSecurity(affected []state.Key) error {
 			stale[name] = struct{}{}
 		}
 	}
-	for name, e := range p.security {
-		if e.concerns(&p.identities) {
-			stale[name] = struct{}{}
-		}
-	}
-	clear(p.identities.fresh)
-	clear(p.identities.gone)
-	if len(stale) == 0 {
+	p.newIdentities(stale)
+	p.goneIdentities(stale)
+	if len(stale) == 0 && p.left <= maxLeft {
 		return nil
 	}
 	all := p.identities.all()
 	for name := range stale {
-		r := c.state.Get(state.Key{Kind: state.SecurityPolicy, Name: name})
+		k := state.Key{Kind: state.SecurityPolicy, Name: name}
+		r := c.state.Get(k)
+		e := p.security[name]
+		p.put(name, nil)
 		if r == nil {
-			delete(p.security, name)
-			p.rename(state.Key{Kind: state.SecurityPolicy, Name: name}, nil)
+			p.rename(k, nil)
 			continue
 		}
-		if e := p.security[name]; e == nil || e.resource != r {
-			p.rename(state.Key{Kind: state.SecurityPolicy, Name: name}, securityRuleNames(name, r.GetSecurityPolicy()))
+		if e == nil || e.resource != r {
+			p.rename(k, securityRuleNames(name, r.GetSecurityPolicy()))
 		}
-		p.security[name] = c.securityEntry(name, r, all)
+		p.put(name, c.securityEntry(name, r, all))
 	}
 	var compiled []policy.SecurityPolicy
 	for _, name := range slices.Sorted(maps.Keys(p.security)) {
@@ -64,38 +68,134 @@ func (c *Compiler) compileSecurity(affected []state.Key) error {
 	if err != nil {
 		return fmt.Errorf("security policies: %w", err)
 	}
-	p.set = set
+	p.set, p.left = set, 0
 	return nil
 }
 
-// concerns reports whether an identity that is fresh is one that the policy selects,
-// or one that is gone was.
-func (e *securityEntry) concerns(t *identities) bool {
-	for id := range t.gone {
-		if _, ok := e.ids[id]; ok {
-			return true
+// put makes e the entry of a policy; nil for none.
+func (p *policies) put(name string, e *securityEntry) {
+	if old := p.security[name]; old != nil {
+		for id := range old.subjects {
+			if p.selected[id]--; p.selected[id] <= 0 {
+				delete(p.selected, id)
+			}
 		}
 	}
+	if e == nil {
+		delete(p.security, name)
+		return
+	}
+	for id := range e.subjects {
+		p.selected[id]++
+	}
+	p.security[name] = e
+}
+
+// newIdentities takes fresh identities in. It adds to stale the policies that have to
+// be compiled for that; where none is yet, it looks for another identity that all of
+// them treat alike.
+func (p *policies) newIdentities(stale map[string]struct{}) {
+	for id := range p.identities.fresh {
+		i := p.identities.byID[id]
+		concerned, peer := p.concerned(i)
+		if len(stale) == 0 && !peer && len(concerned) > 0 {
+			if twin, ok := p.twin(i, concerned); ok {
+				p.set = p.set.WithIdentity(id, twin)
+				for _, name := range concerned {
+					e := p.security[name]
+					n := e.subjects[twin]
+					e.subjects[id] = n
+					e.compiled[n].Subjects = append(e.compiled[n].Subjects, id)
+				}
+				p.selected[id] = len(concerned)
+				continue
+			}
+		}
+		for _, name := range concerned {
+			stale[name] = struct{}{}
+		}
+	}
+	clear(p.identities.fresh)
+}
+
+// concerned returns the policies that an identity means something to, and whether it
+// is a peer of one.
+func (p *policies) concerned(i *identity) (names []string, peer bool) {
+	for name, e := range p.security {
+		sp := e.resource.GetSecurityPolicy()
+		isPeer := len(e.compiled) > 0 && e.isPeer(i) // whoever the peers of nobody are
+		if isPeer || isSubject(sp, i) {
+			names = append(names, name)
+		}
+		peer = peer || isPeer
+	}
+	return names, peer
+}
+
+// isPeer reports whether the peers of a rule are the interfaces of an identity.
+func (e *securityEntry) isPeer(i *identity) bool {
 	sp := e.resource.GetSecurityPolicy()
-	for id := range t.fresh {
-		i := t.byID[id]
-		if isSubject(sp, i) {
-			return true
-		}
-		if len(e.compiled) == 0 { // it selects nobody: whoever its peers are
-			continue
-		}
-		for _, rules := range [...][]*pb.SecurityRule{sp.GetIngress(), sp.GetEgress()} {
-			for _, rule := range rules {
-				for _, peer := range rule.GetPeers() {
-					if isPeer(sp, peer, i) {
-						return true
-					}
+	for _, rules := range [...][]*pb.SecurityRule{sp.GetIngress(), sp.GetEgress()} {
+		for _, rule := range rules {
+			for _, peer := range rule.GetPeers() {
+				if isPeer(sp, peer, i) {
+					return true
 				}
 			}
 		}
 	}
 	return false
+}
+
+// twin returns an identity that just the policies named select, with named ports as
+// i has them.
+func (p *policies) twin(i *identity, names []string) (uint32, bool) {
+	places := make([]int, len(names))
+	for j, name := range names {
+		e := p.security[name]
+		n, ok := e.groups[namedPorts(e.resource.GetSecurityPolicy(), i)]
+		if !ok {
+			return 0, false
+		}
+		places[j] = n
+	}
+candidates:
+	for _, id := range p.security[names[0]].compiled[places[0]].Subjects {
+		if p.selected[id] != len(names) {
+			continue
+		}
+		for j, name := range names {
+			if n, ok := p.security[name].subjects[id]; !ok || n != places[j] {
+				continue candidates
+			}
+		}
+		return id, true
+	}
+	return 0, false
+}
+
+// goneIdentities forgets identities that nobody has any more. The engine keeps them
+// until it compiles next; their numbers are never given to others.
+func (p *policies) goneIdentities(stale map[string]struct{}) {
+	for id := range p.identities.gone {
+		if p.selected[id] > 0 {
+			p.left++
+		}
+		for name, e := range p.security {
+			n, subject := e.subjects[id]
+			if _, peer := e.peers[id]; peer || subject && len(e.compiled[n].Subjects) == 1 {
+				stale[name] = struct{}{}
+				continue
+			}
+			if subject {
+				c := &e.compiled[n]
+				c.Subjects = slices.DeleteFunc(c.Subjects, func(s uint32) bool { return s == id })
+				delete(e.subjects, id)
+			}
+		}
+		delete(p.selected, id)
+	}
+	clear(p.identities.gone)
 }
 
 // isSubject reports whether a policy selects the interfaces of an identity.
@@ -122,7 +222,7 @@ func isPeer(sp *pb.SecurityPolicy, peer *pb.SecurityPeer, i *identity) bool {
 // securityEntry compiles one policy as far as the engine need not see the others.
 func (c *Compiler) securityEntry(name string, r *pb.Resource, all []*identity) *securityEntry {
 	sp := r.GetSecurityPolicy()
-	e := &securityEntry{resource: r, ids: map[uint32]struct{}{}}
+	e := &securityEntry{resource: r, groups: map[string]int{}, subjects: map[uint32]int{}, peers: map[uint32]struct{}{}}
 	alike := map[string][]*identity{} // by what the named ports are
 	for _, i := range all {
 		if isSubject(sp, i) {
@@ -133,7 +233,7 @@ func (c *Compiler) securityEntry(name string, r *pb.Resource, all []*identity) *
 	if len(alike) == 0 { // selects nobody here
 		return e
 	}
-	peers := c.peersOf(sp, all, e.ids)
+	peers := c.peersOf(sp, all, e.peers)
 	for _, key := range slices.Sorted(maps.Keys(alike)) {
 		p := policy.SecurityPolicy{Tier: tierOf(sp), Priority: sp.GetPriority()}
 		if p.Tier == policy.TierNamespace {
@@ -141,8 +241,9 @@ func (c *Compiler) securityEntry(name string, r *pb.Resource, all []*identity) *
 		}
 		for _, i := range alike[key] {
 			p.Subjects = append(p.Subjects, i.id)
-			e.ids[i.id] = struct{}{}
+			e.subjects[i.id] = len(e.compiled)
 		}
+		e.groups[key] = len(e.compiled)
 		ports := alike[key][0].ports
 		for d, rules := range [...][]*pb.SecurityRule{policy.Ingress: sp.GetIngress(), policy.Egress: sp.GetEgress()} {
 			for i, rule := range rules {

@@ -173,7 +173,16 @@ func (c *securityCompiler) merge() {
 // claimAll makes the claims of every subject; false means too many.
 func (c *securityCompiler) claimAll(heavy []combination) bool {
 	c.subjects = make([]subject, len(c.orders))
+	used := make([]bool, len(c.orders)) // merging may have left none that needs it
+	for _, list := range c.subjectsOf {
+		for _, i := range list {
+			used[i] = true
+		}
+	}
 	for i, orders := range c.orders {
+		if !used[i] {
+			continue
+		}
 		c.subjects[i].min = noRule
 		for _, order := range orders {
 			c.subjects[i].min = min(c.subjects[i].min, order)

@@ -2,6 +2,7 @@ package policy
 
 import (
 	"errors"
+	"maps"
 	"strconv"
 )
 
@@ -33,6 +34,22 @@ func (s *Set) WithSecurity(policies []SecurityPolicy) (*Set, error) {
 		return nil, err
 	}
 	return &Set{networks: s.networkTable(), security: t, members: s.addresses()}, nil
+}
+
+// WithIdentity returns a Set in which the policies that select like select id too,
+// which no policy knows yet. It is nobody's peer by its identity.
+func (s *Set) WithIdentity(id, like uint32) *Set {
+	t := *s.securityTable()
+	for _, d := range [...]*direction{&t.ingress, &t.egress} {
+		for tier := range d.tiers {
+			table := &d.tiers[tier]
+			if list, ok := table.subjectsOf[like]; ok {
+				table.subjectsOf = maps.Clone(table.subjectsOf)
+				table.subjectsOf[id] = list
+			}
+		}
+	}
+	return &Set{networks: s.networkTable(), security: &t, members: s.addresses()}
 }
 
 // WithAddresses returns a Set in which the address sets have changed as told, in
