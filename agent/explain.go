@@ -102,6 +102,14 @@ func (a *Agent) freePort(key flowtable.Key) uint16 {
 	return first
 }
 
+// tieredRule names a rule of a security policy and its tier.
+func (v *flowView) tieredRule(id uint32) string {
+	if tier := v.names.Tier(id); tier != "" {
+		return v.names.Rule(id) + " of tier " + tier
+	}
+	return v.names.Rule(id)
+}
+
 // explain tells the journey of a packet.
 func (a *Agent) explain(port uint16, key flowtable.Key) *pb.ExplainResponse {
 	return a.tell(key, a.options.Forwarder.Explain(port, key))
@@ -111,7 +119,7 @@ func (a *Agent) explain(port uint16, key flowtable.Key) *pb.ExplainResponse {
 func (a *Agent) tell(key flowtable.Key, e forwarder.Explanation) *pb.ExplainResponse {
 	v := a.flowView()
 	x := &pb.ExplainResponse{
-		Rule: v.names.Rule(e.Rule), Packet: tuple(key), Rewritten: tuple(e.Rewritten),
+		Rule: v.names.Rule(e.Rule), Tier: v.names.Tier(e.Rule), Packet: tuple(key), Rewritten: tuple(e.Rewritten),
 		Output: portName(v.snap, e.Output), Generation: v.snap.Generation, FloatingIp: v.floatingIP(key),
 	}
 	if e.Member != 0 {
@@ -274,7 +282,7 @@ func (v *flowView) step(s *forwarder.Step) *pb.ExplainStep {
 	case forwarder.StageNetwork:
 		return say("network-policy", verdictText(s.Verdict), fmt.Sprintf("%s by rule %s", v.networks(&s.Query), v.names.Rule(uint32(s.Verdict.Rule))))
 	case forwarder.StageSecurity:
-		return say("security-policy", verdictText(s.Verdict), fmt.Sprintf("%s by rule %s", s.Verdict.Stage, v.names.Rule(uint32(s.Verdict.Rule))))
+		return say("security-policy", verdictText(s.Verdict), fmt.Sprintf("%s by rule %s", s.Verdict.Stage, v.tieredRule(uint32(s.Verdict.Rule))))
 	case forwarder.StageArrival:
 		return say("tunnel", "from "+s.Peer.Name, "to what the label names")
 	case forwarder.StageTunnel:

@@ -69,8 +69,8 @@ func (v *flowView) flow(ref flowtable.Ref, s *flowtable.Session) *pb.Flow {
 		Age: ticks(s.Age(v.now)), Idle: ticks(s.Idle(v.now)), Timeout: durationpb.New(timeout(v.timeouts, s)),
 		ForwardCounters: counters(s, flowtable.Forward), ReplyCounters: counters(s, flowtable.Reply),
 		Interface: portName(v.snap, s.Port()),
-		Rule:      v.names.Rule(s.Rule()),
-		NextHop:   v.hopName(hop(flowtable.Forward)), ReplyNextHop: v.hopName(hop(flowtable.Reply)),
+		Rule:      v.names.Rule(s.Rule()), Tier: v.names.Tier(s.Rule()),
+		NextHop: v.hopName(hop(flowtable.Forward)), ReplyNextHop: v.hopName(hop(flowtable.Reply)),
 	}
 	if id := hop(flowtable.Forward); id.IsDiscard() {
 		f.Verdict, f.DropReason = pb.Verdict_DROP, forwarder.DropReason(id).String()

@@ -94,7 +94,6 @@ type dirty struct {
 	vmis     map[string]struct{}
 	joins    bool // the graph of networks that policy joins
 	vhost    bool // the node's port or what it reaches
-	security bool
 	hops     bool // which next hops there are
 	tunnels  bool // the list of tunnels, of which there is a copy then
 	idle     []state.Endpoint
@@ -170,6 +169,7 @@ func (c *Compiler) Compile(st *state.State, affected []state.Key) (*Result, erro
 	c.state = st
 	c.dirty = dirty{prefixes: map[prefixAt]struct{}{}, vmis: map[string]struct{}{}, overlays: map[string]struct{}{}, bridges: map[string]struct{}{}, peers: c.underlayChanged}
 	c.underlayChanged = false
+	c.policies.renamed = nil
 	steps := [...]func([]state.Key) error{
 		c.compileNetworks, c.compileSNAT, c.compilePorts, c.compileNodes, c.compileFloatingIPs, c.compileInstanceIPs,
 		c.compileRoutes, c.compileBridges, c.dropIdleTunnels, c.compileFabric, c.compileUplink, c.compilePolicies,

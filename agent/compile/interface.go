@@ -56,7 +56,7 @@ func (c *Compiler) dropPort(name string) {
 	}
 	c.now.interfaces[v.port] = forwarder.Interface{}
 	c.now.specs[v.port] = nil
-	c.dirty.security = c.policies.identities.release(v.identity) || c.dirty.security
+	c.policies.identities.release(v.identity)
 	c.portSlots.release(name)
 	delete(c.vmis, name)
 }
@@ -88,11 +88,8 @@ func (c *Compiler) compileInterfaces([]state.Key) error {
 			continue
 		}
 		v := c.vmis[name]
-		identity, fresh := c.policies.identities.acquire(spec)
-		if fresh {
-			c.dirty.security = true
-		}
-		c.dirty.security = c.policies.identities.release(v.identity) || c.dirty.security
+		identity := c.policies.identities.acquire(spec)
+		c.policies.identities.release(v.identity)
 		v.identity = identity
 		c.now.interfaces[v.port] = c.workload(name, spec, v)
 		if state.Waiting(spec) {

@@ -75,6 +75,8 @@ func (c *checker) resource(k Key) {
 		c.floatingIP(k, x.FloatingIp)
 	case *pb.Resource_NetworkPolicy:
 		c.networkPolicy(k, x.NetworkPolicy)
+	case *pb.Resource_AddressSet:
+		c.addressSet(k, x.AddressSet)
 	case *pb.Resource_SecurityPolicy:
 		c.securityPolicy(k, x.SecurityPolicy)
 	case *pb.Resource_Route:

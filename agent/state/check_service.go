@@ -215,7 +215,45 @@ func (c *checker) networkPolicy(k Key, np *pb.NetworkPolicy) {
 	}
 }
 
+// maxAddressViolations bounds what is said about one AddressSet.
+const maxAddressViolations = 10
+
+func (c *checker) addressSet(k Key, as *pb.AddressSet) {
+	said := 0
+	for i, s := range as.GetAddresses() {
+		if _, err := ParseAddressOrPrefix(s); err != nil {
+			if said++; said > maxAddressViolations {
+				return
+			}
+			c.report.add(k, fmt.Sprintf("spec.addresses[%d]", i), "%v", err)
+		}
+	}
+}
+
+// ParseAddressOrPrefix reads an element of an AddressSet: an address, which is a
+// prefix of its own, or a prefix whose host bits are zero. The error says what would
+// be right.
+func ParseAddressOrPrefix(s string) (netip.Prefix, error) {
+	p, err := netip.ParsePrefix(s)
+	if err != nil {
+		var a netip.Addr
+		if a, err = netip.ParseAddr(s); err == nil && a.Zone() == "" {
+			p = netip.PrefixFrom(a, a.BitLen())
+		}
+	}
+	switch {
+	case !p.IsValid():
+		return netip.Prefix{}, fmt.Errorf("%q is no address and no prefix; give for example 10.244.1.7, fd00:244::7 or 192.0.2.0/24", s)
+	case p.Addr().Is4In6():
+		return netip.Prefix{}, fmt.Errorf("%s is IPv4 in IPv6 clothes; write %s", s, p.Addr().Unmap())
+	case p != p.Masked():
+		return netip.Prefix{}, fmt.Errorf("%s has host bits; write %s, or the address without a length", s, p.Masked())
+	}
+	return p, nil
+}
+
 func (c *checker) securityPolicy(k Key, sp *pb.SecurityPolicy) {
+	cluster := sp.GetNamespaceSelector() != nil
 	for _, list := range [...]struct {
 		name  string
 		rules []*pb.SecurityRule
@@ -229,6 +267,14 @@ func (c *checker) securityPolicy(k Key, sp *pb.SecurityPolicy) {
 			names[rule.GetName()] = i
 			for j, peer := range rule.GetPeers() {
 				c.ipBlock(k, fmt.Sprintf("%s.peers[%d].ipBlock", field, j), peer.GetIpBlock())
+				if cluster && peer.GetSelector() != nil && peer.GetNamespaceSelector() == nil {
+					c.report.add(k, fmt.Sprintf("%s.peers[%d].selector", field, j), "the policy is in no namespace, and a selector alone stays in the policy's own; give namespaceSelector too, {} for all")
+				}
+			}
+			for j, port := range rule.GetPorts() {
+				if port.GetName() != "" && list.name == "egress" {
+					c.report.add(k, fmt.Sprintf("%s.ports[%d].name", field, j), "egress rules take numbers, because the interface here does not know the ports of its peers; write one rule for each number, with the peers that have it")
+				}
 			}
 		}
 	}

@@ -26,6 +26,7 @@ const (
 	FloatingIP              = "FloatingIP"
 	LoadBalancer            = "LoadBalancer"
 	NetworkPolicy           = "NetworkPolicy"
+	AddressSet              = "AddressSet"
 	SecurityPolicy          = "SecurityPolicy"
 	Route                   = "Route"
 	Fabric                  = "Fabric"
@@ -36,7 +37,7 @@ const (
 // before what names it.
 var Kinds = [...]string{
 	VirtualNetwork, VirtualMachineInterface, InstanceIP, FloatingIP, LoadBalancer,
-	NetworkPolicy, SecurityPolicy, Route, Fabric, Attachment,
+	NetworkPolicy, AddressSet, SecurityPolicy, Route, Fabric, Attachment,
 }
 
 const (
@@ -88,6 +89,8 @@ func KeyOf(r *pb.Resource) Key {
 		k.Kind = LoadBalancer
 	case *pb.Resource_NetworkPolicy:
 		k.Kind = NetworkPolicy
+	case *pb.Resource_AddressSet:
+		k.Kind = AddressSet
 	case *pb.Resource_SecurityPolicy:
 		k.Kind = SecurityPolicy
 	case *pb.Resource_Route:

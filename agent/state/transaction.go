@@ -236,6 +236,10 @@ func (tx *Transaction) closure() map[Key]struct{} {
 		}
 	}
 	for _, ch := range tx.changes {
+		if ch.Key.Kind == AddressSet && ch.Old != nil && ch.New != nil {
+			keys[ch.Key] = struct{}{} // who names it means the same as before
+			continue
+		}
 		visit(ch.Key)
 		if ch.Key.Kind == Attachment { // it gives the interface its addresses, which others lead to
 			visit(Key{VirtualMachineInterface, ch.Key.Name})

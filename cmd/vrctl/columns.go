@@ -19,7 +19,7 @@ func resourceColumns(kind string) []resourceColumn {
 	columns := []resourceColumn{{title: "NAME", value: (*vrouterv1.Resource).GetName}}
 	columns = append(columns, map[string][]resourceColumn{
 		"VirtualNetwork": networkColumns, "VirtualMachineInterface": interfaceColumns, "InstanceIP": instanceColumns, "FloatingIP": floatingColumns,
-		"LoadBalancer": balancerColumns, "NetworkPolicy": networkPolicyColumns, "SecurityPolicy": securityPolicyColumns, "Route": routeColumns, "Fabric": fabricColumns, "Attachment": attachmentColumns,
+		"LoadBalancer": balancerColumns, "NetworkPolicy": networkPolicyColumns, "AddressSet": addressSetColumns, "SecurityPolicy": securityPolicyColumns, "Route": routeColumns, "Fabric": fabricColumns, "Attachment": attachmentColumns,
 	}[kind]...)
 	return append(columns,
 		resourceColumn{title: "OWNER", wide: true, value: (*vrouterv1.Resource).GetOwner},
@@ -250,7 +250,22 @@ func portRange(p *vrouterv1.PortRange) string {
 	return fmt.Sprintf("%d-%d", p.GetStart(), p.GetEnd())
 }
 
+var addressSetColumns = []resourceColumn{
+	{title: "ADDRESSES", value: func(r *vrouterv1.Resource) string { return strconv.Itoa(len(r.GetAddressSet().GetAddresses())) }},
+	{title: "LIST", wide: true, value: func(r *vrouterv1.Resource) string { return strings.Join(r.GetAddressSet().GetAddresses(), ",") }},
+}
+
+// policyTier writes a security policy's tier, and its priority where it has one.
+func policyTier(r *vrouterv1.Resource) string {
+	switch p := r.GetSecurityPolicy(); p.GetTier() {
+	case vrouterv1.SecurityPolicy_ADMIN, vrouterv1.SecurityPolicy_BASELINE:
+		return fmt.Sprintf("%s %d", p.GetTier(), p.GetPriority())
+	}
+	return "NAMESPACE"
+}
+
 var securityPolicyColumns = []resourceColumn{
+	{title: "TIER", value: policyTier},
 	{title: "NAMESPACE", value: func(r *vrouterv1.Resource) string { return r.GetSecurityPolicy().GetNamespace() }},
 	{title: "SUBJECT", value: func(r *vrouterv1.Resource) string { return selector(r.GetSecurityPolicy().GetSubject()) }},
 	{title: "INGRESS RULES", value: func(r *vrouterv1.Resource) string { return strconv.Itoa(len(r.GetSecurityPolicy().GetIngress())) }},

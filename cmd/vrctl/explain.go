@@ -175,6 +175,7 @@ func (a *app) printVerdict(r *vrouterv1.ExplainResponse) {
 	fact("try", r.GetRemedy())
 	fact("reply", r.GetReply())
 	fact("rule", r.GetRule())
+	fact("tier", r.GetTier())
 	fact("floating IP", r.GetFloatingIp())
 	fact("member", r.GetMember())
 	if r.GetRewritten() != nil && r.GetVerdict() == vrouterv1.Verdict_FORWARD {

@@ -293,6 +293,7 @@ var flowColumns = []column[*vrouterv1.Flow]{
 	{title: "FLOATING IP", wide: true, value: (*vrouterv1.Flow).GetFloatingIp},
 	{title: "MEMBER", wide: true, value: (*vrouterv1.Flow).GetMember},
 	{title: "RULE", wide: true, value: (*vrouterv1.Flow).GetRule},
+	{title: "TIER", wide: true, value: (*vrouterv1.Flow).GetTier},
 	{title: "NEXT HOP", wide: true, value: (*vrouterv1.Flow).GetNextHop},
 	{title: "TIMEOUT", wide: true, value: func(f *vrouterv1.Flow) string { return shortDuration(f.GetTimeout()) }},
 }

@@ -71,6 +71,14 @@ func References(r *vrouterv1.Resource) []Reference {
 			add(network, rule.GetSource().GetVirtualNetwork(), "rules[%d].source.virtualNetwork", i)
 			add(network, rule.GetDestination().GetVirtualNetwork(), "rules[%d].destination.virtualNetwork", i)
 		}
+	case *vrouterv1.Resource_SecurityPolicy:
+		for d, rules := range [...][]*vrouterv1.SecurityRule{s.SecurityPolicy.GetIngress(), s.SecurityPolicy.GetEgress()} {
+			for i, rule := range rules {
+				for j, peer := range rule.GetPeers() {
+					add("AddressSet", peer.GetAddressSet(), "%s[%d].peers[%d].addressSet", [...]string{"ingress", "egress"}[d], i, j)
+				}
+			}
+		}
 	case *vrouterv1.Resource_Route:
 		add(KindVRF, s.Route.GetVrf(), "vrf")
 		for i, hop := range s.Route.GetNextHops() {

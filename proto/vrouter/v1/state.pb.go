@@ -162,6 +162,7 @@ type Resource struct {
 	//	*Resource_FloatingIp
 	//	*Resource_LoadBalancer
 	//	*Resource_NetworkPolicy
+	//	*Resource_AddressSet
 	//	*Resource_SecurityPolicy
 	//	*Resource_Route
 	//	*Resource_Fabric
@@ -283,6 +284,15 @@ func (x *Resource) GetNetworkPolicy() *NetworkPolicy {
 	return nil
 }
 
+func (x *Resource) GetAddressSet() *AddressSet {
+	if x != nil {
+		if x, ok := x.Spec.(*Resource_AddressSet); ok {
+			return x.AddressSet
+		}
+	}
+	return nil
+}
+
 func (x *Resource) GetSecurityPolicy() *SecurityPolicy {
 	if x != nil {
 		if x, ok := x.Spec.(*Resource_SecurityPolicy); ok {
@@ -353,6 +363,11 @@ type Resource_NetworkPolicy struct {
 	NetworkPolicy *NetworkPolicy `protobuf:"bytes,14,opt,name=network_policy,json=networkPolicy,proto3,oneof"`
 }
 
+type Resource_AddressSet struct {
+	// Addresses that rules between workloads name.
+	AddressSet *AddressSet `protobuf:"bytes,21,opt,name=address_set,json=addressSet,proto3,oneof"`
+}
+
 type Resource_SecurityPolicy struct {
 	// Rules between workloads.
 	SecurityPolicy *SecurityPolicy `protobuf:"bytes,15,opt,name=security_policy,json=securityPolicy,proto3,oneof"`
@@ -384,6 +399,8 @@ func (*Resource_FloatingIp) isResource_Spec() {}
 func (*Resource_LoadBalancer) isResource_Spec() {}
 
 func (*Resource_NetworkPolicy) isResource_Spec() {}
+
+func (*Resource_AddressSet) isResource_Spec() {}
 
 func (*Resource_SecurityPolicy) isResource_Spec() {}
 
@@ -627,7 +644,7 @@ var File_vrouter_v1_state_proto protoreflect.FileDescriptor
 const file_vrouter_v1_state_proto_rawDesc = "" +
 	"\n" +
 	"\x16vrouter/v1/state.proto\x12\n" +
-	"vrouter.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1avrouter/v1/resources.proto\x1a\x16vrouter/v1/rules.proto\"\xf0\x05\n" +
+	"vrouter.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1avrouter/v1/resources.proto\x1a\x16vrouter/v1/rules.proto\"\xab\x06\n" +
 	"\bResource\x12 \n" +
 	"\x04name\x18\x01 \x01(\tB\f\xbaH\t\xc8\x01\x01r\x04\x88\xea0\x01R\x04name\x12\x14\n" +
 	"\x05owner\x18\x02 \x01(\tR\x05owner\x12\x1e\n" +
@@ -642,7 +659,9 @@ const file_vrouter_v1_state_proto_rawDesc = "" +
 	"\vfloating_ip\x18\r \x01(\v2\x16.vrouter.v1.FloatingIPH\x00R\n" +
 	"floatingIp\x12?\n" +
 	"\rload_balancer\x18\x14 \x01(\v2\x18.vrouter.v1.LoadBalancerH\x00R\floadBalancer\x12B\n" +
-	"\x0enetwork_policy\x18\x0e \x01(\v2\x19.vrouter.v1.NetworkPolicyH\x00R\rnetworkPolicy\x12E\n" +
+	"\x0enetwork_policy\x18\x0e \x01(\v2\x19.vrouter.v1.NetworkPolicyH\x00R\rnetworkPolicy\x129\n" +
+	"\vaddress_set\x18\x15 \x01(\v2\x16.vrouter.v1.AddressSetH\x00R\n" +
+	"addressSet\x12E\n" +
 	"\x0fsecurity_policy\x18\x0f \x01(\v2\x1a.vrouter.v1.SecurityPolicyH\x00R\x0esecurityPolicy\x12)\n" +
 	"\x05route\x18\x10 \x01(\v2\x11.vrouter.v1.RouteH\x00R\x05route\x12,\n" +
 	"\x06fabric\x18\x11 \x01(\v2\x12.vrouter.v1.FabricH\x00R\x06fabric\x128\n" +
@@ -705,10 +724,11 @@ var file_vrouter_v1_state_proto_goTypes = []any{
 	(*FloatingIP)(nil),              // 10: vrouter.v1.FloatingIP
 	(*LoadBalancer)(nil),            // 11: vrouter.v1.LoadBalancer
 	(*NetworkPolicy)(nil),           // 12: vrouter.v1.NetworkPolicy
-	(*SecurityPolicy)(nil),          // 13: vrouter.v1.SecurityPolicy
-	(*Route)(nil),                   // 14: vrouter.v1.Route
-	(*Fabric)(nil),                  // 15: vrouter.v1.Fabric
-	(*Attachment)(nil),              // 16: vrouter.v1.Attachment
+	(*AddressSet)(nil),              // 13: vrouter.v1.AddressSet
+	(*SecurityPolicy)(nil),          // 14: vrouter.v1.SecurityPolicy
+	(*Route)(nil),                   // 15: vrouter.v1.Route
+	(*Fabric)(nil),                  // 16: vrouter.v1.Fabric
+	(*Attachment)(nil),              // 17: vrouter.v1.Attachment
 }
 var file_vrouter_v1_state_proto_depIdxs = []int32{
 	7,  // 0: vrouter.v1.Resource.virtual_network:type_name -> vrouter.v1.VirtualNetwork
@@ -717,19 +737,20 @@ var file_vrouter_v1_state_proto_depIdxs = []int32{
 	10, // 3: vrouter.v1.Resource.floating_ip:type_name -> vrouter.v1.FloatingIP
 	11, // 4: vrouter.v1.Resource.load_balancer:type_name -> vrouter.v1.LoadBalancer
 	12, // 5: vrouter.v1.Resource.network_policy:type_name -> vrouter.v1.NetworkPolicy
-	13, // 6: vrouter.v1.Resource.security_policy:type_name -> vrouter.v1.SecurityPolicy
-	14, // 7: vrouter.v1.Resource.route:type_name -> vrouter.v1.Route
-	15, // 8: vrouter.v1.Resource.fabric:type_name -> vrouter.v1.Fabric
-	16, // 9: vrouter.v1.Resource.attachment:type_name -> vrouter.v1.Attachment
-	0,  // 10: vrouter.v1.Generation.level:type_name -> vrouter.v1.Generation.Level
-	3,  // 11: vrouter.v1.ResourceResult.key:type_name -> vrouter.v1.ResourceKey
-	1,  // 12: vrouter.v1.ResourceResult.outcome:type_name -> vrouter.v1.ResourceResult.Outcome
-	3,  // 13: vrouter.v1.FieldViolation.resource:type_name -> vrouter.v1.ResourceKey
-	14, // [14:14] is the sub-list for method output_type
-	14, // [14:14] is the sub-list for method input_type
-	14, // [14:14] is the sub-list for extension type_name
-	14, // [14:14] is the sub-list for extension extendee
-	0,  // [0:14] is the sub-list for field type_name
+	13, // 6: vrouter.v1.Resource.address_set:type_name -> vrouter.v1.AddressSet
+	14, // 7: vrouter.v1.Resource.security_policy:type_name -> vrouter.v1.SecurityPolicy
+	15, // 8: vrouter.v1.Resource.route:type_name -> vrouter.v1.Route
+	16, // 9: vrouter.v1.Resource.fabric:type_name -> vrouter.v1.Fabric
+	17, // 10: vrouter.v1.Resource.attachment:type_name -> vrouter.v1.Attachment
+	0,  // 11: vrouter.v1.Generation.level:type_name -> vrouter.v1.Generation.Level
+	3,  // 12: vrouter.v1.ResourceResult.key:type_name -> vrouter.v1.ResourceKey
+	1,  // 13: vrouter.v1.ResourceResult.outcome:type_name -> vrouter.v1.ResourceResult.Outcome
+	3,  // 14: vrouter.v1.FieldViolation.resource:type_name -> vrouter.v1.ResourceKey
+	15, // [15:15] is the sub-list for method output_type
+	15, // [15:15] is the sub-list for method input_type
+	15, // [15:15] is the sub-list for extension type_name
+	15, // [15:15] is the sub-list for extension extendee
+	0,  // [0:15] is the sub-list for field type_name
 }
 
 func init() { file_vrouter_v1_state_proto_init() }
@@ -746,6 +767,7 @@ func file_vrouter_v1_state_proto_init() {
 		(*Resource_FloatingIp)(nil),
 		(*Resource_LoadBalancer)(nil),
 		(*Resource_NetworkPolicy)(nil),
+		(*Resource_AddressSet)(nil),
 		(*Resource_SecurityPolicy)(nil),
 		(*Resource_Route)(nil),
 		(*Resource_Fabric)(nil),
