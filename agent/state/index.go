@@ -3,6 +3,7 @@ package state
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 
 	"github.com/vrouter-go/vrouter/internal/statefile"
@@ -55,7 +56,7 @@ const (
 	claimVNI     = "VNI"
 	claimPeer    = "peer address"
 	// claimUse is not exclusive: it finds the routes of a VRF and those to vhost0,
-	// what has a tunnel, the members on other nodes by name, and what source
+	// what has a tunnel or a host as a member, the members on other nodes by name, and what source
 	// translation to the node's addresses concerns.
 	claimUse = "use"
 )
@@ -109,6 +110,9 @@ func claims(r *pb.Resource) []claim {
 		}
 		if x.FloatingIp.GetVirtualNetwork() == FabricNetwork {
 			take(claimUse, "snat", "", "spec.address")
+		}
+		if slices.ContainsFunc(x.FloatingIp.GetMembers(), (*pb.Member).GetHost) {
+			take(claimUse, "host", "", "spec.members")
 		}
 		if h := x.FloatingIp.GetHealthCheck(); h != nil {
 			take(claimUse, "health check", itoa(int(h.GetPort())), "spec.healthCheck.port")
