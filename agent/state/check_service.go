@@ -173,7 +173,7 @@ func (c *checker) hostMember(k Key, field string, place Place, fip *pb.FloatingI
 	case !ok:
 	case a.Is4() != place.Address.Is4():
 		c.report.add(k, field+".address", "%s must be of the same family as the floating IP %s", a, place.Address)
-	case a == place.Address:
+	case a == place.Address && !own && !BorrowsAddresses(f):
 		c.report.add(k, field+".address", "%s is the floating IP itself; give the host's address", a)
 	case own && f.GetVhost0() == nil:
 		c.report.add(k, field+".address", "%s is this node, which is reached by vhost0, and there is none; add Fabric spec.vhost0", a)
