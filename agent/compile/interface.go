@@ -224,7 +224,7 @@ func (c *Compiler) compileVhost([]state.Key) error {
 	itf := forwarder.Interface{
 		Kind: forwarder.Host, VRF: n.vrf, Network: n.id, Identity: policy.IdentityNode,
 		MTU: int32(mtu(v.GetMtu())), MAC: [6]byte(state.MAC(state.Vhost0, v.GetMacAddress())),
-		Name: state.Vhost0, Gateway4: dummyGateway4.As16(),
+		Name: state.Vhost0, Gateway4: dummyGateway4.As16(), Serves: c.targets(vhostPort),
 	}
 	for _, a := range c.nodeAddresses() {
 		itf.Sources = append(itf.Sources, addressRange(host(a)))

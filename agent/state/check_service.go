@@ -128,11 +128,13 @@ func (c *checker) member(k Key, i int, place Place, fip *pb.FloatingIP, m *pb.Me
 	}
 	name := m.GetVirtualMachineInterface()
 	vmi := c.Interface(name)
-	if vmi == nil && m.GetTunnel() == nil {
+	if vmi == nil && m.GetTunnel() == nil && !m.GetHost() {
 		return // reported as dangling
 	}
 	a, ok := MemberAddress(m, vmi, place.Address)
 	switch {
+	case m.GetHost():
+		c.hostMember(k, field, place, fip, m)
 	case m.GetTunnel() != nil:
 		c.remoteMember(k, field, place, m, a)
 		if vmi != nil {
@@ -162,6 +164,27 @@ func (c *checker) remoteMember(k Key, field string, place Place, m *pb.Member, a
 		c.report.add(k, field+".address", "%s must be of the same family as the floating IP %s", a, place.Address)
 	}
 	c.tunnel(k, field+".tunnel", m.GetTunnel())
+}
+
+// hostMember checks a member that is a host of the fabric.
+func (c *checker) hostMember(k Key, field string, place Place, fip *pb.FloatingIP, m *pb.Member) {
+	f := c.Fabric()
+	a, ok := c.unicast(k, field+".address", m.GetAddress())
+	own := slices.Contains(NodeAddresses(f), a)
+	switch {
+	case !ok:
+	case a.Is4() != place.Address.Is4():
+		c.report.add(k, field+".address", "%s must be of the same family as the floating IP %s", a, place.Address)
+	case a == place.Address && !own && !BorrowsAddresses(f):
+		c.report.add(k, field+".address", "%s is the floating IP itself; give the host's address", a)
+	case own && f.GetVhost0() == nil:
+		c.report.add(k, field+".address", "%s is this node, which is reached by vhost0, and there is none; add Fabric spec.vhost0", a)
+	case !own && f.GetUplink() == nil:
+		c.report.add(k, field+".address", "%s is a host outside, and the node has no uplink; add Fabric spec.uplink", a)
+	}
+	if egress(fip) {
+		c.report.add(k, field+".host", "a host opens no connections with the floating IP; give direction INGRESS, or leave the member out")
+	}
 }
 
 // HasAddress reports whether an interface may be reached at an address: one of its

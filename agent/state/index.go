@@ -3,6 +3,7 @@ package state
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 
 	"github.com/vrouter-go/vrouter/internal/statefile"
@@ -56,9 +57,8 @@ const (
 	claimPeer    = "peer address"
 	claimGiven   = "given address" // by an attachment, unique in all networks together
 	// claimUse is not exclusive: it finds the routes of a VRF and those to vhost0,
-	// what has a tunnel, the members on other nodes by name, and what source
-	// translation to the node's addresses concerns, and who has an address in whatever
-	// network.
+	// what has a tunnel or a host as a member, the members on other nodes by name, what source translation to the node's addresses
+	// concerns, and who has an address in whatever network.
 	claimUse = "use"
 )
 
@@ -120,6 +120,9 @@ func claims(r *pb.Resource) []claim {
 		}
 		if x.FloatingIp.GetVirtualNetwork() == FabricNetwork {
 			take(claimUse, "snat", "", "spec.address")
+		}
+		if slices.ContainsFunc(x.FloatingIp.GetMembers(), (*pb.Member).GetHost) {
+			take(claimUse, "host", "", "spec.members")
 		}
 		if h := x.FloatingIp.GetHealthCheck(); h != nil {
 			take(claimUse, "health check", itoa(int(h.GetPort())), "spec.healthCheck.port")

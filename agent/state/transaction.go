@@ -273,10 +273,17 @@ func uses(ch Change) []thing {
 		if snatOf(ch.Old.GetFabric()) != snatOf(ch.New.GetFabric()) || !slices.Equal(NodeAddresses(ch.Old.GetFabric()), NodeAddresses(ch.New.GetFabric())) {
 			list = append(list, thing{claimUse, "snat", ""})
 		}
+		if hostNeeds(ch.Old.GetFabric()) != hostNeeds(ch.New.GetFabric()) || !slices.Equal(NodeAddresses(ch.Old.GetFabric()), NodeAddresses(ch.New.GetFabric())) {
+			list = append(list, thing{claimUse, "host", ""})
+		}
 		return list
 	}
 	return nil
 }
+
+// hostNeeds is what of the node's description members that are hosts depend on, beside
+// its addresses: whether there is a way to the node itself, and one out.
+func hostNeeds(f *pb.Fabric) [2]bool { return [2]bool{f.GetVhost0() != nil, f.GetUplink() != nil} }
 
 // Restore makes the state what an earlier process kept. Resources keep their
 // owner and generation. The error is an *Error and the state is then empty.

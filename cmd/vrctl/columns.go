@@ -119,6 +119,9 @@ func member(m *vrouterv1.Member) string {
 	if m.GetTunnel() != nil {
 		notes = append(notes, "on "+m.GetTunnel().GetRemote())
 	}
+	if m.GetHost() {
+		notes = append(notes, "host "+m.GetAddress())
+	}
 	if len(notes) == 0 {
 		return m.GetVirtualMachineInterface()
 	}

@@ -51,8 +51,8 @@ func References(r *vrouterv1.Resource) []Reference {
 			add(vmi, name, "virtualMachineInterfaces[%d]", i)
 		}
 		for i, m := range s.FloatingIp.GetMembers() {
-			if m.GetTunnel() != nil {
-				continue // an interface of another node
+			if m.GetTunnel() != nil || m.GetHost() {
+				continue // an interface of another node, or none
 			}
 			add(vmi, m.GetVirtualMachineInterface(), "members[%d].virtualMachineInterface", i)
 		}

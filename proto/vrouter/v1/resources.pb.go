@@ -2114,11 +2114,11 @@ func (x *PortMapping) GetProtocol() Protocol_Value {
 	return Protocol_PROTOCOL_UNSPECIFIED
 }
 
-// Member is one interface behind a floating IP, on this node or on another.
+// Member is one interface behind a floating IP, on this node or on another, or a host of the fabric.
 type Member struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// virtual_machine_interface that serves. With tunnel it is the name that the interface has on its own node; the choice of members
-	// follows from the names, so that all nodes choose alike.
+	// virtual_machine_interface that serves. With tunnel it is the name that the interface has on its own node, with host any name that
+	// the member keeps; the choice of members follows from the names, so that all nodes choose alike.
 	VirtualMachineInterface string `protobuf:"bytes,1,opt,name=virtual_machine_interface,json=virtualMachineInterface,proto3" json:"virtual_machine_interface,omitempty"`
 	// state of the member.
 	State Member_State `protobuf:"varint,2,opt,name=state,proto3,enum=vrouter.v1.Member_State" json:"state,omitempty"`
@@ -2131,7 +2131,8 @@ type Member struct {
 	Address string `protobuf:"bytes,5,opt,name=address,proto3" json:"address,omitempty"`
 	// tunnel to the node where the interface is. Left out: the interface is on this node.
 	Tunnel *Tunnel `protobuf:"bytes,6,opt,name=tunnel,proto3" json:"tunnel,omitempty"`
-	// host: the member is no interface of a vRouter but a host of the fabric, this node included, reached at address.
+	// host says that the member is a host of the fabric at address and no interface of a vRouter: this node itself, where address is
+	// one of its own, or any host that the node reaches by its uplink. Who calls one elsewhere is seen there as this node.
 	Host          bool `protobuf:"varint,7,opt,name=host,proto3" json:"host,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -4418,7 +4419,7 @@ const file_vrouter_v1_resources_proto_rawDesc = "" +
 	"\bsrc_port\x18\x01 \x01(\rB\v\xbaH\b*\x06\x18\xff\xff\x03(\x01R\asrcPort\x12$\n" +
 	"\bdst_port\x18\x02 \x01(\rB\t\xbaH\x06*\x04\x18\xff\xff\x03R\adstPort\x12\xa6\x01\n" +
 	"\bprotocol\x18\x03 \x01(\x0e2\x1a.vrouter.v1.Protocol.ValueBn\xbaHk\xba\x01h\n" +
-	"\x15port_mapping.protocol\x126must be TCP, UDP or SCTP: only these have ports to map\x1a\x17this in [0, 6, 17, 132]R\bprotocol\"\xeb\x05\n" +
+	"\x15port_mapping.protocol\x126must be TCP, UDP or SCTP: only these have ports to map\x1a\x17this in [0, 6, 17, 132]R\bprotocol\"\x8d\a\n" +
 	"\x06Member\x12H\n" +
 	"\x19virtual_machine_interface\x18\x01 \x01(\tB\f\xbaH\t\xc8\x01\x01r\x04\x88\xea0\x01R\x17virtualMachineInterface\x128\n" +
 	"\x05state\x18\x02 \x01(\x0e2\x18.vrouter.v1.Member.StateB\b\xbaH\x05\x82\x01\x02\x10\x01R\x05state\x12 \n" +
@@ -4434,7 +4435,8 @@ const file_vrouter_v1_resources_proto_rawDesc = "" +
 	"\aSERVING\x10\x02\x12\f\n" +
 	"\bDRAINING\x10\x03\x12\x0e\n" +
 	"\n" +
-	"LOCAL_ONLY\x10\x04:\x8d\x01\xbaH\x89\x01\x1a\x86\x01\n" +
+	"LOCAL_ONLY\x10\x04:\xaf\x02\xbaH\xab\x02\x1a\x9f\x01\n" +
+	"\vmember.host\x12Ya member that is a host needs its address, for example address: 192.0.2.12, and no tunnel\x1a5!this.host || this.address != '' && !has(this.tunnel)\x1a\x86\x01\n" +
 	"\rmember.tunnel\x12La member behind a tunnel needs its address, for example address: 10.244.1.11\x1a'!has(this.tunnel) || this.address != ''\"\xbc\x01\n" +
 	"\x0fSessionAffinity\x12>\n" +
 	"\x04type\x18\x01 \x01(\x0e2 .vrouter.v1.SessionAffinity.TypeB\b\xbaH\x05\x82\x01\x02\x10\x01R\x04type\x122\n" +
