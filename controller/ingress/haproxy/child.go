@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"runtime"
@@ -17,7 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// masterFile is the master's command socket, for operators ("show proc").
+// masterFile is the master's command socket.
 const masterFile = "master.sock"
 
 // child is a running master process of HAProxy.
@@ -57,8 +58,8 @@ func (s *Settings) startChild(log *slog.Logger) (*child, error) {
 	return c, nil
 }
 
-// relay writes what HAProxy says into the log: alerts and warnings as such, requests
-// of the access log and the rest as information.
+// relay writes what HAProxy says into the log. Its warnings tell of pods that come and
+// go and of its own reloads, which is its everyday life.
 func relay(out io.ReadCloser, log *slog.Logger) {
 	defer out.Close() // so that a writer that is left does not block
 	lines := bufio.NewScanner(out)
@@ -69,11 +70,9 @@ func relay(out io.ReadCloser, log *slog.Logger) {
 		switch {
 		case line == "":
 			continue
-		case strings.HasPrefix(line, "[ALERT]"):
+		case strings.HasPrefix(line, "[ALERT]") && !strings.HasSuffix(line, "has no server available!"):
 			level = slog.LevelError
-		case strings.HasPrefix(line, "[WARNING]"):
-			level = slog.LevelWarn
-		case strings.HasPrefix(line, "[NOTICE]"):
+		case strings.HasPrefix(line, "["):
 			level = slog.LevelDebug
 		}
 		log.Log(context.Background(), level, "haproxy", "line", line)
@@ -95,13 +94,19 @@ func (c *child) stop(ctx context.Context) error {
 	if !c.running() {
 		return nil
 	}
-	if err := c.cmd.Process.Signal(unix.SIGUSR1); err != nil {
-		return err
-	}
-	select {
-	case <-c.done:
-		return nil
-	case <-ctx.Done():
+	again := time.NewTicker(time.Second) // a master that is just starting may have lost it
+	defer again.Stop()
+	for waiting := true; waiting; {
+		if err := c.cmd.Process.Signal(unix.SIGUSR1); err != nil && !errors.Is(err, os.ErrProcessDone) {
+			return err
+		}
+		select {
+		case <-c.done:
+			return nil
+		case <-again.C:
+		case <-ctx.Done():
+			waiting = false
+		}
 	}
 	// The master ends its workers at SIGTERM; SIGKILL of the group is for one that
 	// does not answer.

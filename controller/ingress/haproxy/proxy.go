@@ -9,6 +9,8 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -217,7 +219,8 @@ func (p *Proxy) withoutRejected(t *routing.Table) (*routing.Table, []routing.Pro
 // awaitTimeout bounds the start of a worker.
 const awaitTimeout = 30 * time.Second
 
-// await returns when the worker of a generation answers.
+// await returns when the worker of a generation answers, and the master knows it: a
+// signal to a master that is not that far is lost.
 func (p *Proxy) await(ctx context.Context, g generation) (pid int, err error) {
 	ctx, cancel := context.WithTimeout(ctx, awaitTimeout)
 	defer cancel()
@@ -226,7 +229,10 @@ func (p *Proxy) await(ctx context.Context, g generation) (pid int, err error) {
 	for {
 		pid, description, err := g.admin().describe(ctx)
 		if err == nil && description == g.name {
-			return pid, nil
+			var workers string
+			if workers, err = p.master().ask(ctx, "show proc"); err == nil && hasWorker(workers, pid) {
+				return pid, nil
+			}
 		}
 		select {
 		case <-p.child.done:
@@ -236,6 +242,19 @@ func (p *Proxy) await(ctx context.Context, g generation) (pid int, err error) {
 		case <-poll.C:
 		}
 	}
+}
+
+func (p *Proxy) master() socket { return socket(filepath.Join(p.settings.Directory, masterFile)) }
+
+// hasWorker says whether the master's list of processes has a worker, old ones aside.
+func hasWorker(list string, pid int) bool {
+	list, _, _ = strings.Cut(list, "# old workers")
+	for line := range strings.Lines(list) {
+		if f := strings.Fields(line); len(f) > 1 && f[0] == strconv.Itoa(pid) && f[1] == "worker" {
+			return true
+		}
+	}
+	return false
 }
 
 func cmpErr(errs ...error) error {

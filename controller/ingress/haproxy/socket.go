@@ -35,6 +35,10 @@ func (s socket) ask(ctx context.Context, command string) (string, error) {
 	if _, err := io.WriteString(conn, command+"\n"); err != nil {
 		return "", err
 	}
+	// The master closes when the client has; a worker does after its answer.
+	if err := conn.(*net.UnixConn).CloseWrite(); err != nil {
+		return "", err
+	}
 	reply, err := io.ReadAll(io.LimitReader(conn, maxReply))
 	if err != nil {
 		return "", fmt.Errorf("answer to %q: %w", firstLine(command), err)
