@@ -22,8 +22,10 @@ func (c *Cluster) space(role string) error {
 	}
 	c.closers = append(c.closers, func() error { return netns.Delete(c.ns(role)) })
 	// A link-local address that is on trial sends no neighbour solicitations, and global
-	// addresses are to serve at once.
-	return c.run(role, "sysctl -qw net.ipv6.conf.default.accept_dad=0 net.ipv6.conf.all.accept_dad=0")
+	// addresses are to serve at once. Refusals must not be mistaken for drops, so they are
+	// not limited in rate.
+	return c.run(role, `sysctl -qw net.ipv6.conf.default.accept_dad=0 net.ipv6.conf.all.accept_dad=0 \
+		net.ipv4.icmp_ratelimit=0 net.ipv4.icmp_msgs_per_sec=100000 net.ipv4.icmp_msgs_burst=100000 net.ipv6.icmp.ratelimit=0`)
 }
 
 // run runs commands in a role's namespace.
