@@ -29,6 +29,7 @@ import (
 	"github.com/vrouter-go/vrouter/test/kube/control"
 	"github.com/vrouter-go/vrouter/test/kube/kubeproxy"
 	"github.com/vrouter-go/vrouter/test/kube/node"
+	"github.com/vrouter-go/vrouter/test/kube/process"
 )
 
 // The addresses of all clusters. A wire is a network of its own, so they may repeat.
@@ -88,7 +89,8 @@ type Node struct {
 	PodCIDRs  []netip.Prefix
 	Gateways  []netip.Addr // of the pods' networks: addresses that the node has there
 	Kubelet   *node.Kubelet
-	VRouter   *VRouterNode // nil on the dataplane Kernel
+	VRouter   *VRouterNode     // nil on the dataplane Kernel
+	Proxy     *process.Process // kube-proxy; nil where Options ask for none
 
 	c   *Cluster
 	dir string

@@ -53,12 +53,12 @@ func (n *Node) startProxy(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	p, err := kubeproxy.Start(ctx, kubeproxy.Options{
+	n.Proxy, err = kubeproxy.Start(ctx, kubeproxy.Options{
 		Namespace: n.Namespace, Dir: n.dir, Binaries: n.c.o.Binaries, Kubeconfig: kubeconfig, Node: n.Name, Mode: n.c.o.Proxy, Pods: Pods,
 	})
 	if err != nil {
 		return err
 	}
-	n.c.closers = append(n.c.closers, func() error { return p.Stop(syscall.SIGKILL, time.Second) })
+	n.c.closers = append(n.c.closers, func() error { return n.Proxy.Stop(syscall.SIGKILL, time.Second) })
 	return nil
 }

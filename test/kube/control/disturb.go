@@ -30,7 +30,9 @@ func (p *Plane) StartAPIServer(ctx context.Context) error {
 		"--advertise-address", p.o.Address.String(), "--cert-dir", p.path("pki"),
 		"--service-account-issuer=https://kubernetes.default.svc", "--service-account-key-file", p.path("sa.pub"),
 		"--service-account-signing-key-file", p.path("sa.key"), "--token-auth-file", p.path("tokens.csv"), "--authorization-mode=RBAC",
-		"--disable-admission-plugins=ServiceAccount", "--allow-privileged=true")
+		"--disable-admission-plugins=ServiceAccount", "--allow-privileged=true",
+		// Who watches is sent away when the apiserver ends, and does not hold it up.
+		"--shutdown-watch-termination-grace-period=2s")
 	if err != nil {
 		return err
 	}

@@ -26,6 +26,9 @@ import (
 	"sync/atomic"
 	"syscall"
 	"time"
+
+	"golang.org/x/net/ipv4"
+	"golang.org/x/net/ipv6"
 )
 
 func main() {
@@ -104,22 +107,37 @@ func (s *server) serveTCP(l net.Listener) {
 	}
 }
 
-// serveUDP serves both families by one socket. The reply's source is the kernel's choice,
-// which is the one address that a pod has of the family.
+// serveUDP answers from the address that was called, also where the network namespace has
+// several, as a node's has.
 func (s *server) serveUDP(port int) error {
-	conn, err := net.ListenUDP("udp", &net.UDPAddr{Port: port})
+	four, err := net.ListenPacket("udp4", fmt.Sprintf(":%d", port))
 	if err != nil {
 		return err
 	}
+	six, err := net.ListenPacket("udp6", fmt.Sprintf(":%d", port))
+	if err != nil {
+		return errors.Join(err, four.Close())
+	}
+	p4, p6 := ipv4.NewPacketConn(four), ipv6.NewPacketConn(six)
+	if err := errors.Join(p4.SetControlMessage(ipv4.FlagDst, true), p6.SetControlMessage(ipv6.FlagDst, true)); err != nil {
+		return errors.Join(err, four.Close(), six.Close())
+	}
+	// An error of a read is an ICMP error of an earlier answer, and answers may be lost, as
+	// everything in UDP.
 	go func() {
 		b := make([]byte, 1<<16)
 		for {
-			n, client, err := conn.ReadFromUDPAddrPort(b)
-			if err != nil {
-				continue // an ICMP error of an earlier answer
+			if n, c, client, err := p4.ReadFrom(b); err == nil {
+				_, _ = p4.WriteTo(append([]byte(s.line(client.String())), b[:n]...), &ipv4.ControlMessage{Src: c.Dst}, client)
 			}
-			client = netip.AddrPortFrom(client.Addr().Unmap(), client.Port())
-			_, _ = conn.WriteToUDPAddrPort(append([]byte(s.line(client.String())), b[:n]...), client) // as lossy as UDP
+		}
+	}()
+	go func() {
+		b := make([]byte, 1<<16)
+		for {
+			if n, c, client, err := p6.ReadFrom(b); err == nil {
+				_, _ = p6.WriteTo(append([]byte(s.line(client.String())), b[:n]...), &ipv6.ControlMessage{Src: c.Dst}, client)
+			}
 		}
 	}()
 	return nil
