@@ -3,21 +3,43 @@
 package kube_test
 
 import (
+	"flag"
 	"testing"
-
-	"github.com/vrouter-go/vrouter/test/kube/cluster"
 )
 
-// TestKubeProxy judges the judge: kube-proxy does in every cell of the matrix what
-// Kubernetes' documents ask (expect), or the test ground is wrong.
-func TestKubeProxy(t *testing.T) {
+var update = flag.Bool("update", false, "write what TestAgreement finds to docs/KUBE-PROXY-DIFFERENCES.md")
+
+// TestAgreement makes the same calls with kube-proxy and with ours.
+//
+// kube-proxy is judged first: in every cell of the matrix it does what Kubernetes' documents
+// ask (expect), or the test ground is wrong. Where ours does something else, that is in
+// docs/KUBE-PROXY-DIFFERENCES.md with its reason.
+func TestAgreement(t *testing.T) {
 	t.Parallel()
-	l := newLab(t, newCluster(t, cluster.Options{Dataplane: cluster.Kernel, Proxy: "nftables"}))
-	answers := l.run()
+	answers := map[string]map[cell]string{}
+	for _, name := range []string{"kube-proxy", "vrouter"} {
+		t.Run(name, func(t *testing.T) {
+			l := newLab(t, newCluster(t, dataplanes[name]))
+			answers[name] = l.run()
+			if name != "kube-proxy" {
+				return
+			}
+			for _, c := range cells() {
+				if got, want := answers[name][c], expect(c); got != want {
+					t.Errorf("%v: %s; want %s", c, got, want)
+				}
+			}
+		})
+	}
+	if t.Failed() || len(answers) != 2 {
+		return
+	}
+	var found []difference
 	for _, c := range cells() {
-		if got, want := answers[c], expect(c); got != want {
-			t.Errorf("%v: %s; want %s", c, got, want)
+		if ours, theirs := answers["vrouter"][c], answers["kube-proxy"][c]; ours != theirs {
+			found = append(found, difference{c, ours, theirs})
 		}
 	}
-	t.Logf("%d cells", len(answers))
+	t.Logf("%d cells, %d differ", len(cells()), len(found))
+	judge(t, found)
 }

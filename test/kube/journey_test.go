@@ -91,7 +91,18 @@ func (w *world) outcome(namespace, network string, to netip.AddrPort, want probe
 	})
 }
 
-// replaces returns the names of the pods of a Deployment.
+// unreached waits until a call is not answered: refused, or by nobody.
+func (w *world) unreached(namespace, network string, to netip.AddrPort) {
+	w.t.Helper()
+	w.until(fmt.Sprintf("%s to %v from %s is not answered", network, to, namespace), func(context.Context) error {
+		if r := probe.Call(namespace, network, to, callPatience); r.Outcome == probe.Answered {
+			return fmt.Errorf("%v", r)
+		}
+		return nil
+	})
+}
+
+// names returns the names of the pods of a Deployment.
 func (w *world) names(app string) (names []string) {
 	w.t.Helper()
 	pods, err := w.Client().CoreV1().Pods(w.namespace).List(w.t.Context(), metav1.ListOptions{LabelSelector: "app=" + app})
@@ -202,12 +213,7 @@ func typeChange(w *world) {
 	talk := w.open(client, clusterIPs(service)[0])
 	load := probe.StartLoad(client, "tcp", clusterIPs(service)[0], 2, 5*time.Millisecond, patience)
 	service = w.patchService("web", `{"spec":{"type":"ClusterIP"}}`)
-	w.until("the node port is closed", func(context.Context) error {
-		if r := probe.Call(w.Outside(), "tcp", at, callPatience); r.Outcome == probe.Answered {
-			return fmt.Errorf("%v", r)
-		}
-		return nil
-	})
+	w.unreached(w.Outside(), "tcp", at)
 	w.must(talk.Say(patience))
 	service = w.patchService("web", `{"spec":{"type":"NodePort"}}`)
 	for _, to := range nodePorts(service, w.Nodes[0], "tcp") {

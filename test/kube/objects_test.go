@@ -31,8 +31,19 @@ type world struct {
 // in makes a Kubernetes namespace for a test.
 func in(t *testing.T, c *cluster.Cluster, namespace string) *world {
 	t.Helper()
-	w := &world{Cluster: c, t: t, namespace: namespace}
-	_, err := c.Client().CoreV1().Namespaces().Create(t.Context(), &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: namespace}}, metav1.CreateOptions{})
+	return space(t, c, metav1.ObjectMeta{Name: namespace})
+}
+
+// isolated makes one whose pods have networks of their own.
+func isolated(t *testing.T, c *cluster.Cluster, namespace string) *world {
+	t.Helper()
+	return space(t, c, metav1.ObjectMeta{Name: namespace, Annotations: map[string]string{"vrouter.io/isolation": "true"}})
+}
+
+func space(t *testing.T, c *cluster.Cluster, meta metav1.ObjectMeta) *world {
+	t.Helper()
+	w := &world{Cluster: c, t: t, namespace: meta.Name}
+	_, err := c.Client().CoreV1().Namespaces().Create(t.Context(), &corev1.Namespace{ObjectMeta: meta}, metav1.CreateOptions{})
 	w.must(err)
 	return w
 }

@@ -67,6 +67,7 @@ type Options struct {
 	Nodes     int    // 1 to 9; 0: 2
 	Dataplane Dataplane
 	// Proxy is the mode of the kube-proxy that runs in each node's namespace; empty: none.
+	// Beside our dataplane it has the node ports, as in Contrail's clusters.
 	Proxy string
 }
 

@@ -16,8 +16,10 @@ import (
 
 // routes makes the node's kernel a router for its pods and those of the other nodes.
 func (n *Node) routes() error {
+	if err := n.Route(); err != nil {
+		return err
+	}
 	var script strings.Builder
-	script.WriteString("sysctl -qw net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1\n")
 	for _, other := range n.c.Nodes {
 		for i, prefix := range other.PodCIDRs {
 			if other != n {
@@ -26,6 +28,12 @@ func (n *Node) routes() error {
 		}
 	}
 	return n.c.run(n.Name, script.String())
+}
+
+// Route makes the node's kernel forward packets, as where kube-proxy translates them for
+// pods that it reaches through vhost0.
+func (n *Node) Route() error {
+	return n.c.run(n.Name, "sysctl -qw net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1")
 }
 
 // ptp is the network configuration list of the dataplane Kernel.

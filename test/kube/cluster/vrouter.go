@@ -86,8 +86,13 @@ func (v *VRouterNode) StartKube() (err error) {
 	if err != nil {
 		return err
 	}
-	v.Kube, err = process.Start(v.n.Namespace, filepath.Join(v.n.dir, "vrkube.log"), nil,
-		filepath.Join(v.n.c.o.Programs, "vrkube"), "run", "--node", v.n.Name, "--kubeconfig", kubeconfig, "--agent", v.socket(), "--cluster-cidr", Pods)
+	args := []string{filepath.Join(v.n.c.o.Programs, "vrkube"), "run", "--node", v.n.Name, "--kubeconfig", kubeconfig, "--agent", v.socket(),
+		"--uplink", "eth0", "--external-ips", "--metrics", "unix:" + filepath.Join(v.n.dir, "vrkube.sock")}
+	if v.n.c.o.Proxy != "" {
+		// No address of the node is in these: kube-proxy in the node's kernel has the node ports.
+		args = append(args, "--node-port-addresses", "127.0.0.0/8,::1/128")
+	}
+	v.Kube, err = process.Start(v.n.Namespace, filepath.Join(v.n.dir, "vrkube.log"), nil, args...)
 	return err
 }
 

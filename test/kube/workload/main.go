@@ -7,6 +7,9 @@
 //	UDP    each datagram with "NAME CLIENT\n" and the datagram
 //	HTTP   every path with the same line; /healthz with 503 once it was asked to end
 //
+// With --call it makes one TCP call instead, says what came of it, and ends with 0 where it
+// was answered and 1 where it was not.
+//
 // NAME is $POD_NAME or --name, CLIENT the caller's address and port as the server sees them.
 package main
 
@@ -29,6 +32,8 @@ import (
 
 	"golang.org/x/net/ipv4"
 	"golang.org/x/net/ipv6"
+
+	"github.com/vrouter-go/vrouter/test/kube/probe"
 )
 
 func main() {
@@ -38,7 +43,11 @@ func main() {
 	udp := flag.String("udp", "", "UDP ports, separated by commas")
 	web := flag.String("http", "", "HTTP ports, separated by commas")
 	drain := flag.Duration("drain", 0, "how long to go on serving after SIGTERM")
+	to := flag.String("call", "", "address and port to call, instead of serving")
 	flag.Parse()
+	if *to != "" {
+		os.Exit(call(*to))
+	}
 	if err := s.serve(*tcp, *udp, *web); err != nil {
 		fmt.Fprintln(os.Stderr, "workload:", err)
 		os.Exit(1)
@@ -48,6 +57,21 @@ func main() {
 	<-ctx.Done()
 	s.ending.Store(true)
 	time.Sleep(*drain)
+}
+
+// call makes one call.
+func call(to string) int {
+	at, err := netip.ParseAddrPort(to)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "workload:", err)
+		return 2
+	}
+	r := probe.Call("", "tcp", at, 3*time.Second)
+	fmt.Println(r, "after", r.Latency)
+	if r.Outcome != probe.Answered {
+		return 1
+	}
+	return 0
 }
 
 // server answers on any number of ports.
