@@ -39,7 +39,7 @@ nothing changes. With --src and --sport of a live session the answer is what bec
 With svc/NAMESPACE/NAME, or the name of a LoadBalancer: the journey from the service to each pod as this node sees it. Its listeners and
 pools, its addresses with their floating IPs, each member with its node, its sessions and why it takes no flows, the policies in between,
 one sample packet for each port, and what is wrong, in plain words.`,
-		Args: func(cmd *cobra.Command, args []string) error {
+		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) > 1 {
 				return usageError("explain takes one service, not %d", len(args)).try("vrctl explain svc/shop/web")
 			}

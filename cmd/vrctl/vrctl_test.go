@@ -69,6 +69,9 @@ func TestGolden(t *testing.T) {
 		{name: "get-vmi", args: "get vmi"},
 		{name: "get-fip-yaml", args: "get fip web -o yaml"},
 		{name: "get-fip-json", args: "get fip web -o json"},
+		{name: "get-lb", args: "get LoadBalancer"},
+		{name: "get-lb-wide", args: "get lb -o wide"},
+		{name: "get-lb-json", args: "get lb shop:web -o json"},
 		{name: "get-absent", args: "get fip absent", code: exitNotFound},
 		{name: "get-watch", args: "get vn --watch"},
 		{name: "get-watch-json", args: "get vn --watch -o json"},
@@ -177,7 +180,7 @@ func TestGolden(t *testing.T) {
 // TestFormatsShowTheSameRows counts the rows of every format: gobgp's JSON once showed one neighbour where the table showed two.
 func TestFormatsShowTheSameRows(t *testing.T) {
 	socket := newFake(t).serve(t)
-	for _, args := range []string{"get vmi", "get fip", "get route", "get np", "flow list"} {
+	for _, args := range []string{"get vmi", "get fip", "get lb", "get route", "get np", "flow list"} {
 		rows := map[string]int{}
 		for _, format := range formats {
 			out, errs, code := vrctl(t, socket, "", append(strings.Fields(args), "-o", format)...)

@@ -63,7 +63,7 @@ func TestDeploy(t *testing.T) {
 	t.Run("accepted", func(t *testing.T) {
 		for name, args := range map[string][]string{
 			"as it is":   nil,
-			"everything": {"-set", "namespace.create=true,ingress.enabled=true,apiServer.host=192.0.2.1,cni.mtu=1400"},
+			"everything": {"-set", "namespace.create=true,ingress.enabled=true,apiServer.host=192.0.2.1,vrkube.mtu=1400,vrkube.uplink=eth0,vrkube.externalIPs=true,vrkube.healthz=0.0.0.0:10256,vrkube.nodePortAddresses[0]=192.0.2.0/24"},
 			"host ports, some secrets": {"-set", "ingress.enabled=true,ingress.hostPorts=true,ingress.service.create=false,ingress.replicas=1",
 				"-set", "ingress.secrets[0].namespace=shop,ingress.secrets[0].names[0]=shop-tls"},
 			"privileged, no CNI": {"-set", "vrouter.privileged=true,cni.install=false,clusterNetworkPolicy.enabled=false,vrouter.metricsAddress="},
