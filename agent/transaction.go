@@ -102,6 +102,11 @@ func (a *Agent) change(req request) (*outcome, *compile.Result, error) {
 		return nil, nil, fmt.Errorf("the state cannot be programmed: %w", err)
 	}
 	tx.Commit()
+	for _, ch := range tx.Changes() {
+		if ch.Key.Kind == state.Attachment {
+			a.pools.Freed(ch.Old.GetAttachment(), ch.New.GetAttachment())
+		}
+	}
 	out.generation = a.state.Generation()
 	compiled.Snapshot.Generation = out.generation
 	a.persist(req, tx)
