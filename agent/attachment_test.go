@@ -56,14 +56,29 @@ func TestAttachedMemberServes(t *testing.T) {
 	if err != nil || again.String() != answer.String() || r.status().GetGeneration().GetNumber() != generation {
 		t.Errorf("again: %v, %v; want %v and generation %d", again, err, answer, generation)
 	}
-	for _, found := range []bool{true, false} {
-		gone, err := r.api.Detach(t.Context(), &pb.DetachRequest{Name: "shop:web-2", ContainerId: "c2", Netns: "/run/netns/c2"})
-		if err != nil || gone.GetFound() != found {
-			t.Fatalf("detach: %v, %v", gone, err)
+	for _, c := range []struct {
+		container, guest string
+		found            bool
+	}{{"c1", "", false}, {"c2", "net1", false}, {"c2", "eth0", true}, {"c2", "", false}} {
+		gone, err := r.api.Detach(t.Context(), &pb.DetachRequest{Name: "shop:web-2", ContainerId: c.container, GuestName: c.guest, Netns: "/run/netns/c2"})
+		if err != nil || gone.GetFound() != c.found {
+			t.Fatalf("detach %v: %v, %v", c, gone, err)
 		}
 	}
 	if got := r.list(); len(got) != len(waiting) {
 		t.Errorf("left %v", got)
+	}
+	// The next container has another address than one of the services knows.
+	req := web2()
+	req.Addresses, req.HostPorts = []string{"10.244.0.9"}, nil
+	if _, err := r.api.Attach(t.Context(), req); err != nil {
+		t.Fatal(err)
+	}
+	for service, member := range map[string]string{"10.96.0.10": "shop:web-2", "10.96.0.11": ""} {
+		x, err := r.api.Explain(t.Context(), &pb.ExplainRequest{VirtualMachineInterface: "web-1", Destination: service, Protocol: pb.Protocol_TCP, DestinationPort: 80})
+		if err != nil || x.GetMember() != member {
+			t.Errorf("%s leads to %q (%v); want %q", service, x.GetMember(), err, member)
+		}
 	}
 }
 

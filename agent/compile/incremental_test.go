@@ -107,9 +107,11 @@ func world() []*pb.Resource {
 		}}})
 	}
 	for i := 1; i <= 5; i++ {
-		list = append(list, &pb.Resource{Name: fmt.Sprintf("v%d", i), Spec: &pb.Resource_VirtualMachineInterface{VirtualMachineInterface: &pb.VirtualMachineInterface{
-			VirtualNetwork: fmt.Sprintf("n%d", i%3+1), Addresses: []string{fmt.Sprintf("10.1.0.%d", i+10)},
-		}}})
+		vmi := &pb.VirtualMachineInterface{VirtualNetwork: fmt.Sprintf("n%d", i%3+1), Addresses: []string{fmt.Sprintf("10.1.0.%d", i+10)}}
+		if i > 3 {
+			vmi.Addresses, vmi.Attachment = nil, &pb.AttachmentRequest{Uid: "a"}
+		}
+		list = append(list, &pb.Resource{Name: fmt.Sprintf("v%d", i), Spec: &pb.Resource_VirtualMachineInterface{VirtualMachineInterface: vmi}})
 	}
 	return append(list, &pb.Resource{Name: "f1", Spec: &pb.Resource_FloatingIp{FloatingIp: &pb.FloatingIP{
 		VirtualNetwork: state.FabricNetwork, Address: "192.0.2.1", VirtualMachineInterfaces: []string{"v1"},
@@ -222,9 +224,9 @@ func drawResource(t *rapid.T) *pb.Resource {
 		}
 		return &pb.Resource{Name: "node", Spec: &pb.Resource_Fabric{Fabric: f}}
 	case 10:
-		i := n(5)
+		i := n(3) + 2
 		at := &pb.Attachment{
-			Uid: pick("a", "b"), ContainerId: "c", Netns: fmt.Sprintf("/run/netns/%d", i), VirtualNetwork: pick(networks[:3]...),
+			Uid: pick("a", "a", "b"), ContainerId: pick("c", "d"), Netns: fmt.Sprintf("/run/netns/%d", i), VirtualNetwork: pick(networks[i%3], networks[i%3], "n1"),
 			Addresses: []string{fmt.Sprintf("10.1.0.%d", 70+n(2))}, MacAddress: pick("", "02:00:00:00:00:71"),
 		}
 		for range n(3) - 1 {
