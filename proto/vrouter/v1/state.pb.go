@@ -355,7 +355,7 @@ type Resource_Fabric struct {
 
 type Resource_Attachment struct {
 	// What a container runtime has connected.
-	Attachment *Attachment `protobuf:"bytes,20,opt,name=attachment,proto3,oneof"`
+	Attachment *Attachment `protobuf:"bytes,22,opt,name=attachment,proto3,oneof"`
 }
 
 func (*Resource_VirtualNetwork) isResource_Spec() {}
@@ -629,7 +629,7 @@ const file_vrouter_v1_state_proto_rawDesc = "" +
 	"\x05route\x18\x10 \x01(\v2\x11.vrouter.v1.RouteH\x00R\x05route\x12,\n" +
 	"\x06fabric\x18\x11 \x01(\v2\x12.vrouter.v1.FabricH\x00R\x06fabric\x128\n" +
 	"\n" +
-	"attachment\x18\x14 \x01(\v2\x16.vrouter.v1.AttachmentH\x00R\n" +
+	"attachment\x18\x16 \x01(\v2\x16.vrouter.v1.AttachmentH\x00R\n" +
 	"attachmentB\r\n" +
 	"\x04spec\x12\x05\xbaH\x02\b\x01\"Q\n" +
 	"\vResourceKey\x12 \n" +
