@@ -53,6 +53,9 @@ func TestHostPortsFollowTheAttachment(t *testing.T) {
 		{what: "the node borrows its uplink's", owner: "kube", upserts: []string{strings.Replace(strings.Replace(base[2], `"addresses":["192.0.2.10/24"]`, "", 1), `"192.0.2.11"`, `"192.0.2.11","2001:db8::11"`, 1)},
 			borrows: []string{"2001:db8::12", "192.0.2.12"}, want: []string{"shop:web-0:hostport:2001:db8::11", "shop:web-0:hostport:2001:db8::12"}},
 		{what: "the uplink has another", owner: OwnerCNI, renew: true, borrows: []string{"2001:db8::13"}, want: []string{"shop:web-0:hostport:2001:db8::11", "shop:web-0:hostport:2001:db8::13"}},
+		{what: "somebody serves at an address that the uplink does not have yet", owner: "kube", upserts: []string{`{"name":"greedy","floatingIp":{"address":"2001:db8::14","virtualNetwork":"ip-fabric","floatingIpPortMappings":{"portMappings":[{"srcPort":8080}]},"virtualMachineInterfaces":["web-1"]}}`},
+			borrows: []string{"2001:db8::13"}, want: []string{"shop:web-0:hostport:2001:db8::11", "shop:web-0:hostport:2001:db8::13"}},
+		{what: "and now it has", owner: OwnerCNI, renew: true, borrows: []string{"2001:db8::14"}, want: []string{"shop:web-0:hostport:2001:db8::11"}},
 		{what: "detached", owner: OwnerCNI, deletes: []Key{{Attachment, "shop:web-0"}}},
 	} {
 		req := Request{Owner: st.owner, Deletes: st.deletes, Renew: st.renew}
