@@ -133,7 +133,7 @@ func drawResource(t *rapid.T) *pb.Resource {
 	vmis := func() []string {
 		return rapid.SliceOfNDistinct(rapid.SampledFrom([]string{"v1", "v2", "v3", "v4", "v5"}), 0, 3, rapid.ID).Draw(t, "vmis")
 	}
-	switch n(10) {
+	switch n(12) {
 	case 1, 2:
 		i := n(3)
 		return &pb.Resource{Name: fmt.Sprintf("n%d", i), Spec: &pb.Resource_VirtualNetwork{VirtualNetwork: &pb.VirtualNetwork{
@@ -223,7 +223,7 @@ func drawResource(t *rapid.T) *pb.Resource {
 			}
 		}
 		return &pb.Resource{Name: "node", Spec: &pb.Resource_Fabric{Fabric: f}}
-	case 10:
+	case 12:
 		i := n(3) + 2
 		at := &pb.Attachment{
 			Uid: pick("a", "a", "b"), ContainerId: pick("c", "d"), Netns: fmt.Sprintf("/run/netns/%d", i), VirtualNetwork: pick(networks[i%3], networks[i%3], "n1"),
