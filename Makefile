@@ -6,7 +6,7 @@ export CGO_ENABLED = 0
 
 .PHONY: build demo test test-kube test-race lint gen bench bench-quick docs deps clean
 
-build: ## bin/vrouter and bin/vrctl
+build: ## bin/vrouter, bin/vrctl and bin/vrouter-cni
 	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o $(BIN)/ ./cmd/...
 
 demo: build ## one host, whole job, in 30 seconds; needs root

@@ -122,6 +122,11 @@ func (a *Agent) change(req request) (*outcome, *compile.Result, error) {
 // commit makes a transaction stay, writes it down and tells who watches.
 func (a *Agent) commit(req request, tx *state.Transaction, out *outcome) {
 	tx.Commit()
+	for _, ch := range tx.Changes() {
+		if ch.Key.Kind == state.Attachment {
+			a.pools.Freed(ch.Old.GetAttachment(), ch.New.GetAttachment())
+		}
+	}
 	out.generation = a.state.Generation()
 	a.persist(req, tx)
 	a.watchers.tell(out.generation, tx.Changes())

@@ -35,6 +35,8 @@ var rules = []rule{
 	{pkg: "agent/underlay", forbidden: []string{module + "agent/compile", module + "agent/state", module + "forwarder", module + "proto"}, why: "what the kernel knows of the ways to other nodes is asked without desired state or the engine"},
 	{pkg: "agent/client", forbidden: []string{module + "forwarder", module + "flowtable", module + "internal/port"}, why: "a client of the API must not carry the engine"},
 	{pkg: "cmd/vrctl", forbidden: []string{module + "forwarder", module + "flowtable", module + "internal/port", module + "internal/netns"}, why: "the operator's tool talks to the daemon and never links the engine"},
+	{pkg: "cmd/vrouter-cni", forbidden: []string{module + "forwarder", module + "flowtable", module + "nexthop", module + "internal/port", module + "agent/state", module + "agent/compile"}, why: "the plugin is started for each container and asks the daemon, which does the work"},
+	{pkg: "internal/naming", forbidden: []string{module}, why: "the control plane and the plugin arrive at one name, without the rest of either"},
 	{pkg: "flowtable", direct: true, forbidden: []string{"log", "context"}, why: "nothing on the packet path logs or waits"},
 	{pkg: "nexthop", direct: true, forbidden: []string{"fmt", "log", "context"}, why: "nothing on the packet path formats, logs or waits"},
 	{pkg: "internal/header", direct: true, forbidden: []string{"fmt", "log", "context", "time"}, why: "nothing on the packet path formats, logs or reads the clock"},

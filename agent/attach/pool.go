@@ -2,6 +2,7 @@ package attach
 
 import (
 	"net/netip"
+	"slices"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -18,11 +19,27 @@ type Pools struct {
 	// it, so that an address that has become free comes back as late as it can, when
 	// its former peers have forgotten it.
 	last map[netip.Prefix]netip.Addr
+	// freed are the addresses that became free last, the oldest first, which the round
+	// may come to at once: they are given when nothing else is free.
+	freed []netip.Addr
 }
+
+// maxFreed is how many addresses are held back.
+const maxFreed = 256
 
 // NewPools returns pools that have given nothing yet. They go on behind the address of
 // the newest attachment that a state holds.
 func NewPools() *Pools { return &Pools{last: map[netip.Prefix]netip.Addr{}} }
+
+// Freed notes addresses that an attachment has given up.
+func (l *Pools) Freed(before, after *pb.Attachment) {
+	for _, s := range before.GetAddresses() {
+		if a, err := netip.ParseAddr(s); err == nil && !slices.Contains(after.GetAddresses(), s) {
+			l.freed = append(slices.DeleteFunc(l.freed, func(o netip.Addr) bool { return o == a }), a)
+		}
+	}
+	l.freed = slices.Delete(l.freed, 0, max(0, len(l.freed)-maxFreed))
+}
 
 // Families returns which families of addresses a network gives.
 func Families(st *state.State, network string) (v4, v6 bool) {
@@ -36,14 +53,15 @@ func Families(st *state.State, network string) (v4, v6 bool) {
 // where every one is taken. The same address comes again only after a round, but for
 // the state to change in between: the caller writes down what it was given.
 func (l *Pools) Give(st *state.State, network string, v4 bool) (netip.Addr, error) {
-	size := 0
-	for _, p := range prefixes(st, network) {
-		if p.Addr().Is4() != v4 {
-			continue
-		}
-		size++
+	list := slices.DeleteFunc(prefixes(st, network), func(p netip.Prefix) bool { return p.Addr().Is4() != v4 })
+	for _, p := range list {
 		if a, ok := l.search(st, network, p); ok {
 			l.last[p] = a
+			return a, nil
+		}
+	}
+	for _, a := range l.freed {
+		if slices.ContainsFunc(list, func(p netip.Prefix) bool { return p.Contains(a) }) && free(st, network, a) {
 			return a, nil
 		}
 	}
@@ -52,18 +70,18 @@ func (l *Pools) Give(st *state.State, network string, v4 bool) (netip.Addr, erro
 		family = "IPv4"
 	}
 	return netip.Addr{}, status.Errorf(codes.ResourceExhausted,
-		"network %s has no free %s address: all of its %d pools are taken, on this node by whatever network; delete pods, or give VirtualNetwork %s more pools", network, family, size, network)
+		"network %s has no free %s address: all of its %d pools are taken, on this node by whatever network; delete pods, or give VirtualNetwork %s more pools", network, family, len(list), network)
 }
 
-// search looks once around a prefix. It ends soon in a large one, for no more
-// addresses are taken than there are resources.
+// search looks once around a prefix for an address that has not become free lately. It
+// ends soon in a large one, for no more addresses are taken than there are resources.
 func (l *Pools) search(st *state.State, network string, p netip.Prefix) (netip.Addr, bool) {
 	start, ok := l.last[p]
 	if !ok {
 		start = newest(st, p)
 	}
 	for a := next(p, start); ; a = next(p, a) {
-		if free(st, network, a) {
+		if free(st, network, a) && !slices.Contains(l.freed, a) {
 			return a, true
 		}
 		if a == start {

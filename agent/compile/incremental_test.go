@@ -38,7 +38,7 @@ func TestIncrementalEqualsFull(t *testing.T) {
 				}
 			}
 			before := st.Digest()
-			req := state.Request{Owner: "test"}
+			req := state.Request{Owner: rapid.SampledFrom([]string{"test", "test", "test", state.OwnerCNI}).Draw(t, "owner"), Borrowed: seen.Addresses}
 			for range rapid.IntRange(1, 4).Draw(t, "upserts") {
 				req.Upserts = append(req.Upserts, drawResource(t))
 			}
@@ -107,9 +107,11 @@ func world() []*pb.Resource {
 		}}})
 	}
 	for i := 1; i <= 5; i++ {
-		list = append(list, &pb.Resource{Name: fmt.Sprintf("v%d", i), Spec: &pb.Resource_VirtualMachineInterface{VirtualMachineInterface: &pb.VirtualMachineInterface{
-			VirtualNetwork: fmt.Sprintf("n%d", i%3+1), Addresses: []string{fmt.Sprintf("10.1.0.%d", i+10)},
-		}}})
+		vmi := &pb.VirtualMachineInterface{VirtualNetwork: fmt.Sprintf("n%d", i%3+1), Addresses: []string{fmt.Sprintf("10.1.0.%d", i+10)}}
+		if i > 3 {
+			vmi.Addresses, vmi.Attachment = nil, &pb.AttachmentRequest{Uid: "a"}
+		}
+		list = append(list, &pb.Resource{Name: fmt.Sprintf("v%d", i), Spec: &pb.Resource_VirtualMachineInterface{VirtualMachineInterface: vmi}})
 	}
 	for i := 1; i <= 2; i++ {
 		list = append(list, &pb.Resource{Name: fmt.Sprintf("a%d", i), Spec: &pb.Resource_AddressSet{AddressSet: &pb.AddressSet{Addresses: []string{"10.1.0.12"}}}})
@@ -134,7 +136,7 @@ func drawResource(t *rapid.T) *pb.Resource {
 	vmis := func() []string {
 		return rapid.SliceOfNDistinct(rapid.SampledFrom([]string{"v1", "v2", "v3", "v4", "v5"}), 0, 3, rapid.ID).Draw(t, "vmis")
 	}
-	switch n(11) {
+	switch n(12) {
 	case 1, 2:
 		i := n(3)
 		return &pb.Resource{Name: fmt.Sprintf("n%d", i), Spec: &pb.Resource_VirtualNetwork{VirtualNetwork: &pb.VirtualNetwork{
@@ -145,6 +147,12 @@ func drawResource(t *rapid.T) *pb.Resource {
 		}}}
 	case 3, 4:
 		i := n(5)
+		if rapid.Bool().Draw(t, "waits") {
+			return &pb.Resource{Name: fmt.Sprintf("v%d", i), Spec: &pb.Resource_VirtualMachineInterface{VirtualMachineInterface: &pb.VirtualMachineInterface{
+				VirtualNetwork: pick(networks[:3]...), Attachment: &pb.AttachmentRequest{Uid: pick("a", "b")}, Label: label(),
+				Labels: map[string]string{"app": pick("a", "b")},
+			}}}
+		}
 		return &pb.Resource{Name: fmt.Sprintf("v%d", i), Spec: &pb.Resource_VirtualMachineInterface{VirtualMachineInterface: &pb.VirtualMachineInterface{
 			VirtualNetwork: pick(networks[:3]...), Addresses: []string{fmt.Sprintf("10.1.0.%d", i+10+n(2)), fmt.Sprintf("fd00::%d", i+10)},
 			Labels: map[string]string{"app": pick("a", "b")}, Namespace: pick("", "ns"), NamespaceLabels: map[string]string{"team": pick("x", "y")},
@@ -159,7 +167,7 @@ func drawResource(t *rapid.T) *pb.Resource {
 		}
 		if rapid.Bool().Draw(t, "with remote") {
 			for _, name := range f.GetVirtualMachineInterfaces() {
-				f.Members = append(f.Members, &pb.Member{VirtualMachineInterface: name})
+				f.Members = append(f.Members, &pb.Member{VirtualMachineInterface: name, Address: pick("", "", "10.1.0.71")})
 			}
 			f.VirtualMachineInterfaces = nil
 			for i := range n(2) {
@@ -219,6 +227,16 @@ func drawResource(t *rapid.T) *pb.Resource {
 			}
 		}
 		return &pb.Resource{Name: "node", Spec: &pb.Resource_Fabric{Fabric: f}}
+	case 12:
+		i := n(3) + 2
+		at := &pb.Attachment{
+			Uid: pick("a", "a", "b"), ContainerId: pick("c", "d"), Netns: fmt.Sprintf("/run/netns/%d", i), VirtualNetwork: pick(networks[i%3], networks[i%3], "n1"),
+			Addresses: []string{fmt.Sprintf("10.1.0.%d", 70+n(2))}, MacAddress: pick("", "02:00:00:00:00:71"),
+		}
+		for range n(3) - 1 {
+			at.HostPorts = append(at.HostPorts, &pb.HostPort{HostPort: uint32(n(3)), ContainerPort: 8080, HostIp: pick("", "0.0.0.0", "192.0.2.1")})
+		}
+		return &pb.Resource{Name: fmt.Sprintf("v%d", i), Spec: &pb.Resource_Attachment{Attachment: at}}
 	case 8:
 		attached := rapid.SliceOfNDistinct(rapid.SampledFrom(networks), 1, 4, rapid.ID).Draw(t, "attached")
 		return &pb.Resource{Name: fmt.Sprintf("p%d", n(2)), Spec: &pb.Resource_NetworkPolicy{NetworkPolicy: &pb.NetworkPolicy{

@@ -115,7 +115,7 @@ func (tx *Transaction) deriveHostPorts(name string, req Request) {
 	for _, fip := range slices.Sorted(maps.Keys(want)) {
 		// Only Attach is refused where a port is taken. A controller that gives a pod
 		// back whose port somebody else has by now does not know of it.
-		if req.Owner != OwnerCNI && tx.state.portTaken(fip, want[fip].GetFloatingIp()) {
+		if (req.Owner != OwnerCNI || req.Renew) && tx.state.portTaken(fip, want[fip].GetFloatingIp()) {
 			continue
 		}
 		d := own(want[fip])

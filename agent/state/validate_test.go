@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/proto"
 
 	pb "github.com/vrouter-go/vrouter/proto/vrouter/v1"
 )
@@ -42,6 +43,8 @@ var base = []string{
 	`{"name":"all","route":{"vrf":"segment","flood":true,"nextHops":[{"tunnel":{"remote":"192.0.2.20","vni":300}}]}}`,
 	`{"name":"one","route":{"vrf":"segment","macAddress":"02:00:00:00:03:02","nextHops":[{"tunnel":{"remote":"192.0.2.20","vni":300}}]}}`,
 	`{"name":"shop:web","loadBalancer":{"service":{"namespace":"shop","name":"web"},"listeners":[{"port":80,"pool":{"members":[{"virtualMachineInterface":"elsewhere","port":8080}]}}],"floatingIps":["web"]}}`,
+	`{"name":"shop:web-0","virtualMachineInterface":{"virtualNetwork":"pods","attachment":{"uid":"u0"}}}`,
+	`{"name":"shop:web-0","attachment":{"uid":"u0","containerId":"c0","netns":"/run/netns/c0","macAddress":"02:00:00:00:04:01","virtualNetwork":"pods","addresses":["10.244.0.200"]}}`,
 	`{"name":"behind","route":{"vrf":"segment","macAddress":"02:00:00:00:03:03","nextHops":[{"interface":"host-1"}]}}`,
 }
 
@@ -147,6 +150,26 @@ var wrong = []struct{ text, field, says string }{
 	{`{"name":"x","virtualMachineInterface":{"virtualNetwork":"pods","addresses":["240.0.0.1"]}}`, "spec.addresses[0]", "reserved"},
 	{`{"name":"x","virtualMachineInterface":{"virtualNetwork":"pods","allowedAddressPairs":[{"prefix":"10.9.0.0/16","macAddress":"02:00:00:00:00:09"}]}}`, "spec.allowedAddressPairs[0].macAddress", "not supported"},
 	{`{"name":"x","virtualMachineInterface":{"virtualNetwork":"pods","tap":{"name":"tap-web1"}}}`, "spec.tap.guestName", "VirtualMachineInterface/web-1"},
+	{`{"name":"x","virtualMachineInterface":{"virtualNetwork":"pods","attachment":{}}}`, "spec.attachment.uid", "given"},
+	{`{"name":"x","virtualMachineInterface":{"virtualNetwork":"pods","attachment":{"uid":"u"},"tap":{"name":"tap-x"}}}`, "spec.tap.name", "container runtime"},
+	{`{"name":"x","virtualMachineInterface":{"virtualNetwork":"pods","attachment":{"uid":"u"},"tap":{"netns":"/run/netns/x"}}}`, "spec.tap.netns", "container runtime"},
+	{`{"name":"x","virtualMachineInterface":{"virtualNetwork":"pods","addresses":["10.244.0.200"]}}`, "spec.addresses[0]", "Attachment/shop:web-0"},
+	{`{"name":"x","virtualMachineInterface":{"virtualNetwork":"pods","macAddress":"02:00:00:00:04:01"}}`, "spec.macAddress", "Attachment/shop:web-0"},
+	{`{"name":"x","virtualNetwork":{"subnets":[{"prefix":"10.3.0.0/16"}],"pools":["10.4.0.0/24"]}}`, "spec.pools[0]", "inside no subnet"},
+	{`{"name":"x","virtualNetwork":{"subnets":[{"prefix":"10.3.0.0/16"}],"pools":["10.0.0.0/8"]}}`, "spec.pools[0]", "inside no subnet"},
+	{`{"name":"x","virtualNetwork":{"subnets":[{"prefix":"10.3.0.0/16"}],"pools":["10.3.0.0/24","10.3.0.0/25"]}}`, "spec.pools[1]", "overlaps"},
+	{`{"name":"x","virtualNetwork":{"subnets":[{"prefix":"10.3.0.0/16"}],"pools":["10.3.0.1/24"]}}`, "spec.pools[0]", "host bits"},
+	{`{"name":"x","attachment":{"uid":"u","containerId":"c","netns":"/run/netns/x"}}`, "spec.virtualNetwork", "given"},
+	{`{"name":"x","attachment":{"uid":"u","containerId":"c","netns":"x","virtualNetwork":"pods"}}`, "spec.netns", "absolute"},
+	{`{"name":"x","attachment":{"uid":"u","containerId":"c","netns":"/run/netns/c0","virtualNetwork":"other"}}`, "spec.guestName", "Attachment/shop:web-0"},
+	{`{"name":"x","attachment":{"uid":"u","containerId":"c","netns":"/run/netns/x","virtualNetwork":"other","addresses":["10.244.0.200"]}}`, "spec.addresses[0]", "Attachment/shop:web-0"},
+	{`{"name":"x","attachment":{"uid":"u","containerId":"c","netns":"/run/netns/x","virtualNetwork":"pods","addresses":["10.244.0.11"]}}`, "spec.addresses[0]", "VirtualMachineInterface/web-1"},
+	{`{"name":"x","attachment":{"uid":"u","containerId":"c","netns":"/run/netns/x","virtualNetwork":"pods","addresses":["127.0.0.1"]}}`, "spec.addresses[0]", "loopback"},
+	{`{"name":"x","attachment":{"uid":"u","containerId":"c","netns":"/run/netns/x","virtualNetwork":"pods","macAddress":"00:00:5e:00:01:00"}}`, "spec.macAddress", "own"},
+	{`{"name":"x","attachment":{"uid":"u","containerId":"c","netns":"/run/netns/x","virtualNetwork":"pods","hostPorts":[{"hostPort":70000}]}}`, "spec.hostPorts[0].hostPort", "65535"},
+	{`{"name":"x","attachment":{"uid":"u","containerId":"c","netns":"/run/netns/x","virtualNetwork":"pods","hostPorts":[{"hostPort":80,"protocol":"ICMP"}]}}`, "spec.hostPorts[0].protocol", "in list"},
+	{`{"name":"x","attachment":{"uid":"u","containerId":"c","netns":"/run/netns/x","virtualNetwork":"pods","hostPorts":[{"hostPort":80,"hostIp":"127.0.0.1"}]}}`, "spec.hostPorts[0].hostIp", "loopback"},
+	{`{"name":"x","attachment":{"uid":"u","containerId":"c","netns":"/run/netns/x","virtualNetwork":"pods","hostPorts":[{"hostPort":80},{"hostPort":80,"protocol":"TCP"}]}}`, "spec.hostPorts[1].hostPort", "already"},
 	{`{"name":"x","virtualMachineInterface":{"virtualNetwork":"pods","tap":{"name":"tap-x","netns":"/run/netns/web-1"}}}`, "spec.tap.guestName", "VirtualMachineInterface/web-1"},
 	{`{"name":"x","virtualMachineInterface":{"virtualNetwork":"pods","tap":{"existing":true}}}`, "spec.tap.name", "given"},
 	{`{"name":"x","floatingIp":{"address":"10.96.0.10","virtualNetwork":"services"}}`, "spec.address", "FloatingIP/web"},
@@ -321,6 +344,13 @@ func (s *State) rebuilt() string {
 		return "referrers"
 	case len(fresh.claimed) != len(s.claimed):
 		return "claims"
+	case len(fresh.joined) != len(s.joined):
+		return "joined interfaces"
+	}
+	for name, vmi := range fresh.joined {
+		if !proto.Equal(vmi, s.joined[name]) {
+			return "joined interface " + name
+		}
 	}
 	for k, set := range fresh.referrers {
 		if len(set) != len(s.referrers[k]) {

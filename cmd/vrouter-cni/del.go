@@ -4,10 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 
 	"github.com/containernetworking/cni/pkg/skel"
 	"github.com/containernetworking/cni/pkg/types"
+	"google.golang.org/grpc/codes"
 
+	"github.com/vrouter-go/vrouter/agent/client"
 	pb "github.com/vrouter-go/vrouter/proto/vrouter/v1"
 )
 
@@ -28,6 +31,11 @@ func del(a *skel.CmdArgs) error {
 	}
 	defer api.Close()
 	_, err = api.Detach(context.Background(), &pb.DetachRequest{Name: who.name, ContainerId: a.ContainerID, Netns: a.Netns, GuestName: a.IfName})
+	var failed *client.Error
+	if errors.As(err, &failed) && failed.Code == codes.InvalidArgument {
+		fmt.Fprintln(os.Stderr, "vrouter-cni: there is nothing to disconnect:", err) // ADD would not have taken it either
+		return nil
+	}
 	if err != nil {
 		return failure(err)
 	}

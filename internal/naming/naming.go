@@ -18,25 +18,25 @@ const hashed = 16
 
 // Join joins the parts of a name by colons: Join("shop", "web-6f7d") is the interface
 // of the pod web-6f7d in the namespace shop. A name that would be too long, or hold
-// or end in what a resource's name may not, is cut and altered and ends with a hash
-// of all the parts.
+// or end in what a resource's name may not, is cut and altered and ends with a dot and
+// a hash of the whole, the same on every node.
 func Join(parts ...string) string {
 	name := strings.Join(parts, ":")
 	if Valid(name) {
 		return name
 	}
-	sum := sha256.Sum256([]byte(strings.Join(parts, "\x00")))
+	sum := sha256.Sum256([]byte(name))
+	hash := hex.EncodeToString(sum[:])[:hashed]
 	head := strings.Map(func(r rune) rune {
 		if allowed(r) {
 			return r
 		}
 		return '-'
 	}, name)
-	head = strings.TrimLeft(head[:min(len(head), Max-hashed-1)], "-_.:")
-	if head == "" {
-		return hex.EncodeToString(sum[:])[:hashed]
+	if head = strings.Trim(head[:min(len(head), Max-hashed-1)], "-_.:"); head == "" {
+		return hash
 	}
-	return head + "-" + hex.EncodeToString(sum[:])[:hashed]
+	return head + "." + hash
 }
 
 // Valid reports whether a resource may have the name: letters, digits, '-', '_', '.'

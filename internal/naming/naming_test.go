@@ -20,7 +20,8 @@ func TestJoin(t *testing.T) {
 	}{
 		{[]string{"shop", "web-6f7d"}, "shop:web-6f7d"},
 		{[]string{"shop", "web.0"}, "shop:web.0"},
-		{[]string{"shop", long}, ""},
+		// As the control plane has always called them: the rest is what a name begins with.
+		{[]string{"shop", long}, "shop:" + long[:231] + ".728dca4ee1081274"},
 		{[]string{"shop", long[:252] + "b"}, ""},
 		{[]string{long, "shop"}, ""},
 		{[]string{"cni", "0123_"}, ""},

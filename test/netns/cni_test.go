@@ -149,6 +149,8 @@ func TestCNINamespaceGone(t *testing.T) {
 	noNetns := *other
 	noNetns.NetNS = ""
 	h.mustDel(&noNetns)
+	noNetns.NetNS = "netns/" // no path that an ADD would have taken
+	h.mustDel(&noNetns)
 	h.nothingLeft(t)
 }
 

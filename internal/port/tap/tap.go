@@ -12,6 +12,7 @@ package tap
 import (
 	"errors"
 	"fmt"
+	"os"
 	"sync"
 
 	"github.com/songgao/water"
@@ -155,14 +156,15 @@ func build(s Spec, guest *space) (*Device, error) {
 	return d, nil
 }
 
-// makePersistent makes a TAP through water and marks it as ours.
+// makePersistent makes a TAP through water and marks it as ours. It persists only
+// from then on: one that a crash leaves without the mark would be nobody's for ever.
 // water knows no vnet header, and the queue that is attached first fixes it, so
 // water's own descriptor is closed before we attach any.
 func (sp *space) makePersistent(s Spec) (netlink.Link, error) {
 	w, err := water.New(water.Config{
 		DeviceType: water.TAP,
 		PlatformSpecificParams: water.PlatformSpecificParams{
-			Name: s.Name, Persist: true, MultiQueue: s.Queues > 1,
+			Name: s.Name, MultiQueue: s.Queues > 1,
 		},
 	})
 	if err != nil {
@@ -174,7 +176,14 @@ func (sp *space) makePersistent(s Spec) (netlink.Link, error) {
 		return nil, fmt.Errorf("find the device just made: %w", err)
 	}
 	if err := sp.h.LinkSetAlias(link, alias(s.Name)); err != nil {
-		return nil, errors.Join(fmt.Errorf("mark device: %w", err), sp.h.LinkDel(link))
+		return nil, fmt.Errorf("mark device: %w", err)
+	}
+	file, ok := w.ReadWriteCloser.(*os.File)
+	if !ok {
+		return nil, fmt.Errorf("make device: water holds a %T and no file", w.ReadWriteCloser)
+	}
+	if err := setPersist(int(file.Fd()), true); err != nil {
+		return nil, err
 	}
 	return link, nil
 }
