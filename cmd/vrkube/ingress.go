@@ -33,7 +33,7 @@ type ingressFlags struct {
 func ingressCommand() *cobra.Command {
 	o := ingress.Options{
 		Proxy: haproxy.DefaultSettings(), Routing: routing.Options{Controller: ingress.DefaultController},
-		Address: "127.0.0.1:9914", ShutdownDelay: 5 * time.Second, StopTimeout: 20 * time.Second,
+		Address: "127.0.0.1:9472", ShutdownDelay: 5 * time.Second, StopTimeout: 20 * time.Second,
 	}
 	var f ingressFlags
 	cmd := &cobra.Command{
@@ -73,7 +73,7 @@ func (f *ingressFlags) add(flags *pflag.FlagSet, o *ingress.Options) {
 	flags.StringVar(&f.kubeconfig, "kubeconfig", "", "how to reach the API server; empty: as the pod's service account")
 	flags.StringVar(&f.user, "user", "haproxy", "who to be after the start as root; ignored without root")
 	flags.StringVar(&f.level, "log-level", "info", "debug, info, warn or error")
-	flags.StringVar(&o.Address, "address", o.Address, "of /healthz, /readyz, /metrics and /metrics/haproxy: host:port or unix:PATH; empty: none")
+	flags.StringVar(&o.Address, "metrics", o.Address, "where to serve /healthz, /readyz, /metrics and /metrics/haproxy: host:port or unix:PATH; empty: none")
 
 	flags.StringVar(&o.Routing.Controller, "controller", o.Routing.Controller, "spec.controller of the IngressClasses to serve")
 	flags.StringVar(&f.defaultBackend, "default-backend", "", "NAMESPACE/SERVICE:PORT for requests that no Ingress takes; empty: 404")
