@@ -34,6 +34,8 @@ var rules = []rule{
 	{pkg: "agent/underlay", forbidden: []string{module + "agent/compile", module + "agent/state", module + "forwarder", module + "proto"}, why: "what the kernel knows of the ways to other nodes is asked without desired state or the engine"},
 	{pkg: "agent/client", forbidden: []string{module + "forwarder", module + "flowtable", module + "internal/port"}, why: "a client of the API must not carry the engine"},
 	{pkg: "cmd/vrctl", forbidden: []string{module + "forwarder", module + "flowtable", module + "internal/port", module + "internal/netns"}, why: "the operator's tool talks to the daemon and never links the engine"},
+	{pkg: "controller/ingress", forbidden: append([]string{module + "forwarder", module + "internal"}, control[:3]...), why: "the Ingress proxy is a pod like any other: no agent sees TLS keys"},
+	{pkg: "controller/ingress/routing", forbidden: []string{"k8s.io/client-go"}, why: "which rule answers is decided purely, of objects that somebody else has read"},
 	{pkg: "flowtable", direct: true, forbidden: []string{"log", "context"}, why: "nothing on the packet path logs or waits"},
 	{pkg: "nexthop", direct: true, forbidden: []string{"fmt", "log", "context"}, why: "nothing on the packet path formats, logs or waits"},
 	{pkg: "internal/header", direct: true, forbidden: []string{"fmt", "log", "context", "time"}, why: "nothing on the packet path formats, logs or reads the clock"},
