@@ -3,7 +3,7 @@
 # witnesses, or those that are named. Without root it says what will be skipped and
 # goes on.
 set -eu
-need="iproute2 nftables iptables iputils-ping iputils-arping iperf3 tshark tcpdump ethtool socat curl traceroute netcat-openbsd dnsmasq-base dnsutils python3-scapy conntrack frr"
+need="iproute2 nftables iptables iputils-ping iputils-arping iperf3 tshark tcpdump ethtool socat curl traceroute netcat-openbsd dnsmasq-base dnsutils python3-scapy conntrack frr haproxy"
 [ $# = 0 ] || need="$*"
 missing=""
 for p in $need; do

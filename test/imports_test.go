@@ -37,6 +37,8 @@ var rules = []rule{
 	{pkg: "cmd/vrctl", forbidden: []string{module + "forwarder", module + "flowtable", module + "internal/port", module + "internal/netns"}, why: "the operator's tool talks to the daemon and never links the engine"},
 	{pkg: "cmd/vrouter-cni", forbidden: []string{module + "forwarder", module + "flowtable", module + "nexthop", module + "internal/port", module + "agent/state", module + "agent/compile"}, why: "the plugin is started for each container and asks the daemon, which does the work"},
 	{pkg: "internal/naming", forbidden: []string{module}, why: "the control plane and the plugin arrive at one name, without the rest of either"},
+	{pkg: "controller/ingress", forbidden: append([]string{module + "forwarder", module + "internal"}, control[:3]...), why: "the Ingress proxy is a pod like any other: no agent sees TLS keys"},
+	{pkg: "controller/ingress/routing", forbidden: []string{"k8s.io/client-go"}, why: "which rule answers is decided purely, of objects that somebody else has read"},
 	{pkg: "flowtable", direct: true, forbidden: []string{"log", "context"}, why: "nothing on the packet path logs or waits"},
 	{pkg: "nexthop", direct: true, forbidden: []string{"fmt", "log", "context"}, why: "nothing on the packet path formats, logs or waits"},
 	{pkg: "internal/header", direct: true, forbidden: []string{"fmt", "log", "context", "time"}, why: "nothing on the packet path formats, logs or reads the clock"},

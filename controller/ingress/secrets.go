@@ -24,6 +24,7 @@ type secrets struct {
 	log     *slog.Logger
 	changed func()
 	watched map[types.NamespacedName]*secretWatch
+	begun   bool
 	running sync.WaitGroup
 }
 
@@ -32,9 +33,14 @@ type secretWatch struct {
 	stop     context.CancelFunc
 }
 
-// secretTimeout is how long a table waits for Secrets that are named for the first
-// time. Those that come later make another table.
-const secretTimeout = 3 * time.Second
+// How long a table waits for Secrets that are named for the first time: the first
+// table, so that a replica begins with all its certificates, and later ones, which
+// whoever names what may not be read must not hold up. Those that come later make
+// another table.
+const (
+	firstSecrets = 3 * time.Second
+	laterSecrets = 200 * time.Millisecond
+)
 
 func newSecrets(ctx context.Context, client kubernetes.Interface, log *slog.Logger, changed func()) *secrets {
 	return &secrets{ctx: ctx, client: client, log: log, changed: changed, watched: make(map[types.NamespacedName]*secretWatch)}
@@ -59,10 +65,15 @@ func (s *secrets) want(ctx context.Context, names []types.NamespacedName) bool {
 			delete(s.watched, name)
 		}
 	}
+	defer func() { s.begun = true }()
 	if len(added) == 0 {
 		return false
 	}
-	ctx, cancel := context.WithTimeout(ctx, secretTimeout)
+	patience := firstSecrets
+	if s.begun {
+		patience = laterSecrets
+	}
+	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	if !cache.WaitForCacheSync(ctx.Done(), added...) {
 		s.log.Warn("Secrets that Ingresses name could not be read in time; their hosts have no certificate until they are", "new", len(added))

@@ -360,3 +360,52 @@ func TestRefusedConnectionsGoToAnotherPod(t *testing.T) {
 	l.more(t, 300)
 	l.end(t)
 }
+
+// A client that keeps a connection and asks again after a reload is answered, and then
+// told to close: the old worker does not close what is idle under its hands.
+func TestIdleConnectionIsAnsweredAfterReload(t *testing.T) {
+	r := newRig(t, nil)
+	p := newPod(t, "p", false, nil)
+	r.apply(tableOf(p))
+	var conns []net.Conn
+	for range 20 {
+		conn, err := net.Dial("tcp", "127.0.0.1:80")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		_ = conn.SetDeadline(time.Now().Add(30 * time.Second))
+		conns = append(conns, conn)
+	}
+	ask := func(conn net.Conn) (status int, last bool) {
+		t.Helper()
+		if _, err := io.WriteString(conn, "POST / HTTP/1.1\r\nHost: a.test\r\nContent-Length: 0\r\n\r\n"); err != nil {
+			t.Fatal(err)
+		}
+		reply, err := http.ReadResponse(bufio.NewReader(conn), nil)
+		if err != nil {
+			t.Fatal("no answer: ", err)
+		}
+		_, _ = io.Copy(io.Discard, reply.Body)
+		return reply.StatusCode, reply.Close
+	}
+	for _, conn := range conns {
+		if status, last := ask(conn); status != http.StatusOK || last {
+			t.Fatal(status, last)
+		}
+	}
+	old := int(r.proxy.Stats().PID)
+	more := tableOf(p)
+	more.Backends = append(more.Backends, backendOf("ns:t:80", p))
+	r.apply(more)
+	wait(t, func() bool {
+		list, err := r.proxy.master().ask(context.Background(), "show proc")
+		_, oldWorkers, _ := strings.Cut(list, "# old workers")
+		return err == nil && strings.Contains(oldWorkers, fmt.Sprint(old))
+	})
+	for _, conn := range conns {
+		if status, last := ask(conn); status != http.StatusOK || !last {
+			t.Errorf("status %d, closes %v", status, last)
+		}
+	}
+}

@@ -237,6 +237,65 @@ func TestMatchesAsTheDocumentationSays(t *testing.T) {
 	}
 }
 
+// Whatever strings Ingresses have, HAProxy takes the configuration, which has no line
+// more or less for them, and serves the others.
+func TestHostileIngressesChangeNothingElse(t *testing.T) {
+	r := newRig(t, nil)
+	good := newPod(t, "good", false, nil)
+	pods := map[string]*pod{"s0": good}
+	w := &world{r: rand.New(rand.NewPCG(seed(t), 2)), services: 1}
+	text := func() string {
+		var b strings.Builder
+		for range 1 + w.r.IntN(6) {
+			b.WriteString(pick(w.r, "\n", " ", "#", "\\", "\"", "'", "%[env(PATH)]", "$HOME", "${HOME}", "backend x", "\x00", "\r\n", "a.test", "*", "|redirect", "<<", ";", "@1", "\t", "ü", "/", "..", "{", "if TRUE", "prefix:good.test"))
+		}
+		return b.String()
+	}
+	rule := func(host, path, service string) networking.IngressRule {
+		return networking.IngressRule{Host: host, IngressRuleValue: networking.IngressRuleValue{HTTP: &networking.HTTPIngressRuleValue{Paths: []networking.HTTPIngressPath{{
+			Path: path, PathType: ptr(networking.PathTypePrefix), Backend: networking.IngressBackend{Service: &networking.IngressServiceBackend{Name: service, Port: networking.ServiceBackendPort{Number: 80}}},
+		}}}}}
+	}
+	ing := func(age int64, rules ...networking.IngressRule) *networking.Ingress {
+		i := &networking.Ingress{ObjectMeta: meta.ObjectMeta{Namespace: "ns", Name: fmt.Sprint(age), CreationTimestamp: meta.NewTime(time.Unix(age, 0))}}
+		i.Spec.IngressClassName, i.Spec.Rules = ptr("vrouter"), rules
+		return i
+	}
+	compiler := routing.NewCompiler(routing.Options{Controller: "c"})
+	lines := func() int {
+		config, err := os.ReadFile(r.proxy.loaded.generation.path(configFile))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return strings.Count(string(config), "\n")
+	}
+	want := 0
+	for round := range 30 {
+		all := []*networking.Ingress{ing(0, rule("good.test", "/", "s0"))}
+		for i := range round {
+			bad := ing(int64(1+i), rule(text(), "/", "s0"), rule("good.test", "/x"+text(), text()), rule(text(), text(), text()))
+			bad.Spec.TLS = []networking.IngressTLS{{Hosts: []string{text()}, SecretName: text()}}
+			all = append(all, bad)
+		}
+		if round%3 == 0 {
+			r.proxy.loaded = nil // also through files
+		}
+		r.apply(compiler.Compile(objects(all, pods)))
+		if want == 0 {
+			want = lines()
+		}
+		if got := lines(); got != want {
+			t.Errorf("the configuration has %d lines, not %d", got, want)
+		}
+		if status, name := raw(t, "good.test", "/"); status != http.StatusOK || name != "good" {
+			t.Error("the good one:", status, name)
+		}
+	}
+	if s := r.proxy.Stats(); s.Rejected != 0 || s.Crashes != 0 {
+		t.Errorf("%+v", s)
+	}
+}
+
 func seed(t *testing.T) uint64 {
 	s := uint64(time.Now().UnixNano())
 	if text := os.Getenv("SEED"); text != "" {

@@ -2,6 +2,7 @@ package haproxy
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -143,7 +144,10 @@ func (p *Proxy) reload(ctx context.Context, t *routing.Table, result Result) (Re
 	}
 	p.stats.serve(g, pid)
 	p.log.Info("haproxy serves a new configuration", "generation", g.name, "pid", pid, "routes", len(t.Routes), "backends", len(t.Backends), "certificates", len(t.Certificates))
-	return result, p.settings.clean(g.name)
+	if err := p.settings.clean(g.name); err != nil {
+		p.log.Warn("old files of HAProxy, with keys, are left", "error", err)
+	}
+	return result, nil
 }
 
 // prepare writes a generation that HAProxy takes. Certificates that it does not take
@@ -238,7 +242,7 @@ func (p *Proxy) await(ctx context.Context, g generation) (pid int, err error) {
 		case <-p.child.done:
 			return 0, fmt.Errorf("haproxy ended: %w", errors.Join(p.child.err, errors.New("its last lines in the log say why")))
 		case <-ctx.Done():
-			return 0, fmt.Errorf("haproxy did not load %s: %w", g.name, cmpErr(err, ctx.Err()))
+			return 0, fmt.Errorf("haproxy did not load %s: %w", g.name, cmp.Or(err, ctx.Err()))
 		case <-poll.C:
 		}
 	}
@@ -255,15 +259,6 @@ func hasWorker(list string, pid int) bool {
 		}
 	}
 	return false
-}
-
-func cmpErr(errs ...error) error {
-	for _, err := range errs {
-		if err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
 // Ended is closed when the running HAProxy has ended; nil while there is none. The
