@@ -196,6 +196,9 @@ func (x *session) settled() bool {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	x.status.Settled = len(x.dirty) == 0
+	if x.status.Waiting = time.Now(); x.status.Settled {
+		x.status.Waiting = time.Time{}
+	}
 	return x.status.Settled
 }
 
