@@ -74,6 +74,7 @@ var parts = []part{
 	{"control/loss", measureLoss},
 	{"control/fairness", measureFairness},
 	{"control/ports", measurePorts},
+	{"kube", measureKube},
 }
 
 // Parts are the names that Options.Only takes.
