@@ -67,12 +67,12 @@ func TestControl(t *testing.T) {
 func TestFillCluster(t *testing.T) {
 	cluster := fake.NewClientset()
 	for range 2 {
-		if err := fillCluster(t.Context(), cluster, 3); err != nil {
+		if err := fillCluster(t.Context(), cluster, 5, 3); err != nil {
 			t.Fatal(err)
 		}
 	}
 	nodes, err := cluster.CoreV1().Nodes().List(t.Context(), metav1.ListOptions{})
-	if err != nil || len(nodes.Items) != clusterNodes+1 {
+	if err != nil || len(nodes.Items) != 6 {
 		t.Errorf("%d nodes, %v", len(nodes.Items), err)
 	}
 	for _, n := range nodes.Items {

@@ -54,7 +54,7 @@ func measureCluster(ctx context.Context, b *bench) (err error) {
 		return err
 	}
 	began := time.Now()
-	if err := fillCluster(ctx, cluster, b.services); err != nil {
+	if err := fillCluster(ctx, cluster, clusterNodes, b.services); err != nil {
 		return fmt.Errorf("fill the cluster: %w", err)
 	}
 	b.Log("the cluster was filled in %s", time.Since(began).Round(time.Second))
@@ -97,15 +97,16 @@ func measureCluster(ctx context.Context, b *bench) (err error) {
 	return nil
 }
 
-// fillCluster makes nodes, services and their EndpointSlices. What is there already
-// stays.
-func fillCluster(ctx context.Context, cluster kubernetes.Interface, services int) error {
+// fillCluster makes other nodes and ours, services and their EndpointSlices. What is
+// there already stays.
+func fillCluster(ctx context.Context, cluster kubernetes.Interface, nodes, services int) error {
 	if _, err := cluster.CoreV1().Namespaces().Create(ctx, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: shop}}, metav1.CreateOptions{}); err != nil && !apierrors.IsAlreadyExists(err) {
 		return err
 	}
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(32)
-	for i := range clusterNodes + 1 {
+	g.Go(func() error { return makeNode(ctx, cluster, clusterNodes) })
+	for i := range nodes {
 		g.Go(func() error { return makeNode(ctx, cluster, i) })
 	}
 	for i := range services {
