@@ -22,6 +22,7 @@ import (
 
 var (
 	benchmark = flag.String("bench.size", "tiny", "tiny, quick or full: how much TestControl measures")
+	binaries  = flag.String("bench.bin", "", "directory of the programs that TestControl measures; empty: they are built")
 	only      = flag.String("bench.only", "", "parts that TestControl measures, by commas; empty: all")
 )
 
@@ -42,11 +43,14 @@ func TestControl(t *testing.T) {
 	if !ok {
 		t.Fatalf("-bench.size %s: must be tiny, quick or full", *benchmark)
 	}
-	bin := t.TempDir()
-	build := exec.Command("go", "build", "-o", bin+"/", "../../../cmd/...")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("go build: %v\n%s", err, out)
+	bin := *binaries
+	if bin == "" {
+		bin = t.TempDir()
+		build := exec.Command("go", "build", "-o", bin+"/", "../../../cmd/...")
+		build.Env = append(os.Environ(), "CGO_ENABLED=0")
+		if out, err := build.CombinedOutput(); err != nil {
+			t.Fatalf("go build: %v\n%s", err, out)
+		}
 	}
 	o := Options{Vrouter: filepath.Join(bin, "vrouter"), Vrctl: filepath.Join(bin, "vrctl"), Vrkube: filepath.Join(bin, "vrkube"), Log: t.Logf}
 	if *only != "" {
