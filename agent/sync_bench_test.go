@@ -2,6 +2,7 @@ package agent_test
 
 import (
 	"fmt"
+	"runtime"
 	"slices"
 	"testing"
 	"time"
@@ -107,6 +108,14 @@ func cpuTime(b *testing.B) time.Duration {
 	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
 
+// heap is how many bytes of objects a collection leaves.
+func heap() float64 {
+	runtime.GC()
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return float64(m.HeapAlloc)
+}
+
 // BenchmarkSync measures what a node takes for a cluster of 10,000 services with
 // 100,000 endpoints: from nothing, the same again, and one endpoint that moves.
 func BenchmarkSync(b *testing.B) {
@@ -123,10 +132,12 @@ func BenchmarkSync(b *testing.B) {
 				r := start(b, dir())
 				c := r.controller("kube", 1)
 				c.recv()
+				before := heap()
 				begin, spent := time.Now(), cpuTime(b)
 				c.snapshot(1, list)
 				b.ReportMetric(time.Since(begin).Seconds(), "s/snapshot")
 				b.ReportMetric((cpuTime(b) - spent).Seconds(), "cpu-s/snapshot")
+				b.ReportMetric((heap()-before)/1e6, "MB-heap")
 				r.stop()
 			}
 		})

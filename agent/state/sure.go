@@ -27,6 +27,8 @@ func sure(res *pb.Resource) bool {
 		return holdsOnly(ip, 1, 2) && ip.GetAddress() != "" && sureAddress(ip.GetAddress()) && ip.GetVirtualNetwork() != "" && sureName(ip.GetVirtualNetwork())
 	case *pb.Resource_FloatingIp:
 		return sureFloatingIP(x.FloatingIp)
+	case *pb.Resource_LoadBalancer:
+		return sureLoadBalancer(x.LoadBalancer)
 	}
 	return false
 }
@@ -43,7 +45,7 @@ func holdsOnly(m proto.Message, fields ...protoreflect.FieldNumber) bool {
 
 func sureFloatingIP(f *pb.FloatingIP) bool {
 	switch {
-	case !holdsOnly(f, 1, 2, 3, 5, 7, 11, 12),
+	case !holdsOnly(f, 1, 2, 3, 5, 7, 8, 11, 12), !sureAffinity(f.GetSessionAffinity()),
 		f.GetAddress() == "" && f.GetParent() == "", f.GetAddress() != "" && f.GetVirtualNetwork() == "",
 		!sureAddress(f.GetAddress()), !sureName(f.GetVirtualNetwork()), !sureName(f.GetParent()),
 		!surePolicy(f.GetExternalTrafficPolicy()), !surePolicy(f.GetInternalTrafficPolicy()),
@@ -66,15 +68,66 @@ func surePolicy(p pb.FloatingIP_TrafficPolicy) bool {
 
 func sureMember(m *pb.Member) bool {
 	switch {
-	case !holdsOnly(m, 1, 2, 3, 4, 5, 6),
-		m.GetVirtualMachineInterface() == "" || !sureName(m.GetVirtualMachineInterface()),
-		m.GetState() < pb.Member_STATE_UNSPECIFIED || m.GetState() > pb.Member_DRAINING,
+	case !holdsOnly(m, 1, 2, 3, 4, 5, 6, 7), m.GetHost() && (m.GetTunnel() != nil || m.GetAddress() == ""),
+		m.GetVirtualMachineInterface() == "" || !sureName(m.GetVirtualMachineInterface()), !sureState(m.GetState()),
 		m.GetWeight() > 256, !sureMappings(m.GetTargetPorts()), !sureAddress(m.GetAddress()):
 		return false
 	}
 	t := m.GetTunnel()
 	return t == nil || m.GetAddress() != "" && holdsOnly(t, 1, 2, 3) && t.GetRemote() != "" && sureAddress(t.GetRemote()) &&
 		(t.GetLabel() != 0 || t.GetVni() != 0) && (t.GetLabel() == 0 || t.GetLabel() >= 16) && t.GetLabel() <= 1<<20-1 && t.GetVni() <= 1<<24-1
+}
+
+func sureState(s pb.Member_State) bool {
+	return s >= pb.Member_STATE_UNSPECIFIED && s <= pb.Member_LOCAL_ONLY
+}
+
+func sureAffinity(a *pb.SessionAffinity) bool {
+	return a == nil || holdsOnly(a, 1, 2) && a.GetType() >= pb.SessionAffinity_TYPE_UNSPECIFIED && a.GetType() <= pb.SessionAffinity_CLIENT_IP && a.GetTimeoutSeconds() <= 86400
+}
+
+// sureLoadBalancer looks at a service with few ports.
+func sureLoadBalancer(lb *pb.LoadBalancer) bool {
+	s := lb.GetService()
+	switch {
+	case !holdsOnly(lb, 1, 2, 3, 4, 5), lb.GetProvider() < pb.LoadBalancer_PROVIDER_UNSPECIFIED || lb.GetProvider() > pb.LoadBalancer_NATIVE,
+		!sureNames(lb.GetFloatingIps()), !sureNames(lb.GetInstanceIps()):
+		return false
+	case s != nil && (!holdsOnly(s, 1, 2, 3) || !sureName(s.GetNamespace()) || s.GetName() == "" || !sureName(s.GetName()) ||
+		!slices.Contains([]string{"", "ClusterIP", "NodePort", "LoadBalancer"}, s.GetType())):
+		return false
+	}
+	mappings := make([]*pb.PortMapping, len(lb.GetListeners())) // the same rules hold of them
+	for i, l := range lb.GetListeners() {
+		if !holdsOnly(l, 1, 2, 3, 4, 5) || !sureName(l.GetName()) || l.GetNodePort() > 65535 || !surePool(l.GetPool()) {
+			return false
+		}
+		mappings[i] = &pb.PortMapping{SrcPort: l.GetPort(), Protocol: l.GetProtocol()}
+	}
+	return sureMappings(mappings)
+}
+
+func surePool(p *pb.Pool) bool {
+	if p == nil {
+		return true
+	}
+	if !holdsOnly(p, 1, 2) || len(p.GetTargetPort()) > 63 || len(p.GetMembers()) > 4096 {
+		return false
+	}
+	return !slices.ContainsFunc(p.GetMembers(), func(m *pb.PoolMember) bool {
+		return !holdsOnly(m, 1, 2, 3, 4, 5) || len(m.GetVirtualMachineInterface()) > 253 || !sureAddress(m.GetAddress()) ||
+			m.GetPort() > 65535 || !sureState(m.GetState()) || len(m.GetNode()) > 253
+	})
+}
+
+// sureNames looks at a short list of names.
+func sureNames(list []string) bool {
+	for i, name := range list {
+		if i == 16 || name == "" || !sureName(name) || slices.Contains(list[:i], name) {
+			return false
+		}
+	}
+	return true
 }
 
 // sureMappings looks at a short list of port mappings.

@@ -29,7 +29,8 @@ func TestSure(t *testing.T) {
 	}
 	for _, text := range []string{
 		`{"name":"a:b:clusterip-v4","instanceIp":{"address":"10.96.0.10","virtualNetwork":"services"}}`,
-		`{"name":"a:b:clusterip-v6","floatingIp":{"parent":"a:b:clusterip-v6","externalTrafficPolicy":"LOCAL","floatingIpPortMappings":{"portMappings":[{"srcPort":80,"dstPort":8080,"protocol":"TCP"},{"srcPort":80,"dstPort":8080,"protocol":"UDP"}]},"members":[{"virtualMachineInterface":"a:b-0","state":"READY"},{"virtualMachineInterface":"a:b-1","state":"SERVING","address":"10.244.1.2","targetPorts":[{"srcPort":80,"dstPort":81}],"tunnel":{"remote":"192.0.2.1","vni":100,"label":100}}]}}`,
+		`{"name":"a:b:clusterip-v6","floatingIp":{"parent":"a:b:clusterip-v6","externalTrafficPolicy":"LOCAL","floatingIpPortMappings":{"portMappings":[{"srcPort":80,"dstPort":8080,"protocol":"TCP"},{"srcPort":80,"dstPort":8080,"protocol":"UDP"}]},"members":[{"virtualMachineInterface":"a:b-0","state":"READY"},{"virtualMachineInterface":"a:b-1","state":"SERVING","address":"10.244.1.2","targetPorts":[{"srcPort":80,"dstPort":81}],"tunnel":{"remote":"192.0.2.1","vni":100,"label":100}},{"virtualMachineInterface":"a:b-2","address":"192.0.2.9","host":true}]}}`,
+		`{"name":"a:b","loadBalancer":{"provider":"NATIVE","service":{"namespace":"a","name":"b","type":"ClusterIP"},"listeners":[{"name":"http","port":80,"protocol":"TCP","pool":{"targetPort":"http","members":[{"virtualMachineInterface":"a:b-0","address":"10.244.0.2","port":8080,"state":"READY","node":"node-1"}]}}],"floatingIps":["a:b:clusterip-v4"],"instanceIps":["a:b:clusterip-v4"]}}`,
 	} {
 		if res := resource(t, text); !sure(res) {
 			t.Errorf("%v does not pass", res)
@@ -70,8 +71,28 @@ func oddResource(r *rapid.T) *pb.Resource {
 		return list
 	}
 	res := &pb.Resource{Name: name("name")}
-	if rapid.IntRange(0, 4).Draw(r, "kind") == 0 {
+	switch rapid.IntRange(0, 4).Draw(r, "kind") {
+	case 0:
 		res.Spec = &pb.Resource_InstanceIp{InstanceIp: &pb.InstanceIP{Address: address("address"), VirtualNetwork: name("network")}}
+		return res
+	case 1:
+		lb := &pb.LoadBalancer{Provider: pb.LoadBalancer_Provider(number("provider", 0, 1))}
+		if rapid.Bool().Draw(r, "service") {
+			lb.Service = &pb.ServiceReference{Namespace: name("namespace"), Name: name("service"), Type: pick("type", []string{"ExternalName", "clusterip"}, "", "ClusterIP", "NodePort", "LoadBalancer")}
+		}
+		for range rapid.IntRange(0, 2).Draw(r, "names") {
+			lb.FloatingIps, lb.InstanceIps = append(lb.FloatingIps, name("floating IP")), append(lb.InstanceIps, name("instance IP"))
+		}
+		for range rapid.IntRange(0, 2).Draw(r, "listeners") {
+			l := &pb.Listener{Name: name("listener"), Protocol: pb.Protocol_Value(number("protocol", 0, 6, 17)), Port: number("port", 80, 443), NodePort: number("node port", 0, 30000)}
+			if rapid.Bool().Draw(r, "pool") {
+				l.Pool = &pb.Pool{TargetPort: pick("target port", oddNames, "http", "80"), Members: []*pb.PoolMember{{
+					VirtualMachineInterface: name("member"), Address: address("address"), Port: number("port", 80), State: pb.Member_State(number("state", 0, 1, 2, 3, 4)), Node: name("node"),
+				}}}
+			}
+			lb.Listeners = append(lb.Listeners, l)
+		}
+		res.Spec = &pb.Resource_LoadBalancer{LoadBalancer: lb}
 		return res
 	}
 	f := &pb.FloatingIP{
@@ -79,10 +100,13 @@ func oddResource(r *rapid.T) *pb.Resource {
 		FloatingIpPortMappings: &pb.FloatingIpPortMappings{PortMappings: mappings("mappings", 3)},
 		ExternalTrafficPolicy:  pb.FloatingIP_TrafficPolicy(number("external", 0, 1, 2)), InternalTrafficPolicy: pb.FloatingIP_TrafficPolicy(number("internal", 0, 1, 2)),
 	}
+	if rapid.IntRange(0, 3).Draw(r, "affinity") == 0 {
+		f.SessionAffinity = &pb.SessionAffinity{Type: pb.SessionAffinity_Type(number("affinity", 0, 1, 2)), TimeoutSeconds: number("timeout", 0, 10800, 86400)}
+	}
 	for range rapid.IntRange(0, 3).Draw(r, "members") {
 		m := &pb.Member{
-			VirtualMachineInterface: name("member"), State: pb.Member_State(number("state", 0, 1, 2, 3)), Weight: number("weight", 0, 1),
-			TargetPorts: mappings("target ports", 2), Address: address("member address"),
+			VirtualMachineInterface: name("member"), State: pb.Member_State(number("state", 0, 1, 2, 3, 4)), Weight: number("weight", 0, 1),
+			TargetPorts: mappings("target ports", 2), Address: address("member address"), Host: rapid.IntRange(0, 3).Draw(r, "host") == 0,
 		}
 		if rapid.Bool().Draw(r, "tunnel") {
 			m.Tunnel = &pb.Tunnel{Remote: address("remote"), Label: number("label", 0, 16, 100), Vni: number("vni", 0, 100)}

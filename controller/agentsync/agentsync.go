@@ -122,9 +122,12 @@ type Status struct {
 	Desired int
 	// Refused are those that the agent does not take, by kind and name.
 	Refused []Refusal
-	// Broken is why the last stream ended, and Since when; empty while connected.
+	// Broken is why the last stream ended; empty while connected. Since is when it
+	// ended, or began.
 	Broken string
 	Since  time.Time
+	// Waiting is since when a change has not been taken up; zero: none waits.
+	Waiting time.Time
 }
 
 // Refusal is a resource that the agent does not take.
@@ -187,6 +190,9 @@ func (s *Syncer) Set(c Change) {
 		s.triggers = append(s.triggers, c.Triggered)
 	}
 	s.status.Settled = false
+	if s.status.Waiting.IsZero() && len(s.dirty) > 0 {
+		s.status.Waiting = time.Now()
+	}
 	s.signal()
 }
 

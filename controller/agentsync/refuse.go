@@ -130,6 +130,7 @@ func offenders(work []item, nack *pb.SyncNack) map[Key]*pb.FieldViolation {
 // accepted notes what the agent has now. What was refused before may be right with
 // it, so that it is tried again soon.
 func (x *session) accepted(work []item) {
+	x.progress = true
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	for _, it := range work {
@@ -195,6 +196,9 @@ var kinds = statefile.Kinds()
 
 // compare orders keys by kind, named ones first, and name.
 func compare(a, b Key) int {
+	if a.Kind == b.Kind {
+		return cmp.Compare(a.Name, b.Name)
+	}
 	return cmp.Or(cmp.Compare(slices.Index(kinds, a.Kind), slices.Index(kinds, b.Kind)), cmp.Compare(a.Name, b.Name))
 }
 

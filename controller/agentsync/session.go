@@ -26,8 +26,9 @@ type session struct {
 	answers  chan *pb.SyncResponse // closed at the stream's end
 	ended    error                 // why; valid once answers is closed
 	sequence uint64
-	// have is what the agent holds of ours.
-	have map[Key]*pb.Resource
+	// have is what the agent holds of ours. progress says that a delta has changed it.
+	have     map[Key]*pb.Resource
+	progress bool
 	// retry goes off when what was refused is sent again, at retryAt; zero: not set.
 	// retryWait is how long the next wait is.
 	retry     *time.Timer
@@ -166,12 +167,15 @@ func (x *session) serve(ctx context.Context) error {
 	for {
 		work, latency := x.next()
 		if len(work) > 0 {
+			x.progress = false
 			if err := x.apply(ctx, work); err != nil {
 				x.putBack(latency)
 				return err
 			}
+			if x.progress {
+				x.observe(latency)
+			}
 		}
-		x.observe(latency)
 		if x.settled() {
 			select {
 			case <-ctx.Done():
@@ -196,6 +200,9 @@ func (x *session) settled() bool {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	x.status.Settled = len(x.dirty) == 0
+	if x.status.Waiting = time.Now(); x.status.Settled {
+		x.status.Waiting = time.Time{}
+	}
 	return x.status.Settled
 }
 

@@ -58,6 +58,9 @@ type options struct {
 	builds  []build // further binaries to compare it with
 	memory  bool    // run `vrouter bench` as well
 	control bool    // and the control plane's part
+	kube    bool    // of that, what concerns Kubernetes
+	// kubeconfig says how to reach an apiserver that may be filled; "": there is none.
+	kubeconfig string
 }
 
 // build is another binary of the vRouter, a peer by its name.
@@ -89,11 +92,12 @@ func parseOptions(args []string) (o options, err error) {
 		}
 	}
 	f.BoolVar(&o.quick, "quick", false, "the most important figures, in less than three minutes")
-	only := f.String("only", "", "memory, control, e2e, overlay, or workloads by name, with commas between (default: all)")
+	only := f.String("only", "", "memory, control, kube, e2e, overlay, or workloads by name, with commas between (default: all)")
 	peers := f.String("peers", "", "peers to compare with: kernel, ovs, tap-loop, vxlan and tunnel-loop (between two nodes: ours by VXLAN, a bare loop) and names given by --vrouter (default: all; \"none\": ours alone)")
 	f.IntVar(&o.reps, "reps", 0, "rounds (default: 5; with --quick 2)")
 	seconds := f.Float64("seconds", 0, "length of each measurement (default: 5; with --quick 1)")
 	f.Float64Var(&o.half, "half-load", 0, "packets/s beside rr-loaded (default: half of what the slowest peer delivered in udp-small)")
+	f.StringVar(&o.kubeconfig, "kubeconfig", "", "`FILE` that says how to reach an apiserver, which is filled with 10,000 services (default: vrkube is measured without one)")
 	f.StringVar(&o.out, "out", "", "write the figures to this file as JSON")
 	f.StringVar(&o.html, "html", "", "write a page with plots to this file")
 	f.StringVar(&o.docs, "docs", "", "put the table into this Markdown file, between its marks")
@@ -138,7 +142,7 @@ func (o *options) addBuild(value string) error {
 // choose takes the names of what to measure and of peers.
 func (o *options) choose(only, peers string) error {
 	if only == "" {
-		only = "memory,e2e,overlay,control"
+		only = "memory,e2e,overlay,control,kube"
 	}
 	for word := range strings.SplitSeq(only, ",") {
 		switch word {
@@ -146,10 +150,12 @@ func (o *options) choose(only, peers string) error {
 			o.memory = true
 		case "control":
 			o.control = true
+		case "kube":
+			o.kube = true
 		default:
 			found := o.named(word)
 			if len(found) == 0 {
-				return fmt.Errorf("--only: what is %q? memory, control, e2e, overlay or a workload (--help)", word)
+				return fmt.Errorf("--only: what is %q? memory, control, kube, e2e, overlay or a workload (--help)", word)
 			}
 			o.only = append(o.only, found...)
 		}

@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/vrouter-go/vrouter/internal/figure"
@@ -86,6 +87,9 @@ func (o options) parts() []part {
 	if o.control {
 		list = append(list, part{"control plane", controlPlane})
 	}
+	if o.kube {
+		list = append(list, part{"Kubernetes", kubernetes})
+	}
 	return list
 }
 
@@ -118,11 +122,29 @@ func inMemory(ctx context.Context, o options) ([]figure.Figure, error) {
 
 // controlPlane measures the control plane, with vrctl from beside vrouter.
 func controlPlane(ctx context.Context, o options) ([]figure.Figure, error) {
+	return measureControl(ctx, o, slices.DeleteFunc(control.Parts(), isKube))
+}
+
+// kubernetes measures what a cluster's controller brings to a node, with vrkube from
+// beside vrouter.
+func kubernetes(ctx context.Context, o options) ([]figure.Figure, error) {
+	return measureControl(ctx, o, slices.DeleteFunc(control.Parts(), func(name string) bool { return !isKube(name) }))
+}
+
+func isKube(part string) bool { return strings.HasPrefix(part, "kube") }
+
+func measureControl(ctx context.Context, o options, parts []string) ([]figure.Figure, error) {
 	vrctl, err := binary(filepath.Join(filepath.Dir(o.vrouter), "vrctl"))
 	if err != nil {
 		return nil, err
 	}
-	return control.Run(ctx, control.Options{Quick: o.quick, Vrouter: o.vrouter, Vrctl: vrctl, Log: progress})
+	vrkube, err := binary(filepath.Join(filepath.Dir(o.vrouter), "vrkube"))
+	if err != nil {
+		return nil, err
+	}
+	return control.Run(ctx, control.Options{
+		Quick: o.quick, Vrouter: o.vrouter, Vrctl: vrctl, Vrkube: vrkube, Kubeconfig: o.kubeconfig, Only: parts, Log: progress,
+	})
 }
 
 // write writes the files that were asked for. Where nothing was measured, what an

@@ -26,6 +26,9 @@ type Options struct {
 	Quick bool
 	// Vrouter and Vrctl are the paths of the programs under test.
 	Vrouter, Vrctl string
+	// Vrkube is the path of the Kubernetes control plane, and Kubeconfig says how to
+	// reach an apiserver that may be filled with objects; "": what needs one is left out.
+	Vrkube, Kubeconfig string
 	// Log is told of progress; nil: nobody is.
 	Log func(format string, args ...any)
 	// Only are the parts to measure, by the names in Parts; empty: all.
@@ -74,6 +77,8 @@ var parts = []part{
 	{"control/loss", measureLoss},
 	{"control/fairness", measureFairness},
 	{"control/ports", measurePorts},
+	{"kube", measureKube},
+	{"kube/cluster", measureCluster},
 }
 
 // Parts are the names that Options.Only takes.

@@ -5,6 +5,7 @@ package control
 import (
 	"context"
 	"flag"
+	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -13,11 +14,15 @@ import (
 	"testing"
 	"time"
 
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/kubernetes/fake"
+
 	"github.com/vrouter-go/vrouter/internal/figure"
 )
 
 var (
 	benchmark = flag.String("bench.size", "tiny", "tiny, quick or full: how much TestControl measures")
+	binaries  = flag.String("bench.bin", "", "directory of the programs that TestControl measures; empty: they are built")
 	only      = flag.String("bench.only", "", "parts that TestControl measures, by commas; empty: all")
 )
 
@@ -38,13 +43,16 @@ func TestControl(t *testing.T) {
 	if !ok {
 		t.Fatalf("-bench.size %s: must be tiny, quick or full", *benchmark)
 	}
-	bin := t.TempDir()
-	build := exec.Command("go", "build", "-o", bin+"/", "../../../cmd/...")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("go build: %v\n%s", err, out)
+	bin := *binaries
+	if bin == "" {
+		bin = t.TempDir()
+		build := exec.Command("go", "build", "-o", bin+"/", "../../../cmd/...")
+		build.Env = append(os.Environ(), "CGO_ENABLED=0")
+		if out, err := build.CombinedOutput(); err != nil {
+			t.Fatalf("go build: %v\n%s", err, out)
+		}
 	}
-	o := Options{Vrouter: filepath.Join(bin, "vrouter"), Vrctl: filepath.Join(bin, "vrctl"), Log: t.Logf}
+	o := Options{Vrouter: filepath.Join(bin, "vrouter"), Vrctl: filepath.Join(bin, "vrctl"), Vrkube: filepath.Join(bin, "vrkube"), Log: t.Logf}
 	if *only != "" {
 		o.Only = strings.Split(*only, ",")
 	}
@@ -57,6 +65,52 @@ func TestControl(t *testing.T) {
 	}
 }
 
+// TestFillCluster holds that the objects which an apiserver is filled with are those
+// of a cluster of the size that the figures name, and that a second fill changes
+// nothing.
+func TestFillCluster(t *testing.T) {
+	cluster := fake.NewClientset()
+	for range 2 {
+		if err := fillCluster(t.Context(), cluster, 5, 3); err != nil {
+			t.Fatal(err)
+		}
+	}
+	nodes, err := cluster.CoreV1().Nodes().List(t.Context(), metav1.ListOptions{})
+	if err != nil || len(nodes.Items) != 6 {
+		t.Errorf("%d nodes, %v", len(nodes.Items), err)
+	}
+	for _, n := range nodes.Items {
+		if _, err := netip.ParsePrefix(n.Spec.PodCIDR); err != nil || len(n.Status.Addresses) != 1 {
+			t.Errorf("node %s: %q, addresses %v", n.Name, n.Spec.PodCIDR, n.Status.Addresses)
+		}
+	}
+	list, err := cluster.DiscoveryV1().EndpointSlices(shop).List(t.Context(), metav1.ListOptions{})
+	if err != nil || len(list.Items) != 3 {
+		t.Fatalf("%d slices, %v", len(list.Items), err)
+	}
+	seen := map[string]bool{}
+	for _, s := range list.Items {
+		for _, e := range s.Endpoints {
+			if _, err := netip.ParseAddr(e.Addresses[0]); err != nil || *e.NodeName == benchNode {
+				t.Errorf("endpoint %v: %v", e, err)
+			}
+			seen[s.Name+e.Addresses[0]] = true
+		}
+	}
+	if len(seen) != 3*clusterMembers {
+		t.Errorf("%d endpoints, want %d", len(seen), 3*clusterMembers)
+	}
+}
+
+func TestBucketQuantile(t *testing.T) {
+	m := map[string]float64{`x_bucket{le="0.01"}`: 90, `x_bucket{le="0.001"}`: 50, `x_bucket{le="+Inf"}`: 100, `x_bucket{le="0.1"}`: 99, "x_count": 100, `y_bucket{le="1"}`: 1}
+	for q, want := range map[float64]float64{0.5: 0.001, 0.9: 0.01, 0.99: 0.1} {
+		if got := bucketQuantile(m, "x", q); got != want {
+			t.Errorf("%v of them: at most %v, want %v", q, got, want)
+		}
+	}
+}
+
 // judge looks at the shape of the figures and at what no machine may lose.
 func judge(t *testing.T, figures []figure.Figure) {
 	t.Helper()
@@ -64,6 +118,7 @@ func judge(t *testing.T, figures []figure.Figure) {
 		"control/apply/20-services-of-10", "control/restart/kill", "control/change/first-packet-p99", "control/commit/route-at-100-routes",
 		"control/loss/churn", "control/loss/flow-list", "control/latency-p99/churn", "control/fairness/latency-p99",
 		"control/ports/rate-of-a-pair-at-50", "control/memory/session",
+		"kube/cold-start/50-services-of-10", "kube/resync/50-services-of-10", "kube/memory/daemon/50-services-of-10", "kube/change/first-packet-p99",
 	} {
 		if !slices.ContainsFunc(figures, func(f figure.Figure) bool { return f.Name == name }) {
 			t.Errorf("no figure %s", name)

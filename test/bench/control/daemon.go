@@ -173,15 +173,24 @@ func (d *daemon) cpu() (time.Duration, error) {
 	return time.Duration(user+system) * (time.Second / 100), err // USER_HZ is 100 on every Linux
 }
 
-// metrics reads the daemon's metrics, those without labels, and those with as
-// they are written.
+// metrics reads the daemon's metrics.
 func (d *daemon) metrics(ctx context.Context) (map[string]float64, error) {
-	c := http.Client{Transport: &http.Transport{
+	return scrape(ctx, filepath.Join(d.dir, "metrics.sock"))
+}
+
+// unixTransport reaches an HTTP server on a Unix socket.
+func unixTransport(socket string) *http.Transport {
+	return &http.Transport{
 		DisableKeepAlives: true,
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-			return new(net.Dialer).DialContext(ctx, "unix", filepath.Join(d.dir, "metrics.sock"))
+			return new(net.Dialer).DialContext(ctx, "unix", socket)
 		},
-	}}
+	}
+}
+
+// scrape reads metrics, those without labels, and those with as they are written.
+func scrape(ctx context.Context, socket string) (map[string]float64, error) {
+	c := http.Client{Transport: unixTransport(socket)}
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://metrics/metrics", http.NoBody)
 	if err != nil {
 		return nil, err
