@@ -66,7 +66,7 @@ func TestReach(t *testing.T) {
 		})
 		t.Run("no such service", func(t *testing.T) { // dropped, as kube-proxy does: it may come
 			nobody := map[string]string{"v4": "10.96.0.99", "v6": "fd00:96::99"}[a.family]
-			for role, port := range map[string]string{"client": "client", "node": "vhost0", "web-1": "web-1"} {
+			for role, port := range map[string]string{"client": "client", "web-1": "web-1"} {
 				before := h.drops(port, "ADDRESS_UNASSIGNED")
 				h.refused(t, role, at(nobody, 80), false, net.Dialer{})
 				if h.drops(port, "ADDRESS_UNASSIGNED") == before {
