@@ -281,8 +281,16 @@ func (f *Forwarder) resolve(snap *Snapshot, route nexthop.Route, hop nexthop.Nex
 		t.local()
 		return false
 	}
-	d.drop(DropDiscardRoute, t)
+	d.drop(discarded(route.NextHop), t)
 	return false
+}
+
+// discarded is the reason for which a next hop that leads nowhere drops.
+func discarded(id nexthop.ID) DropReason {
+	if id.IsDiscard() && id != 0 {
+		return DropReason(id)
+	}
+	return DropDiscardRoute
 }
 
 // sameBinding reports whether two reply keys stand for one NAT binding. The
@@ -354,7 +362,7 @@ func (f *Forwarder) walk(snap *Snapshot, in *Interface, vrf uint16, route nextho
 		route, bits, ok = snap.lookup(vrf, &q.key.Dst)
 	}
 	if ok {
-		return route, nexthop.NextHop{}, DropDiscardRoute
+		return route, nexthop.NextHop{}, discarded(route.NextHop)
 	}
 	t.noRoute(vrf, &q.key.Dst)
 	return route, nexthop.NextHop{}, DropNoRoute

@@ -94,6 +94,7 @@ const (
 	// Where it goes.
 	DropNoRoute
 	DropDiscardRoute
+	DropAddressUnassigned
 	DropVRFLoop
 	DropNoGatewayService
 	DropSourceInterfaceGone

@@ -382,8 +382,13 @@ var dropDescriptions = [NumDropReasons]DropDescription{
 	},
 	DropDiscardRoute: {
 		"DISCARD_ROUTE",
-		"The destination's route says discard: an unallocated address of a subnet, or a Route with a discard next hop.",
-		"Check whether the destination still exists (`vrctl explain` names the route); a pod that has gone leaves its address like this.",
+		"The destination's route says discard: a Route has a discard next hop.",
+		"Look at the route that `vrctl explain` names.",
+	},
+	DropAddressUnassigned: {
+		"ADDRESS_UNASSIGNED",
+		"The destination is an address of a network's subnet that nobody has: no interface, no floating IP, no gateway.",
+		"Check whether the destination still exists; a pod that has gone leaves its address like this, and so does a Service that was deleted.",
 	},
 	DropVRFLoop: {
 		"VRF_LOOP",

@@ -32,6 +32,7 @@ var rules = []rule{
 	{pkg: "internal/statefile", forbidden: []string{module + "agent", module + "forwarder", module + "flowtable", module + "nexthop"}, why: "state files are read by vrctl, replay and the agent alike, without any of them"},
 	{pkg: "internal/bfd", forbidden: []string{module + "agent", module + "proto", module + "cmd", module + "forwarder", module + "flowtable", module + "nexthop", module + "internal/policy", module + "internal/port", "google.golang.org"}, why: "watching other nodes is a matter of kernel sockets, not of the engine or the agent"},
 	{pkg: "internal/cnifiles", forbidden: []string{module}, why: "putting two files onto a node needs nothing of what they are for"},
+	{pkg: "internal/nodeport", forbidden: append([]string{module + "forwarder", module + "flowtable", module + "nexthop", module + "internal/port"}, control...), why: "what the kernel is told of mapped ports is told without desired state or the engine"},
 	{pkg: "agent/underlay", forbidden: []string{module + "agent/compile", module + "agent/state", module + "forwarder", module + "proto"}, why: "what the kernel knows of the ways to other nodes is asked without desired state or the engine"},
 	{pkg: "agent/client", forbidden: []string{module + "forwarder", module + "flowtable", module + "internal/port"}, why: "a client of the API must not carry the engine"},
 	{pkg: "cmd/vrctl", forbidden: []string{module + "forwarder", module + "flowtable", module + "internal/port", module + "internal/netns"}, why: "the operator's tool talks to the daemon and never links the engine"},

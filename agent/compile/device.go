@@ -1,6 +1,7 @@
 package compile
 
 import (
+	"maps"
 	"net/netip"
 	"slices"
 
@@ -71,11 +72,9 @@ func (c *Compiler) vhostSpec(v *pb.Vhost) *ports.Spec {
 			}
 		}
 	}
-	given := len(routes)
-	for _, x := range c.standIns {
-		routes = append(routes, host(x.address))
+	for _, a := range slices.SortedFunc(maps.Keys(c.standIns), netip.Addr.Compare) {
+		routes = append(routes, host(c.standIns[a].address))
 	}
-	slices.SortFunc(routes[given:], func(a, b netip.Prefix) int { return a.Addr().Compare(b.Addr()) })
 	for _, p := range routes {
 		if !covered(p, own) {
 			s.Tap.Routes = append(s.Tap.Routes, tap.Route{Dst: p})

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"net/netip"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -86,8 +87,28 @@ func dump(r *Result) string {
 	if s.SNAT != (forwarder.SNAT{}) {
 		fmt.Fprintf(&b, "others leave by %s and %s, ports %d to %d\n", text16(s.SNAT.IPv4), text16(s.SNAT.IPv6), s.SNAT.Ports.First, s.SNAT.Ports.Last)
 	}
+	for _, h := range r.Hosts {
+		fmt.Fprintf(&b, "host %s is a member\n", h)
+	}
+	if s.Exits != nil {
+		for p, route := range s.Exits.All() {
+			fmt.Fprintf(&b, "hosts by %s → %s, network %s\n", p, hopText(s, route.NextHop), networkText(s, route.Network))
+		}
+	}
+	for _, p := range r.NodePorts.Ports {
+		fmt.Fprintf(&b, "the node calls %s %d/%d in %q as %s\n", p.Address, p.Protocol, p.Port, r.NodePorts.Netns, p.StandIn)
+	}
 	policyText(&b, r)
-	return canonicalDevices(b.String())
+	return withoutNumbers(r, canonicalDevices(b.String()))
+}
+
+// withoutNumbers names what stands in for an address of the node by that address: the
+// number of it depends on what was before.
+func withoutNumbers(r *Result, text string) string {
+	for _, p := range r.NodePorts.Ports {
+		text = regexp.MustCompile(regexp.QuoteMeta(p.StandIn.String())+`\b`).ReplaceAllLiteralString(text, "for-"+p.Address.String())
+	}
+	return text
 }
 
 // nodesText writes the other nodes, the tunnels to them, and what they may send by.
@@ -153,6 +174,9 @@ func serviceText(r *Result, f *forwarder.FloatingIP) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "service %s at %s vrf %s network %s ingress %v fallback %s\n", f.Name, text16(f.Address),
 		s.VRFs[f.VRF].Name, networkText(s, f.Network), f.Ingress, hopText(s, f.Fallback))
+	if f.Private || f.StandIn != ([16]byte{}) {
+		fmt.Fprintf(&b, "  private %v, to the node's kernel %s\n", f.Private, text16(f.StandIn))
+	}
 	line := func(key forwarder.PortKey, svc *forwarder.Service) string {
 		t := fmt.Sprintf("  %d/%d of %s hash %d affinity %d:", key.Proto, key.Port, r.Names.FloatingIP(f, key), svc.Hash, svc.Affinity)
 		for i := range svc.Group.Len() {

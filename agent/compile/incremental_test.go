@@ -90,7 +90,7 @@ var underlays = []*Underlay{
 	{MAC: [6]byte{2, 0, 0, 0, 0, 1}, MTU: 9000, Addresses: []netip.Addr{netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("fd00:2::1")}},
 	{
 		MTU: 9000, Addresses: []netip.Addr{netip.MustParseAddr("192.0.2.7")},
-		Peers: map[netip.Addr]Path{netip.MustParseAddr("192.0.2.21"): {Down: true}, netip.MustParseAddr("192.0.2.22"): {Resolved: true, MAC: [6]byte{2, 0, 0, 0, 0, 22}}},
+		Peers: map[netip.Addr]Path{netip.MustParseAddr("192.0.2.21"): {Down: true}, netip.MustParseAddr("198.51.100.9"): {Down: true, Unreachable: true}, netip.MustParseAddr("192.0.2.22"): {Resolved: true, MAC: [6]byte{2, 0, 0, 0, 0, 22}}},
 		Exits: []Exit{{Prefix: netip.MustParsePrefix("0.0.0.0/0"), NextHop: forwarder.NeighborNextHop(1)}},
 	},
 }
@@ -172,6 +172,9 @@ func drawResource(t *rapid.T) *pb.Resource {
 			f.VirtualMachineInterfaces = nil
 			for i := range n(2) {
 				f.Members = append(f.Members, &pb.Member{VirtualMachineInterface: fmt.Sprintf("far%d", i), Address: "10.1.1.1", Weight: uint32(n(2)), Tunnel: tunnel()})
+			}
+			for i := range n(3) - 1 {
+				f.Members = append(f.Members, &pb.Member{VirtualMachineInterface: fmt.Sprintf("host%d", i), Address: pick("192.0.2.1", "192.0.2.2", "192.0.2.21", "198.51.100.9"), Host: true})
 			}
 		}
 		if rapid.Bool().Draw(t, "by parent") {

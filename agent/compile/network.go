@@ -82,7 +82,7 @@ func (c *Compiler) compileNetworks(affected []state.Key) error {
 		for _, sn := range vn.GetSubnets() {
 			if p, err := netip.ParsePrefix(sn.GetPrefix()); err == nil {
 				list = append(list, placement{name, p, contribution{
-					class: classSubnet, route: nexthop.Route{NextHop: nexthop.ID(forwarder.DropDiscardRoute), Network: n.id}, leak: true,
+					class: classSubnet, route: nexthop.Route{NextHop: nexthop.ID(forwarder.DropAddressUnassigned), Network: n.id}, leak: true,
 				}})
 			}
 			if g, err := netip.ParseAddr(sn.GetGateway()); err == nil {

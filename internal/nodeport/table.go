@@ -25,8 +25,8 @@ const (
 	// retryInterval is how often what failed is tried again.
 	retryInterval = time.Second
 	// chunk is how many elements one message has, far below the 64 KiB of an attribute,
-	// and batch how many are sent at once.
-	chunk, batch = 256, 4096
+	// and batch how many are sent at once, which a socket's default buffer holds.
+	chunk, batch = 256, 512
 )
 
 // Table keeps the kernel's table in step with the mapped ports. Its methods may be called

@@ -3,6 +3,7 @@ package netns_test
 import (
 	"errors"
 	"fmt"
+	"net"
 	"strings"
 	"syscall"
 	"testing"
@@ -61,6 +62,16 @@ func TestReach(t *testing.T) {
 			}
 			if h.drops("client", "FLOATING_IP_PORT") != before+1 {
 				t.Error("not counted as FLOATING_IP_PORT")
+			}
+		})
+		t.Run("no such service", func(t *testing.T) { // dropped, as kube-proxy does: it may come
+			nobody := map[string]string{"v4": "10.96.0.99", "v6": "fd00:96::99"}[a.family]
+			for role, port := range map[string]string{"client": "client", "web-1": "web-1"} {
+				before := h.drops(port, "ADDRESS_UNASSIGNED")
+				h.refused(t, role, at(nobody, 80), false, net.Dialer{})
+				if h.drops(port, "ADDRESS_UNASSIGNED") == before {
+					t.Errorf("%s: not counted as ADDRESS_UNASSIGNED", role)
+				}
 			}
 		})
 		t.Run("node to pod", func(t *testing.T) {
