@@ -21,8 +21,9 @@ import (
 func TestPaths(t *testing.T) {
 	c := newCompiler(&Config{Node: "n1", Network: network.Options{Uplink: "eth0"}})
 	j := newJudge(t)
-	j.given = map[string]int{"default:client": 3, "default:web-1": 4, "blue:b-1": 5}
+	j.given = map[string]int{"default:client": 3, "default:web-1": 4, "blue:b-1": 5, "red:r-1": 6}
 	web, db, local, none := svc("default", "web", "10.96.0.10"), svc("blue", "db", "10.96.0.11"), svc("default", "local", "10.96.0.12"), svc("default", "none", "10.96.0.13")
+	far, other := svc("default", "far", "10.96.0.14"), svc("other", "other", "10.96.0.15")
 	for _, s := range []*corev1.Service{web, db, local} {
 		s.Spec.Type = corev1.ServiceTypeLoadBalancer
 	}
@@ -36,9 +37,10 @@ func TestPaths(t *testing.T) {
 	j.apply(c.feed(t,
 		namespace("default", nil), namespace("blue", map[string]string{network.IsolationAnnotation: "true"}),
 		node("n1", "a", []string{"10.244.1.0/24", "fd00:244:1::/64"}, "192.0.2.11"), node("n2", "b", []string{"10.244.2.0/24"}, "192.0.2.12"),
-		serviceCIDR("kubernetes", "10.96.0.0/16"), web, db, local, none,
+		serviceCIDR("kubernetes", "10.96.0.0/16"), web, db, local, none, far, other,
+		namespace("red", map[string]string{network.IsolationAnnotation: "true"}), pod("red", "r-1", "n1", "10.244.1.6"),
 		pod("default", "client", "n1", "10.244.1.3"), web1, web2, b1, b2,
-		slice(web, "web-x", true, web1), slice(db, "db-x", true, b1), slice(local, "local-x", true, web2),
+		slice(web, "web-x", true, web1), slice(db, "db-x", true, b1), slice(local, "local-x", true, web2), slice(far, "far-x", true, web2),
 	))
 
 	fwd, r := compiled(t, j.state)
@@ -57,35 +59,41 @@ func TestPaths(t *testing.T) {
 		reason  forwarder.DropReason
 		arrives string // address:port
 		by      string // node
+		label   string // whose network's
 		kept    bool   // the source
 	}{
-		{"pod to cluster IP", "default:client", "10.96.0.10", 80, "FORWARD", 0, "10.244.1.4:8080", "", true},
-		{"pod to node port", "default:client", "192.0.2.11", 30080, "FORWARD", 0, "10.244.1.4:8080", "", true},
-		{"pod to another node's port", "default:client", "192.0.2.12", 30080, "FORWARD", 0, "10.244.1.4:8080", "", true},
-		{"pod to load balancer", "default:client", "198.51.100.80", 80, "FORWARD", 0, "10.244.1.4:8080", "", true},
-		{"node to cluster IP", "vhost0", "10.96.0.10", 80, "FORWARD", 0, "10.244.1.4:8080", "", true},
-		{"node to load balancer", "vhost0", "198.51.100.80", 80, "FORWARD", 0, "10.244.1.4:8080", "", true},
-		{"node to pod, as a probe", "vhost0", "10.244.1.4", 8080, "FORWARD", 0, "10.244.1.4:8080", "", true},
-		{"node to pod of an isolated namespace, as a probe", "vhost0", "10.244.1.5", 8080, "FORWARD", 0, "10.244.1.5:8080", "", true},
-		{"node to pod elsewhere", "vhost0", "10.244.2.4", 8080, "FORWARD", 0, "10.244.2.4:8080", "n2", true},
-		{"the member itself", "default:web-1", "10.96.0.10", 80, "FORWARD", 0, "10.244.1.4:8080", "", false},
-		{"pod to pod", "default:client", "10.244.1.4", 8080, "FORWARD", 0, "10.244.1.4:8080", "", true},
-		{"pod to pod elsewhere", "default:client", "10.244.2.4", 8080, "FORWARD", 0, "10.244.2.4:8080", "n2", true},
-		{"S6 nobody serves", "default:client", "10.96.0.13", 80, "REFUSE", forwarder.DropFloatingIPNoMember, "", "", false},
-		{"S7 internal Local without a local member", "default:client", "10.96.0.12", 80, "DROP", forwarder.DropFloatingIPNoLocalMember, "", "", false},
-		{"external Local from a pod: all members", "default:client", "192.0.2.11", 30081, "FORWARD", 0, "192.0.2.11:30081", "n2", true},
-		{"S8 a port that the service lacks", "default:client", "10.96.0.10", 81, "REFUSE", forwarder.DropFloatingIPPort, "", "", false},
-		{"S9 a cluster IP that nobody has", "default:client", "10.96.9.9", 80, "DROP", forwarder.DropDiscardRoute, "", "", false},
-		{"S9 from the node", "vhost0", "10.96.9.9", 80, "DROP", forwarder.DropDiscardRoute, "", "", false},
-		{"an address of the node's pods that nobody has", "default:client", "10.244.1.99", 80, "DROP", forwarder.DropDiscardRoute, "", "", false},
+		{"pod to cluster IP", "default:client", "10.96.0.10", 80, "FORWARD", 0, "10.244.1.4:8080", "", "", true},
+		{"pod to node port", "default:client", "192.0.2.11", 30080, "FORWARD", 0, "10.244.1.4:8080", "", "", true},
+		{"pod to another node's port", "default:client", "192.0.2.12", 30080, "FORWARD", 0, "10.244.1.4:8080", "", "", true},
+		{"pod to load balancer", "default:client", "198.51.100.80", 80, "FORWARD", 0, "10.244.1.4:8080", "", "", true},
+		{"node to cluster IP", "vhost0", "10.96.0.10", 80, "FORWARD", 0, "10.244.1.4:8080", "", "", true},
+		{"node to load balancer", "vhost0", "198.51.100.80", 80, "FORWARD", 0, "10.244.1.4:8080", "", "", true},
+		{"node to pod, as a probe", "vhost0", "10.244.1.4", 8080, "FORWARD", 0, "10.244.1.4:8080", "", "", true},
+		{"node to pod of an isolated namespace, as a probe", "vhost0", "10.244.1.5", 8080, "FORWARD", 0, "10.244.1.5:8080", "", "", true},
+		{"node to pod elsewhere", "vhost0", "10.244.2.4", 8080, "FORWARD", 0, "10.244.2.4:8080", "n2", "ip-fabric", true},
+		{"the member itself", "default:web-1", "10.96.0.10", 80, "FORWARD", 0, "10.244.1.4:8080", "", "", false},
+		{"pod to pod", "default:client", "10.244.1.4", 8080, "FORWARD", 0, "10.244.1.4:8080", "", "", true},
+		{"pod to pod elsewhere", "default:client", "10.244.2.4", 8080, "FORWARD", 0, "10.244.2.4:8080", "n2", "default", true},
+		{"S6 nobody serves", "default:client", "10.96.0.13", 80, "REFUSE", forwarder.DropFloatingIPNoMember, "", "", "", false},
+		{"S7 internal Local without a local member", "default:client", "10.96.0.12", 80, "DROP", forwarder.DropFloatingIPNoLocalMember, "", "", "", false},
+		{"external Local from a pod: all members", "default:client", "192.0.2.11", 30081, "FORWARD", 0, "192.0.2.11:30081", "n2", "default", true},
+		{"S8 a port that the service lacks", "default:client", "10.96.0.10", 81, "REFUSE", forwarder.DropFloatingIPPort, "", "", "", false},
+		{"S9 a cluster IP that nobody has", "default:client", "10.96.9.9", 80, "DROP", forwarder.DropDiscardRoute, "", "", "", false},
+		{"S9 from the node", "vhost0", "10.96.9.9", 80, "DROP", forwarder.DropDiscardRoute, "", "", "", false},
+		{"an address of the node's pods that nobody has", "default:client", "10.244.1.99", 80, "DROP", forwarder.DropDiscardRoute, "", "", "", false},
 
-		{"isolated to its own service, where it is itself the member", "blue:b-1", "10.96.0.11", 80, "FORWARD", 0, "10.244.1.5:8080", "", false},
-		{"isolated to a service of all", "blue:b-1", "10.96.0.10", 80, "FORWARD", 0, "10.244.1.4:8080", "", true},
-		{"isolated to its pod elsewhere", "blue:b-1", "10.244.2.5", 80, "FORWARD", 0, "10.244.2.5:80", "n2", true},
-		{"isolated to others' pod", "blue:b-1", "10.244.1.4", 8080, "DROP", forwarder.DropDiscardRoute, "", "", false},
-		{"others to isolated pod", "default:client", "10.244.1.5", 8080, "DROP", forwarder.DropDiscardRoute, "", "", false},
-		{"others to isolated service", "default:client", "10.96.0.11", 80, "DROP", forwarder.DropDiscardRoute, "", "", false},
-		{"the isolated service's node port is for all", "default:client", "192.0.2.11", 30082, "FORWARD", 0, "10.244.1.5:8080", "", true},
+		{"isolated to its own service, where it is itself the member", "blue:b-1", "10.96.0.11", 80, "FORWARD", 0, "10.244.1.5:8080", "", "", false},
+		{"isolated to a shared service", "blue:b-1", "10.96.0.10", 80, "FORWARD", 0, "10.244.1.4:8080", "", "", true},
+		{"isolated to a shared service, served elsewhere", "blue:b-1", "10.96.0.14", 80, "FORWARD", 0, "10.96.0.14:80", "n2", "blue", true},
+		{"pod to a service that is served elsewhere", "default:client", "10.96.0.14", 80, "FORWARD", 0, "10.96.0.14:80", "n2", "default", true},
+		{"node to a service that is served elsewhere", "vhost0", "10.96.0.14", 80, "FORWARD", 0, "10.96.0.14:80", "n2", "any", true},
+		{"isolated to a service that is not shared", "blue:b-1", "10.96.0.15", 80, "DROP", forwarder.DropDiscardRoute, "", "", "", false},
+		{"isolated to its pod elsewhere", "blue:b-1", "10.244.2.5", 80, "FORWARD", 0, "10.244.2.5:80", "n2", "blue", true},
+		{"isolated of which no pod is there, to a pod elsewhere: as if in its own network", "red:r-1", "10.244.2.4", 8080, "FORWARD", 0, "10.244.2.4:8080", "n2", "red", true},
+		{"isolated to others' pod", "blue:b-1", "10.244.1.4", 8080, "DROP", forwarder.DropDiscardRoute, "", "", "", false},
+		{"others to isolated pod", "default:client", "10.244.1.5", 8080, "DROP", forwarder.DropDiscardRoute, "", "", "", false},
+		{"others to isolated service", "default:client", "10.96.0.11", 80, "DROP", forwarder.DropDiscardRoute, "", "", "", false},
+		{"the isolated service's node port is for all", "default:client", "192.0.2.11", 30082, "FORWARD", 0, "10.244.1.5:8080", "", "", true},
 	} {
 		t.Run(p.what, func(t *testing.T) {
 			src := netip.MustParseAddr("192.0.2.11")
@@ -103,6 +111,13 @@ func TestPaths(t *testing.T) {
 			at := netip.AddrPortFrom(netip.AddrFrom16(e.Rewritten.Dst).Unmap(), e.Rewritten.DstPort)
 			if at.String() != p.arrives || e.Peer.Name != p.by {
 				t.Errorf("arrives at %s by %q, want %s by %q", at, e.Peer.Name, p.arrives, p.by)
+			}
+			labels := map[string]uint32{"": 0, "ip-fabric": 4096, "any": e.Tunnel.Identifier}
+			for _, ns := range [...]string{"default", "blue", "red"} {
+				labels[ns] = c.plan.Of(ns).Number
+			}
+			if want := labels[p.label]; e.Tunnel.Identifier != want {
+				t.Errorf("label %d, want %d", e.Tunnel.Identifier, want)
 			}
 			if kept := e.Rewritten.Src == key.Src; kept != p.kept {
 				t.Errorf("source %s", netip.AddrFrom16(e.Rewritten.Src))

@@ -16,8 +16,7 @@ import (
 	pb "github.com/vrouter-go/vrouter/proto/vrouter/v1"
 )
 
-// cluster is a view of n1, which is here, and n2, with one pod there in each of the
-// namespaces given.
+// cluster is a view of n1, which is here, and n2, with the namespaces given.
 func cluster(namespaces ...*corev1.Namespace) *model.View {
 	v := model.NewView("n1")
 	add := func(kind model.Kind, namespace, name string, o any) {
@@ -28,7 +27,6 @@ func cluster(namespaces ...*corev1.Namespace) *model.View {
 	add(model.ServiceCIDRKind, "", "kubernetes", &networkingv1.ServiceCIDR{Spec: networkingv1.ServiceCIDRSpec{CIDRs: []string{"10.96.0.0/16", "fd00:96::/112"}}})
 	for _, ns := range namespaces {
 		add(model.NamespaceKind, "", ns.Name, ns)
-		add(model.PodKind, ns.Name, "there", &model.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: ns.Name, Name: "there"}, Node: "n2"})
 	}
 	return v
 }
@@ -106,11 +104,10 @@ func TestResources(t *testing.T) {
 		{"a node alone", cluster(), Options{}, alone},
 		{"an isolated namespace", cluster(isolated("blue", 1, "")), Options{}, append(slices.Clone(alone),
 			"blue-podnetwork: 10.244.1.0/24 via 10.244.1.1, fd00:244:1::/64 via fd00:244:1::1, number",
-			"blue-servicenetwork:",
+			"blue-servicenetwork: 10.96.0.0/16 via , fd00:96::/112 via",
 			"blue-ip-fabric-podnetwork: ip-fabric BOTH blue-podnetwork PASS",
 			"blue-ip-fabric-servicenetwork: ip-fabric BOTH blue-servicenetwork PASS",
 			"blue-pod-service: blue-podnetwork BOTH blue-servicenetwork PASS",
-			"blue-pod-default-service: blue-podnetwork BOTH default-servicenetwork PASS",
 		)},
 		{"several nodes", cluster(), Options{Uplink: "eth0"}, append([]string{
 			alone[0] + " snat"}, append(slices.Clone(alone[1:]),
@@ -135,10 +132,9 @@ func TestResources(t *testing.T) {
 	}
 }
 
-// An isolated network leads to the nodes that have pods of it, by its own number.
+// Every network leads to every node by its own number, whether it has pods there or not.
 func TestIsolatedRoutes(t *testing.T) {
-	v := cluster(isolated("blue", 1, "70000"), isolated("red", 2, ""))
-	v.Apply(model.Event{Kind: model.PodKind, Name: model.Name{Namespace: "red", Name: "there"}})
+	v := cluster(isolated("blue", 1, "70000"), isolated("red", 2, "70001"))
 	p := NewPlan(v, Options{Overlay: true})
 	found := map[string]*pb.Tunnel{}
 	for _, r := range p.Resources(v) {
@@ -146,7 +142,7 @@ func TestIsolatedRoutes(t *testing.T) {
 			found[route.GetVrf()] = route.GetNextHops()[0].GetTunnel()
 		}
 	}
-	if len(found) != 3 || found["blue-podnetwork"].GetVni() != 70000 || found["blue-podnetwork"].GetLabel() != 70000 ||
+	if len(found) != 4 || found["red-podnetwork"].GetVni() != 70001 || found["blue-podnetwork"].GetVni() != 70000 || found["blue-podnetwork"].GetLabel() != 70000 ||
 		found["default-podnetwork"].GetVni() != defaultPodsNumber || found["ip-fabric"].GetLabel() != fabricNumber {
 		t.Errorf("routes %v", found)
 	}

@@ -24,10 +24,15 @@ type Frontend struct {
 
 // address is one address of a service.
 type address struct {
-	addr     netip.Addr
-	part     string // of its resources' names
-	network  string
-	cluster  bool // a cluster IP
+	addr    netip.Addr
+	part    string // of its resources' names
+	network string
+	cluster bool // a cluster IP
+	// guest says that it is a cluster IP in the network of an isolated namespace's services,
+	// for the pods there alone, who have a way of their own to the members: number is its
+	// label. So answers come back into the network that they are awaited in.
+	guest    bool
+	number   uint32
 	node     bool // one of this node's, for node ports
 	balanced bool // of a load balancer
 }
@@ -64,8 +69,12 @@ func (c *Compiler) addresses(name model.Name, svc *corev1.Service, is4 bool) []a
 		ips = []string{svc.Spec.ClusterIP}
 	}
 	for _, ip := range ips {
-		if len(list) == 0 { // one of each family
-			add(ip, address{part: "clusterip" + family, network: c.Plan.Of(name.Namespace).Services, cluster: true})
+		if len(list) > 0 {
+			break // one of each family
+		}
+		add(ip, address{part: "clusterip" + family, network: c.Plan.Of(name.Namespace).Services, cluster: true})
+		for _, n := range c.Plan.Guests(name.Namespace) {
+			add(ip, address{part: "clusterip" + family + "-in-" + n.Namespace, network: n.Services, cluster: true, guest: true, number: n.Number})
 		}
 	}
 	for i, a := range c.nodePortAddresses(is4) {
