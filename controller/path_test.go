@@ -43,7 +43,7 @@ func TestPaths(t *testing.T) {
 		slice(web, "web-x", true, web1), slice(db, "db-x", true, b1), slice(local, "local-x", true, web2), slice(far, "far-x", true, web2),
 	))
 
-	fwd, r := compiled(t, j.state)
+	fwd, r := compiled(t, j.state, "1")
 	ports := map[string]uint16{}
 	for _, spec := range r.Ports {
 		if spec != nil {
@@ -136,16 +136,19 @@ func TestPaths(t *testing.T) {
 	}
 }
 
-// compiled is a forwarder with a state in force, on a node whose uplink and peers are up.
-func compiled(t *testing.T, s *state.State) (*forwarder.Forwarder, *compile.Result) {
+// compiled is a forwarder with a state in force, on one of two nodes whose uplink and peer
+// are up: number is 1 on n1, which is 192.0.2.11, and 2 on n2.
+func compiled(t *testing.T, s *state.State, number string) (*forwarder.Forwarder, *compile.Result) {
 	t.Helper()
 	c := compile.New(compile.Config{DefaultQuota: 1000})
 	if _, err := c.All(s); err != nil {
 		t.Fatal(err)
 	}
+	mac := func(number string) [6]byte { return [6]byte{2, 0, 0, 0, 0, number[0]} }
+	peer := map[string]string{"1": "2", "2": "1"}[number]
 	r, err := c.SetUnderlay(&compile.Underlay{
-		MAC: [6]byte{2, 0, 0, 0, 0, 11}, MTU: 9000, Addresses: []netip.Addr{netip.MustParseAddr("192.0.2.11")},
-		Peers: map[netip.Addr]compile.Path{netip.MustParseAddr("192.0.2.12"): {MAC: [6]byte{2, 0, 0, 0, 0, 12}, Resolved: true}},
+		MAC: mac(number), MTU: 9000, Addresses: []netip.Addr{netip.MustParseAddr("192.0.2.1" + number)},
+		Peers: map[netip.Addr]compile.Path{netip.MustParseAddr("192.0.2.1" + peer): {MAC: mac(peer), Resolved: true}},
 		Exits: []compile.Exit{{Prefix: netip.MustParsePrefix("0.0.0.0/0"), NextHop: forwarder.NeighborNextHop(7)}},
 	})
 	if err != nil {

@@ -98,10 +98,11 @@ type judge struct {
 	t     interface{ Fatalf(string, ...any) }
 	state *state.State
 	given map[string]int // interfaces by name, for the addresses that CNI would give
+	part  string         // of the nodes' addresses: n1 has 10.244.1.0/24
 }
 
 func newJudge(t interface{ Fatalf(string, ...any) }) *judge {
-	return &judge{t: t, state: state.New(), given: map[string]int{}}
+	return &judge{t: t, state: state.New(), given: map[string]int{}, part: "1"}
 }
 
 // apply carries a change out as the agent would. What the agent of another day knows is
@@ -120,7 +121,7 @@ func (j *judge) apply(c Change) {
 				j.given[r.GetName()] = len(j.given) + 2
 			}
 			n := j.given[r.GetName()]
-			vmi.Addresses = []string{fmt.Sprintf("10.244.1.%d", n), fmt.Sprintf("fd00:244:1::%x", n)}
+			vmi.Addresses = []string{fmt.Sprintf("10.244.%s.%d", j.part, n), fmt.Sprintf("fd00:244:%s::%x", j.part, n)}
 		case r.GetFloatingIp() != nil:
 			f := r.GetFloatingIp()
 			f.Members = slices.DeleteFunc(f.Members, (*pb.Member).GetHost)
