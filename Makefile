@@ -4,7 +4,7 @@ BIN     := bin
 LDFLAGS := -s -w
 export CGO_ENABLED = 0
 
-.PHONY: build demo test test-race lint gen bench bench-quick docs deps clean
+.PHONY: build demo test test-kube test-race lint gen bench bench-quick docs deps clean
 
 build: ## bin/vrouter and bin/vrctl
 	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o $(BIN)/ ./cmd/...
@@ -19,10 +19,16 @@ test: deps build ## unit and network-namespace tests, with the race detector whe
 	$(GO) vet ./...
 	test/run.sh
 
+test-kube: deps build ## against a real Kubernetes; the first run builds that from its modules (10 minutes); needs root
+	@test/deps-kube.sh
+	@test/kube/binaries.sh
+	RACE= FUZZ_EXECS=0 test/run.sh -tags kube -timeout 30m ./test/kube/...
+
 test-race: ## everything under the race detector
 	CGO_ENABLED=1 $(GO) test -race -p 1 ./...
 
 lint: ## golangci-lint and staticcheck, pinned in tools/go.mod
+	$(GO) vet -tags kube ./test/kube/...
 	test/lint.sh
 
 gen: ## Go from the .proto files, and the tables in docs/

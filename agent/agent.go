@@ -15,6 +15,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/vrouter-go/vrouter/agent/attach"
 	"github.com/vrouter-go/vrouter/agent/compile"
 	"github.com/vrouter-go/vrouter/agent/healthcheck"
 	"github.com/vrouter-go/vrouter/agent/persist"
@@ -23,6 +24,7 @@ import (
 	"github.com/vrouter-go/vrouter/agent/underlay"
 	"github.com/vrouter-go/vrouter/flowtable"
 	"github.com/vrouter-go/vrouter/forwarder"
+	"github.com/vrouter-go/vrouter/internal/nodeport"
 	"github.com/vrouter-go/vrouter/nexthop"
 	pb "github.com/vrouter-go/vrouter/proto/vrouter/v1"
 )
@@ -36,6 +38,9 @@ type Options struct {
 	// Watcher finds out how the other nodes are reached and tells Agent.Underlay; nil:
 	// somebody else tells it, or nobody.
 	Watcher *underlay.Watcher
+	// NodePorts lets the node's own processes call the ports that are mapped at its
+	// addresses; nil: they cannot. Close ends it.
+	NodePorts *nodeport.Table
 	// StateDir is where desired state is kept; "" keeps it in memory only.
 	StateDir string
 	// DefaultQuota is the flow quota of an interface that gives none. 0 = a quarter
@@ -65,6 +70,7 @@ type Agent struct {
 	turn     sync.Mutex
 	compiler *compile.Compiler // guarded by turn
 	answers  answers           // guarded by turn
+	pools    *attach.Pools     // guarded by turn
 	around   surroundings      // guarded by turn
 	// hosts are the next hops given to hosts on the uplink's link, by MAC address;
 	// guarded by turn.
@@ -75,6 +81,7 @@ type Agent struct {
 
 	mu          sync.RWMutex // held for writing while the state changes
 	state       *state.State
+	programs    uint64         // the last generation that changed what the forwarder does
 	store       *persist.Store // nil: memory only
 	controllers controllers
 	watchers    watchers
@@ -97,6 +104,7 @@ func New(o Options) (*Agent, error) {
 		ports:       ports.NewReconciler(o.Forwarder, o.Driver, o.Log),
 		compiler:    compile.New(compile.Config{DefaultQuota: o.DefaultQuota, UplinkQuota: o.uplinkQuota()}),
 		answers:     newAnswers(),
+		pools:       attach.NewPools(),
 		hosts:       map[[6]byte]nexthop.ID{},
 		state:       state.New(),
 		controllers: newControllers(),
@@ -111,6 +119,7 @@ func New(o Options) (*Agent, error) {
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("compile the kept state: %w", err), a.closeStore())
 	}
+	a.programs = a.state.Generation()
 	a.program(compiled)
 	return a, nil
 }
@@ -168,6 +177,9 @@ func (a *Agent) program(r *compile.Result) {
 	a.ports.Set(r.Ports)
 	a.checks.Set(r.HealthChecks)
 	a.live.set(r.Sessions)
+	if a.options.NodePorts != nil {
+		a.options.NodePorts.Set(r.NodePorts.Netns, r.NodePorts.Ports)
+	}
 	if a.options.Watcher != nil {
 		a.options.Watcher.Set(target(r))
 	}
@@ -191,6 +203,9 @@ func (a *Agent) Run(ctx context.Context) error {
 	g.Go(func() error { return a.checks.Run(ctx) })
 	g.Go(func() error { return a.live.run(ctx) })
 	g.Go(func() error { return a.drainPolicyLog(ctx) })
+	if a.options.NodePorts != nil {
+		g.Go(func() error { return a.options.NodePorts.Run(ctx) })
+	}
 	if a.options.Watcher != nil {
 		g.Go(func() error { return a.options.Watcher.Run(ctx, a.Underlay) })
 		g.Go(func() error { return a.askNeighbors(ctx) })
@@ -204,6 +219,9 @@ func (a *Agent) Close() error {
 	a.turn.Lock()
 	defer a.turn.Unlock()
 	err := a.ports.Close()
+	if a.options.NodePorts != nil {
+		err = errors.Join(err, a.options.NodePorts.Close())
+	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.watchers.close()

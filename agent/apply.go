@@ -13,13 +13,14 @@ import (
 // Apply changes desired state in one transaction: all of it or nothing. Errors
 // are *state.Error for bad fields; state is then as it was.
 func (a *Agent) Apply(_ context.Context, req *pb.ApplyRequest) (*pb.ApplyResponse, error) {
+	drafts := a.draft(req.GetUpserts())
 	a.turn.Lock()
 	defer a.turn.Unlock()
 	if answer := a.answers.get(req); answer != nil {
 		return answer, nil
 	}
 	r := request{
-		Request:  state.Request{Owner: state.OwnerOperator, Upserts: req.GetUpserts()},
+		Request:  state.Request{Owner: state.OwnerOperator, Upserts: req.GetUpserts(), Drafts: drafts},
 		dryRun:   req.GetDryRun(),
 		expected: req.GetExpectedGeneration(),
 	}

@@ -39,7 +39,7 @@ func (c *controllers) restore(elections map[string]uint64, st *state.State) {
 		c.byID[id] = &controller{election: election}
 	}
 	for _, r := range st.All() {
-		if id := r.GetOwner(); id != state.OwnerOperator && c.byID[id] == nil {
+		if id := r.GetOwner(); id != state.OwnerOperator && id != state.OwnerCNI && c.byID[id] == nil {
 			c.byID[id] = &controller{}
 		}
 	}

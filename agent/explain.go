@@ -70,11 +70,24 @@ func (a *Agent) packet(req *pb.ExplainRequest) (port uint16, key flowtable.Key, 
 	} else if !ok {
 		return 0, key, bad("source", "%s has no address of the family of %s; give one of its addresses", name, dst)
 	}
-	key.Src = src.As16()
+	if key.Src = src.As16(); snap.Interfaces[port].Kind == forwarder.Host {
+		key.Dst = asCalled(snap, key)
+	}
 	if key.SrcPort == 0 {
 		key.SrcPort = a.freePort(key)
 	}
 	return port, key, nil
+}
+
+// asCalled returns the address that a packet of the node's kernel comes with: for a port
+// that a floating IP maps at the node's own address, what stands in for that.
+func asCalled(snap *forwarder.Snapshot, key flowtable.Key) [16]byte {
+	for _, f := range snap.FloatingIPs {
+		if f != nil && f.Address == key.Dst && f.StandIn != ([16]byte{}) && f.Mappings[forwarder.PortKey{Proto: key.Proto, Port: key.DstPort}] != nil {
+			return f.StandIn
+		}
+	}
+	return key.Dst
 }
 
 // sourceOf returns the first own address of an interface in the family of dst.
@@ -102,6 +115,14 @@ func (a *Agent) freePort(key flowtable.Key) uint16 {
 	return first
 }
 
+// tieredRule names a rule of a security policy and its tier.
+func (v *flowView) tieredRule(id uint32) string {
+	if tier := v.names.Tier(id); tier != "" {
+		return v.names.Rule(id) + " of tier " + tier
+	}
+	return v.names.Rule(id)
+}
+
 // explain tells the journey of a packet.
 func (a *Agent) explain(port uint16, key flowtable.Key) *pb.ExplainResponse {
 	return a.tell(key, a.options.Forwarder.Explain(port, key))
@@ -111,11 +132,11 @@ func (a *Agent) explain(port uint16, key flowtable.Key) *pb.ExplainResponse {
 func (a *Agent) tell(key flowtable.Key, e forwarder.Explanation) *pb.ExplainResponse {
 	v := a.flowView()
 	x := &pb.ExplainResponse{
-		Rule: v.names.Rule(e.Rule), Packet: tuple(key), Rewritten: tuple(e.Rewritten),
+		Rule: v.names.Rule(e.Rule), Tier: v.names.Tier(e.Rule), Packet: tuple(key), Rewritten: tuple(e.Rewritten),
 		Output: portName(v.snap, e.Output), Generation: v.snap.Generation, FloatingIp: v.floatingIP(key),
 	}
 	if e.Member != 0 {
-		if x.Member = x.GetOutput(); e.Tunnel.Used {
+		if x.Member = x.GetOutput(); e.Tunnel.Used || !v.isWorkload(forwarder.InterfaceNextHop(e.Output)) {
 			x.Member = v.memberName(memberOf{x.GetFloatingIp(), e.Member})
 		}
 	}
@@ -256,7 +277,7 @@ func (v *flowView) step(s *forwarder.Step) *pb.ExplainStep {
 	case forwarder.StageNoRoute:
 		return say("route", "no route to "+addr+" in "+v.vrf(s.VRF), v.owners(s.VRF, s.Address))
 	case forwarder.StageSNAT:
-		return say("source-nat", "leaves as "+addr, fmt.Sprintf("fabricSnat: with a port of the node's, %d to %d", v.snap.SNAT.Ports.First, v.snap.SNAT.Ports.Last))
+		return say("source-nat", "leaves as "+addr, fmt.Sprintf("with a port of the node's, %d to %d", v.snap.SNAT.Ports.First, v.snap.SNAT.Ports.Last))
 	case forwarder.StageLocal:
 		return say("local", "the vRouter itself", "")
 	case forwarder.StageBridge:
@@ -274,7 +295,7 @@ func (v *flowView) step(s *forwarder.Step) *pb.ExplainStep {
 	case forwarder.StageNetwork:
 		return say("network-policy", verdictText(s.Verdict), fmt.Sprintf("%s by rule %s", v.networks(&s.Query), v.names.Rule(uint32(s.Verdict.Rule))))
 	case forwarder.StageSecurity:
-		return say("security-policy", verdictText(s.Verdict), fmt.Sprintf("%s by rule %s", s.Verdict.Stage, v.names.Rule(uint32(s.Verdict.Rule))))
+		return say("security-policy", verdictText(s.Verdict), fmt.Sprintf("%s by rule %s", s.Verdict.Stage, v.tieredRule(uint32(s.Verdict.Rule))))
 	case forwarder.StageArrival:
 		return say("tunnel", "from "+s.Peer.Name, "to what the label names")
 	case forwarder.StageTunnel:
@@ -306,7 +327,12 @@ func verdictText(v policy.Verdict) string {
 
 func (v *flowView) member(m *nexthop.Member) string {
 	where := portName(v.snap, m.Interface)
-	if m.Interface == 0 {
+	switch hop := v.snap.NextHops.At(m.NextHop); {
+	case hop.Kind == nexthop.VRF:
+		where = "the host"
+	case where == state.Vhost0:
+		where = "the node itself"
+	case m.Interface == 0:
 		where = v.hopName(m.NextHop)
 	}
 	text := where + " at " + netip.AddrFrom16(m.Address).Unmap().String()

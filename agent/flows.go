@@ -47,7 +47,7 @@ func (a *Agent) floating(name string) *pb.FloatingIP {
 	return a.state.Get(state.Key{Kind: state.FloatingIP, Name: name}).GetFloatingIp()
 }
 
-// memberName names a member that is on another node; "" where it has left.
+// memberName names a member that is no interface of this node; "" where it has left.
 func (v *flowView) memberName(m memberOf) string {
 	name, known := v.members[m]
 	if !known {
@@ -69,8 +69,8 @@ func (v *flowView) flow(ref flowtable.Ref, s *flowtable.Session) *pb.Flow {
 		Age: ticks(s.Age(v.now)), Idle: ticks(s.Idle(v.now)), Timeout: durationpb.New(timeout(v.timeouts, s)),
 		ForwardCounters: counters(s, flowtable.Forward), ReplyCounters: counters(s, flowtable.Reply),
 		Interface: portName(v.snap, s.Port()),
-		Rule:      v.names.Rule(s.Rule()),
-		NextHop:   v.hopName(hop(flowtable.Forward)), ReplyNextHop: v.hopName(hop(flowtable.Reply)),
+		Rule:      v.names.Rule(s.Rule()), Tier: v.names.Tier(s.Rule()),
+		NextHop: v.hopName(hop(flowtable.Forward)), ReplyNextHop: v.hopName(hop(flowtable.Reply)),
 	}
 	if id := hop(flowtable.Forward); id.IsDiscard() {
 		f.Verdict, f.DropReason = pb.Verdict_DROP, forwarder.DropReason(id).String()
@@ -79,13 +79,20 @@ func (v *flowView) flow(ref flowtable.Ref, s *flowtable.Session) *pb.Flow {
 	}
 	if s.Member() != 0 {
 		f.FloatingIp = v.floatingIP(forward)
-		if f.Member = f.GetOutput(); v.snap.NextHops.At(hop(flowtable.Forward)).Kind == nexthop.Tunnel {
+		if f.Member = f.GetOutput(); !v.isWorkload(hop(flowtable.Forward)) {
 			f.Member = v.memberName(memberOf{f.GetFloatingIp(), s.Member()})
 		}
 	} else if forward.Src != reply.Dst {
 		f.FloatingIp = v.floatingIP(flowtable.Key{Dst: reply.Dst, VRF: reply.VRF})
 	}
 	return f
+}
+
+// isWorkload reports whether a next hop is a workload's interface, by whose name members
+// are known. Other members are interfaces on other nodes, and hosts.
+func (v *flowView) isWorkload(id nexthop.ID) bool {
+	h := v.snap.NextHops.At(id)
+	return h.Kind == nexthop.Interface && int(h.Port) < len(v.snap.Interfaces) && v.snap.Interfaces[h.Port].Kind == forwarder.Workload
 }
 
 // output names the port that a next hop leaves by; "" where it leads to none.

@@ -27,7 +27,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // rig is a daemon over memory devices, and a client of its real socket.
 type rig struct {
-	t         *testing.T
+	t         testing.TB
 	agent     *agent.Agent
 	forwarder *forwarder.Forwarder
 	api       pb.AgentServiceClient
@@ -39,7 +39,7 @@ type rig struct {
 }
 
 // start runs a daemon; stateDir "" keeps state in memory.
-func start(t *testing.T, stateDir string) *rig {
+func start(t testing.TB, stateDir string) *rig {
 	t.Helper()
 	r := &rig{t: t, devices: map[string]*memory.Device{}, refuse: map[string]error{}}
 	log := slog.New(slog.DiscardHandler)
@@ -119,7 +119,7 @@ func (r *rig) device(name string) *memory.Device {
 }
 
 // resources reads resources in their JSON form.
-func resources(t *testing.T, texts ...string) []*pb.Resource {
+func resources(t testing.TB, texts ...string) []*pb.Resource {
 	t.Helper()
 	var list []*pb.Resource
 	for _, text := range texts {
@@ -180,7 +180,7 @@ func (r *rig) status() *pb.GetStatusResponse {
 }
 
 // eventually waits for a condition.
-func eventually(t *testing.T, what string, holds func() bool) {
+func eventually(t testing.TB, what string, holds func() bool) {
 	t.Helper()
 	for deadline := time.Now().Add(10 * time.Second); !holds(); time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(deadline) {

@@ -41,7 +41,7 @@ func (a *Agent) stateStatus(st *pb.GetStatusResponse) (stored persist.Status) {
 	a.mu.RLock()
 	defer a.mu.RUnlock()
 	st.Generation = &pb.Generation{Number: a.state.Generation(), Level: pb.Generation_ACCEPTED}
-	if a.options.Forwarder.Snapshot().Generation == a.state.Generation() {
+	if a.options.Forwarder.Snapshot().Generation >= a.programs {
 		st.Generation.Level = pb.Generation_PROGRAMMED
 	}
 	for _, kind := range state.Kinds {

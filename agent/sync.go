@@ -36,6 +36,7 @@ type syncer struct {
 type snapshotInput struct {
 	allowEmpty bool
 	resources  []*pb.Resource
+	drafts     []state.Draft // of the resources
 }
 
 // Sync implements pb.AgentServiceServer.
@@ -140,17 +141,24 @@ func (y *syncer) serve(req *pb.SyncRequest) error {
 		if y.snapshot == nil {
 			return status.Error(codes.InvalidArgument, "a snapshotChunk comes between snapshotBegin and snapshotEnd")
 		}
-		y.snapshot.resources = append(y.snapshot.resources, m.SnapshotChunk.GetResources()...)
-		if n := len(y.snapshot.resources); n > state.MaxResources {
-			return status.Errorf(codes.ResourceExhausted, "the snapshot holds %d resources so far, and a node takes at most %d", n, state.MaxResources)
-		}
-		return nil
+		return y.chunk(m.SnapshotChunk.GetResources())
 	case *pb.SyncRequest_SnapshotEnd:
 		return y.endSnapshot(m.SnapshotEnd.GetSequence())
 	case *pb.SyncRequest_Delta:
 		return y.delta(m.Delta)
 	}
 	return status.Error(codes.InvalidArgument, "after hello come snapshotBegin, snapshotChunk, snapshotEnd and then delta")
+}
+
+// chunk takes up a part of a snapshot and works on it while the next one comes.
+func (y *syncer) chunk(resources []*pb.Resource) error {
+	in := y.snapshot
+	if n := len(in.resources) + len(resources); n > state.MaxResources {
+		return status.Errorf(codes.ResourceExhausted, "the snapshot holds %d resources so far, and a node takes at most %d", n, state.MaxResources)
+	}
+	in.resources = append(in.resources, resources...)
+	in.drafts = append(in.drafts, y.agent.draft(resources)...)
+	return nil
 }
 
 // endSnapshot applies a snapshot as one transaction and sweeps what was not in it.
@@ -165,7 +173,7 @@ func (y *syncer) endSnapshot(sequence uint64) error {
 		keep[state.KeyOf(r)] = struct{}{}
 	}
 	req := request{
-		Request: state.Request{Owner: y.id, Upserts: in.resources},
+		Request: state.Request{Owner: y.id, Upserts: in.resources, Drafts: in.drafts},
 		sweep: func(s *state.State) ([]state.Key, error) {
 			if err := y.valid(sequence); err != nil {
 				return nil, err
@@ -183,7 +191,7 @@ func (y *syncer) endSnapshot(sequence uint64) error {
 
 // delta applies one change after a snapshot.
 func (y *syncer) delta(d *pb.SyncDelta) error {
-	req := request{Request: state.Request{Owner: y.id, Upserts: d.GetUpserts()}}
+	req := request{Request: state.Request{Owner: y.id, Upserts: d.GetUpserts(), Drafts: y.agent.draft(d.GetUpserts())}}
 	for _, k := range d.GetDeletes() {
 		req.Deletes = append(req.Deletes, state.Key{Kind: k.GetKind(), Name: k.GetName()})
 	}

@@ -15,7 +15,7 @@ import (
 
 // controller is a Sync stream in a test.
 type controller struct {
-	t      *testing.T
+	t      testing.TB
 	stream grpc.BidiStreamingClient[pb.SyncRequest, pb.SyncResponse]
 }
 

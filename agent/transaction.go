@@ -41,6 +41,15 @@ type outcome struct {
 	swept      int
 }
 
+// draft works on the resources of a transaction as far as that is possible without
+// holding up any other.
+func (a *Agent) draft(list []*pb.Resource) []state.Draft {
+	a.mu.RLock()
+	known := a.state.Known(list)
+	a.mu.RUnlock()
+	return state.Drafts(list, known)
+}
+
 // transact carries out a transaction: all of it or nothing.
 func (a *Agent) transact(req request) (*outcome, error) {
 	a.turn.Lock()
@@ -63,7 +72,7 @@ func (a *Agent) transactLocked(req request) (*outcome, error) {
 }
 
 // change checks, compiles and writes down a transaction. The result is nil where
-// nothing changed.
+// nothing changed that the forwarder has to know.
 func (a *Agent) change(req request) (*outcome, *compile.Result, error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -78,6 +87,7 @@ func (a *Agent) change(req request) (*outcome, *compile.Result, error) {
 		}
 		req.Sweep, out.swept = sweep, len(sweep)
 	}
+	req.Borrowed = a.around.view.Addresses
 	tx, err := a.state.Begin(req.Request)
 	if err != nil {
 		return nil, nil, err
@@ -91,6 +101,10 @@ func (a *Agent) change(req request) (*outcome, *compile.Result, error) {
 		tx.Commit()
 		return out, nil, nil
 	}
+	if !tx.Programs() {
+		a.commit(req, tx, out)
+		return out, nil, nil
+	}
 	affected := tx.Affected()
 	compiled, err := a.compiler.Compile(a.state, affected)
 	if err != nil {
@@ -100,12 +114,17 @@ func (a *Agent) change(req request) (*outcome, *compile.Result, error) {
 		}
 		return nil, nil, fmt.Errorf("the state cannot be programmed: %w", err)
 	}
+	a.commit(req, tx, out)
+	a.programs, compiled.Snapshot.Generation = out.generation, out.generation
+	return out, compiled, nil
+}
+
+// commit makes a transaction stay, writes it down and tells who watches.
+func (a *Agent) commit(req request, tx *state.Transaction, out *outcome) {
 	tx.Commit()
 	out.generation = a.state.Generation()
-	compiled.Snapshot.Generation = out.generation
 	a.persist(req, tx)
 	a.watchers.tell(out.generation, tx.Changes())
-	return out, compiled, nil
 }
 
 // persist writes a transaction down. Where the disk does not take it forwarding
@@ -115,7 +134,7 @@ func (a *Agent) persist(req request, tx *state.Transaction) {
 		return
 	}
 	record := persist.Transaction{Generation: a.state.Generation()}
-	if req.Owner != state.OwnerOperator {
+	if req.Owner != state.OwnerOperator && req.Owner != state.OwnerCNI {
 		record.Controller, record.Election = req.Owner, req.election
 	}
 	for _, ch := range tx.Changes() {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"maps"
 	"net/netip"
+	"slices"
 	"time"
 
 	"github.com/vrouter-go/vrouter/agent/compile"
@@ -24,9 +25,12 @@ type surroundings struct {
 func (a *Agent) Underlay(v underlay.View) {
 	a.turn.Lock()
 	defer a.turn.Unlock()
-	old := a.around.view.Link.Index
+	old, addresses := a.around.view.Link.Index, a.around.view.Addresses
 	a.around.view = v
 	a.republish()
+	if !slices.Equal(addresses, v.Addresses) {
+		a.renewHostPorts()
+	}
 	if snap := a.options.Forwarder.Snapshot(); old != 0 && old != v.Link.Index && snap.Uplink != 0 {
 		a.ports.LinkChanged(snap.Uplink) // it was deleted; what has its name now is another
 	}
@@ -147,7 +151,11 @@ func (s *surroundings) compiled() *compile.Underlay {
 	for peer, p := range s.view.Paths {
 		u.Peers[peer] = compile.Path{
 			MAC: p.MAC, Resolved: p.State == underlay.Resolved, MTU: int32(min(p.MTU, maxMTU)),
-			Down: p.State == underlay.Failed || p.State == underlay.NoRoute,
+		}
+		if p.State == underlay.Failed || p.State == underlay.NoRoute {
+			way := u.Peers[peer]
+			way.Down, way.Unreachable = true, true
+			u.Peers[peer] = way
 		}
 	}
 	for peer := range s.dead {
@@ -169,6 +177,10 @@ func (a *Agent) known() *surroundings {
 // maxMTU is the longest IP packet in bytes: an uplink may take frames of more.
 const maxMTU = 65535
 
+// maxWatchedHosts bounds the members elsewhere that the kernel is made to know before a
+// flow wants to reach them: its table is the node's. Others are asked for then.
+const maxWatchedHosts = 512
+
 // target is what has to be watched for a snapshot.
 func target(r *compile.Result) underlay.Target {
 	up := r.Snapshot.Uplink
@@ -176,9 +188,17 @@ func target(r *compile.Result) underlay.Target {
 		return underlay.Target{}
 	}
 	t := underlay.Target{Device: r.Ports[up].Uplink.Device, Netns: r.Ports[up].Uplink.Netns}
+	peers := make(map[netip.Addr]struct{}, len(r.Snapshot.Peers))
 	for i := range r.Snapshot.Peers {
 		if p := &r.Snapshot.Peers[i]; p.Address != (forwarder.Peer{}).Address {
-			t.Peers = append(t.Peers, netip.AddrFrom16(p.Address).Unmap())
+			peer := netip.AddrFrom16(p.Address).Unmap()
+			peers[peer] = struct{}{}
+			t.Peers = append(t.Peers, peer)
+		}
+	}
+	for _, h := range r.Hosts[:min(len(r.Hosts), maxWatchedHosts)] {
+		if _, known := peers[h]; !known {
+			t.Peers = append(t.Peers, h)
 		}
 	}
 	return t

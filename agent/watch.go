@@ -17,7 +17,10 @@ func sum256(b []byte) []byte {
 const watchBacklog = 1024
 
 // watchers are told of each transaction.
-type watchers struct{ set map[*watcher]struct{} }
+type watchers struct {
+	set    map[*watcher]struct{}
+	closed bool // the agent ends; a new watcher's channel is closed from the start
+}
 
 func newWatchers() watchers { return watchers{set: map[*watcher]struct{}{}} }
 
@@ -34,6 +37,10 @@ type transaction struct {
 
 func (w *watchers) add() *watcher {
 	x := &watcher{events: make(chan transaction, watchBacklog)}
+	if w.closed {
+		close(x.events)
+		return x
+	}
 	w.set[x] = struct{}{}
 	return x
 }
@@ -58,6 +65,7 @@ func (w *watchers) tell(generation uint64, changes []state.Change) {
 }
 
 func (w *watchers) close() {
+	w.closed = true
 	for x := range w.set {
 		close(x.events)
 	}

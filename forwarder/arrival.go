@@ -235,11 +235,11 @@ func (f *Forwarder) deliver(snap *Snapshot, q *question, d *decision, t *Trace) 
 			continue
 		}
 		d.fip, d.service = fip.ID, svc
-		if q.bound() && m.ID == q.live.Member() && d.keep(snap, &m, q, t) {
+		if q.bound() && m.ID == q.live.Member() && d.keep(snap, fip, &m, q, t) {
 			return true
 		}
-		d.bind(snap, &m, q)
 		t.member(fip, svc, &m, 0, false)
+		d.bind(snap, fip, &m, q, t) // to an interface here, which nothing stands in the way of
 		return true
 	}
 	if q.bound() {

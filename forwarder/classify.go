@@ -65,7 +65,7 @@ func (w *Worker) admit(in *Interface, p *packet, to [6]byte) bool {
 	case p.onSegment:
 		reason = DropTunnelGroup
 	default:
-		if reason = destination(to, &p.l); reason == DropUnknown {
+		if reason = in.destination(to, &p.l); reason == DropUnknown {
 			reason = in.source(&p.l.Src)
 		}
 	}
@@ -118,8 +118,9 @@ func isNeighbourDiscovery(icmpType uint8) bool {
 }
 
 // destination says why a packet is not for the router to forward, DropUnknown if
-// it is.
-func destination(mac [6]byte, l *header.Layout) DropReason {
+// it is. The node's kernel sends to stand-ins, which are link-local to its link with
+// the router.
+func (in *Interface) destination(mac [6]byte, l *header.Layout) DropReason {
 	switch {
 	case header.IsLimitedBroadcast(l.Dst):
 		return DropBroadcast // RFC 1812 §5.3.5.1; directed broadcasts have no route (RFC 2644)
@@ -129,7 +130,7 @@ func destination(mac [6]byte, l *header.Layout) DropReason {
 		return DropBroadcast // RFC 1812 §5.3.4: unicast IP inside a link-layer broadcast
 	case mac != RouterMAC:
 		return DropWrongMAC
-	case header.IsLinkLocal(l.Dst):
+	case header.IsLinkLocal(l.Dst) && (in.Kind != Host || !isStandIn(&l.Dst)):
 		return DropLinkLocal // RFC 3927 §7, RFC 4291 §2.5.6
 	case header.IsMartianDestination(l.Dst):
 		return DropMartianDestination // RFC 1812 §5.3.7

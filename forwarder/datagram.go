@@ -20,8 +20,9 @@ const (
 	// a 1,500 byte MTU in one chunk, longer ones in several.
 	chunkSize = 2048
 	maxChunks = 2048
-	// datagramShare and chunkShare are what one port may have of the table, so
-	// that its flood leaves the others theirs.
+	// datagramShare and chunkShare are what one sender may have of the table (a
+	// port, or a network behind the uplink), so that its flood leaves the others
+	// theirs.
 	datagramShare = maxDatagrams / 4
 	chunkShare    = maxChunks / 4
 	// holdTicks is how long fragments wait for the first one: 3 s, above the
@@ -48,6 +49,18 @@ type fragmentKey struct {
 	tunnel   bool   // it was in a tunnel
 	_        [2]uint8
 }
+
+// share is whose the datagram is: that of the port it came in by, and for tunnels,
+// which all come in by the uplink, that of the network they lead into.
+func (k *fragmentKey) share() uint32 {
+	if k.tunnel {
+		return MaxPorts + uint32(k.vrf)
+	}
+	return uint32(k.in)
+}
+
+// numShares counts the ports and the VRFs that tunnels may lead into.
+const numShares = MaxPorts + 1<<16
 
 // extent is the place of one fragment's data in its datagram, in bytes.
 type extent struct{ start, length uint16 }
@@ -82,7 +95,7 @@ type chunk struct {
 	length uint32 // in a fragment's first chunk: bytes of the frame
 }
 
-// fragmentShare is what one port has of the table.
+// fragmentShare is what one sender has of the table.
 type fragmentShare struct{ datagrams, chunks uint16 }
 
 // fragmentTable follows a worker's incomplete datagrams. It belongs to its
@@ -94,7 +107,7 @@ type fragmentTable struct {
 	datagrams []datagram
 	chunks    []chunk
 	store     []byte
-	shares    [MaxPorts]fragmentShare
+	shares    []fragmentShare // by fragmentKey.share
 
 	freeDatagram uint16
 	freeChunk    uint16
@@ -113,6 +126,7 @@ func newFragmentTable() fragmentTable {
 		datagrams:  make([]datagram, maxDatagrams+1),
 		chunks:     make([]chunk, maxChunks+1),
 		store:      make([]byte, maxChunks*chunkSize),
+		shares:     make([]fragmentShare, numShares),
 		freeChunks: maxChunks,
 	}
 	for i := uint16(maxDatagrams); i > 0; i-- {
@@ -152,7 +166,7 @@ func (t *fragmentTable) insert(k *fragmentKey, expires uint32) uint16 {
 	*d = datagram{key: *k, expires: expires, bucket: b, next: t.heads[b], used: true}
 	t.heads[b] = i
 	t.live++
-	t.shares[k.in].datagrams++
+	t.shares[k.share()].datagrams++
 	return i
 }
 
@@ -167,20 +181,20 @@ func (t *fragmentTable) remove(i uint16) {
 	d.used = false
 	d.next, t.freeDatagram = t.freeDatagram, i
 	t.live--
-	t.shares[d.key.in].datagrams--
+	t.shares[d.key.share()].datagrams--
 }
 
 // victim returns a datagram other than except that may make room, or 0: one of
-// port in if own is set, one in which fragments wait if holding is set. The hand
-// goes round, so in a flood the oldest leaves first, and a port that fills the
-// table loses the most.
-func (t *fragmentTable) victim(in, except uint16, own, holding bool) uint16 {
+// the share given if own is set, one in which fragments wait if holding is set. The
+// hand goes round, so in a flood the oldest leaves first, and a sender that fills
+// the table loses the most.
+func (t *fragmentTable) victim(share uint32, except uint16, own, holding bool) uint16 {
 	for range len(t.datagrams) {
 		if t.hand++; int(t.hand) >= len(t.datagrams) {
 			t.hand = 1
 		}
 		d := &t.datagrams[t.hand]
-		if d.used && t.hand != except && (!own || d.key.in == in) && (!holding || d.held != 0) {
+		if d.used && t.hand != except && (!own || d.key.share() == share) && (!holding || d.held != 0) {
 			return t.hand
 		}
 	}
@@ -212,7 +226,7 @@ func (t *fragmentTable) push(i uint16, frame []byte) {
 	d.held++
 	d.chunks += uint16(n)
 	t.freeChunks -= n
-	t.shares[d.key.in].chunks += uint16(n)
+	t.shares[d.key.share()].chunks += uint16(n)
 }
 
 // pop takes out the frame that waits longest in d and copies it to f, which is
@@ -234,7 +248,7 @@ func (t *fragmentTable) pop(d *datagram, f *port.Frame) {
 	d.chunks -= uint16(n)
 	t.chunks[last].next, t.freeChunk = t.freeChunk, first
 	t.freeChunks += n
-	t.shares[d.key.in].chunks -= uint16(n)
+	t.shares[d.key.share()].chunks -= uint16(n)
 }
 
 // bytes returns a chunk's part of the store.

@@ -186,6 +186,10 @@ func (s *Snapshot) way(id nexthop.ID, q *question) (*Interface, DropReason) {
 		out = s.port(hop.Port)
 	case nexthop.Neighbor:
 		out = s.port(s.Uplink)
+	case nexthop.Discard:
+		if id != 0 { // a host that has no way now
+			return out, DropReason(id)
+		}
 	case nexthop.Tunnel:
 		switch {
 		case int(hop.Index) >= len(s.tunnels) || int(q.key.VRF) >= len(s.VRFs):
@@ -250,10 +254,11 @@ func (in *Interface) sends(vrf uint16, src *[16]byte) bool {
 }
 
 // keepsSource reports whether the source address that route found is the one that
-// a live session has, the service's where the member calls itself.
+// a live session with a member has: the service's where the member calls itself, the
+// node's or a stand-in where the member is a host.
 func (d *decision) keepsSource(q *question) bool {
 	source := q.live.Key(flowtable.Reply).Dst
-	return source == d.reply.Dst || source == q.key.Dst
+	return source == d.reply.Dst || source == q.key.Dst || q.live.Leased() || isStandIn(&source)
 }
 
 // resolve follows the route's next hop to a port. It returns false when the
@@ -294,7 +299,7 @@ func sameBinding(a, b flowtable.Key) bool {
 // live session keeps the source address that it has. It returns the next hop, or why
 // there is none.
 func (f *Forwarder) route(snap *Snapshot, in *Interface, q *question, d *decision, t *Trace) (nexthop.Route, nexthop.NextHop, DropReason) {
-	if q.live != nil && q.live.Leased() {
+	if q.live != nil && q.live.Leased() && !q.bound() {
 		route, bits, ok := snap.outside(&q.key.Dst)
 		return f.walk(snap, in, FabricVRF, route, bits, ok, q, d, t)
 	}

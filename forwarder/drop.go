@@ -106,6 +106,7 @@ const (
 	DropTunnelChecksum
 	DropTunnelGRE
 	DropTunnelLabelStack
+	DropTunnelTTL
 	DropTunnelLabel
 	DropTunnelVNIFlag
 	DropTunnelVNI

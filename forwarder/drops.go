@@ -437,6 +437,11 @@ var dropDescriptions = [NumDropReasons]DropDescription{
 		"A tunnel packet has more than one MPLS label.",
 		"Configure the sender not to put a transport label below the tunnel.",
 	},
+	DropTunnelTTL: {
+		"TUNNEL_TTL",
+		"A tunnel packet has an MPLS label whose time to live is 0.",
+		"A packet goes round in circles between label switches, or the sender does not set the field: capture on the underlay.",
+	},
 	DropTunnelLabel: {
 		"TUNNEL_LABEL",
 		"A tunnel packet has an MPLS label that this node has not given out, or no longer.",

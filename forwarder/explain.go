@@ -283,7 +283,7 @@ func (f *Forwarder) distinguish(q *question, d *decision) bool {
 // order, DropUnknown if it would not.
 func (in *Interface) addresses(key *flowtable.Key) DropReason {
 	l := header.Layout{Dst: key.Dst, Multicast: header.IsMulticast(key.Dst)}
-	if reason := destination(RouterMAC, &l); reason != DropUnknown {
+	if reason := in.destination(RouterMAC, &l); reason != DropUnknown {
 		return reason
 	}
 	if reason := in.source(&key.Src); reason != DropUnknown {

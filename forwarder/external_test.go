@@ -167,6 +167,55 @@ func TestNodePortAcrossNodes(t *testing.T) {
 	})
 }
 
+// An error of a member's on another node about a call of a node's port reaches the
+// caller, about what it called; a forged one, for a member here or the node itself, nobody.
+//
+// RFC 5508 REQ-4, RFC 5927 §4
+func TestNodePortErrors(t *testing.T) {
+	eachExternal(t, func(t *testing.T, p *pair, family int) {
+		forged := 0
+		for sport := uint16(40000); sport < 40008; sport++ {
+			node, member, got := p.call(family, sport, syn, "")
+			if got == nil {
+				t.Fatalf("nothing arrived; drops %s", p.drops())
+			}
+			kind := map[int][2]uint8{4: {3, 3}, 6: {1, 4}}[family]
+			complain := func(node int, from uint16, by, about string, port uint16) {
+				quoted := build(t, tcpTo(0, outsideOf[family], about, sport, port, syn, ""))[14:]
+				frame := build(t, errorTo(from, by, outsideOf[family], kind[0], kind[1], 0, quoted))
+				p.nodes[node].inject(from, frame)
+				p.run()
+			}
+			complain(node, member, web(family, member), web(family, member), 8080)
+			var told []gopacket.Packet
+			for _, b := range p.outer[0] {
+				if [6]byte(b) == callerMAC {
+					told = append(told, decode(b))
+				}
+			}
+			if len(told) != 1 {
+				t.Fatalf("a member of node %d complained, and the caller got %d packets; drops %s", node, len(told), p.drops())
+			}
+			if src, dst, _ := ends(t, told[0].NetworkLayer()); src != nodeOf[family][0] || dst != outsideOf[family] {
+				t.Errorf("the caller was told by %s", src)
+			}
+			if node != 0 {
+				continue
+			}
+			quoted := build(t, tcpTo(0, outsideOf[family], nodeOf[family][0], sport, nodePort, syn, ""))[14:]
+			frame := build(t, errorTo(0, nodeOf[family][0], outsideOf[family], kind[0], kind[1], 0, quoted))
+			to := uplinkMAC(0)
+			copy(frame[0:], to[:])
+			copy(frame[6:], callerMAC[:])
+			p.nodes[0].inject(uplinkPort, frame)
+			p.run()
+			if forged++; p.nodes[0].drops(uplinkPort, DropICMPErrorNoSession) != uint64(forged) {
+				t.Errorf("a forged error: drops %s", p.drops())
+			}
+		}
+	})
+}
+
 // externalTrafficPolicy Local: members here only; where there are others elsewhere
 // the client is not refused, where there are none at all it is.
 func TestExternalTrafficPolicyLocal(t *testing.T) {

@@ -82,7 +82,7 @@ func unfollowable(l *header.Layout) DropReason {
 // more than 1,500 bytes, and the batch keeps its frames.
 func (w *Worker) hold(p *packet, i uint16) {
 	data := p.bytes()[:p.l.End]
-	if !w.makeRoom(p.in, i, chunksFor(len(data))) {
+	if !w.makeRoom(i, chunksFor(len(data))) {
 		w.refuseDatagram(i, DropFragmentLimit) // it could never be completed
 		w.drop(p, DropFragmentLimit)
 		return
@@ -171,18 +171,21 @@ func (w *Worker) endDatagram(i uint16, reason DropReason) {
 	w.fragments.remove(i)
 }
 
-// newDatagram starts to follow a datagram. In a full table, and for a port that
+// newDatagram starts to follow a datagram. In a full table, and for a sender that
 // has its share, an older datagram makes room: a flood of first or only
-// fragments costs its own port first, and never a datagram whose fragments come
+// fragments costs its own sender first, and never a datagram whose fragments come
 // together. It returns 0 when there is no table.
 func (w *Worker) newDatagram(key *fragmentKey) uint16 {
 	t := &w.fragments
+	if len(t.datagrams) == 0 {
+		return 0
+	}
 	for {
-		own := t.shares[key.in].datagrams >= datagramShare
+		own := t.shares[key.share()].datagrams >= datagramShare
 		if !own && t.freeDatagram != 0 {
 			return t.insert(key, w.now+holdTicks)
 		}
-		v := t.victim(key.in, 0, own, false)
+		v := t.victim(key.share(), 0, own, false)
 		if v == 0 {
 			return 0
 		}
@@ -190,16 +193,17 @@ func (w *Worker) newDatagram(key *fragmentKey) uint16 {
 	}
 }
 
-// makeRoom ends datagrams other than i until a port may hold n chunks more. It
+// makeRoom ends datagrams other than i until its sender may hold n chunks more. It
 // reports false when that is not possible.
-func (w *Worker) makeRoom(in, i uint16, n int) bool {
+func (w *Worker) makeRoom(i uint16, n int) bool {
 	t := &w.fragments
+	share := t.datagrams[i].key.share()
 	for {
-		own := int(t.shares[in].chunks)+n > chunkShare
+		own := int(t.shares[share].chunks)+n > chunkShare
 		if !own && t.freeChunks >= n {
 			return true
 		}
-		v := t.victim(in, i, own, true)
+		v := t.victim(share, i, own, true)
 		if v == 0 {
 			return false
 		}

@@ -84,7 +84,7 @@ func (r *road) forget() {
 func (r *road) bounded() {
 	r.t.Helper()
 	ft := &r.w.fragments
-	live, chunks, shares := 0, 0, map[uint16]fragmentShare{}
+	live, chunks, shares := 0, 0, map[uint32]fragmentShare{}
 	for i := 1; i < len(ft.datagrams); i++ {
 		d := &ft.datagrams[i]
 		if !d.used {
@@ -92,10 +92,10 @@ func (r *road) bounded() {
 		}
 		live++
 		chunks += int(d.chunks)
-		s := shares[d.key.in]
+		s := shares[d.key.share()]
 		s.datagrams++
 		s.chunks += d.chunks
-		shares[d.key.in] = s
+		shares[d.key.share()] = s
 		if found := ft.find(&d.key); found != uint16(i) {
 			r.t.Errorf("datagram %d is found as %d", i, found)
 		}
@@ -103,9 +103,9 @@ func (r *road) bounded() {
 	if live != ft.live || chunks+ft.freeChunks != maxChunks {
 		r.t.Errorf("%d datagrams live, counted %d; %d chunks used, %d free", ft.live, live, chunks, ft.freeChunks)
 	}
-	for in, s := range shares {
-		if s != ft.shares[in] || s.datagrams > datagramShare || s.chunks > chunkShare {
-			r.t.Errorf("port %d has %+v, counted %+v", in, ft.shares[in], s)
+	for of, s := range shares {
+		if s != ft.shares[of] || s.datagrams > datagramShare || s.chunks > chunkShare {
+			r.t.Errorf("share %d has %+v, counted %+v", of, ft.shares[of], s)
 		}
 	}
 	free := 0

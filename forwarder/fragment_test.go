@@ -447,6 +447,33 @@ func TestFragmentFlood(t *testing.T) {
 	}
 }
 
+// RFC 8900 §3.6: all tunnels come in by one port, and the network behind one of
+// them that floods takes nothing from the others, which share that port.
+func TestFragmentFloodOfOneNetwork(t *testing.T) {
+	w := &Worker{fragments: newFragmentTable()}
+	const uplink, flooder, other = 2, 1, 2
+	w.counters[uplink].Store(new(portCounters))
+	keep := fragmentKey{in: uplink, vrf: other, tunnel: true, id: 1}
+	if w.newDatagram(&keep) == 0 {
+		t.Fatal("no datagram in an empty table")
+	}
+	for id := range uint32(4 * maxDatagrams) {
+		if w.newDatagram(&fragmentKey{in: uplink, vrf: flooder, tunnel: true, id: id}) == 0 {
+			t.Fatalf("no datagram %d", id)
+		}
+	}
+	ft := &w.fragments
+	if ft.find(&keep) == 0 {
+		t.Error("the flood of one network has driven out another's datagram")
+	}
+	if n := ft.shares[(&fragmentKey{vrf: flooder, tunnel: true}).share()].datagrams; n != datagramShare {
+		t.Errorf("the network that floods has %d datagrams, its share is %d", n, datagramShare)
+	}
+	if n := ft.shares[uplink].datagrams; n != 0 {
+		t.Errorf("the uplink itself has %d datagrams", n)
+	}
+}
+
 // RFC 8900 §3.6: a port that others have left nothing still gets its share
 func TestFullFragmentTable(t *testing.T) {
 	w := &Worker{fragments: newFragmentTable()}

@@ -22,8 +22,10 @@ func (w *Worker) icmpErrorTransit(in *Interface, p *packet) {
 		w.drop(p, reason)
 		return
 	}
-	if in.Kind >= Uplink { // RFC 5927 §4, as in quoted: what is for somebody here never went that way
-		if hop, _ := w.snap.follow(in.VRF, &inner.Dst); w.snap.isHere(hop, &inner.Dst) {
+	here := false
+	if in.Kind >= Uplink { // RFC 5927 §4, as in quoted: what is for somebody here never went that way,
+		hop, _ := w.snap.follow(in.VRF, &inner.Dst)
+		if here = w.snap.isHere(hop, &inner.Dst); here && hop.Kind != nexthop.FloatingIP { // unless a session says so
 			w.drop(p, DropICMPErrorSpoof)
 			return
 		}
@@ -35,7 +37,7 @@ func (w *Worker) icmpErrorTransit(in *Interface, p *packet) {
 	}
 	ref := w.flows.Lookup(&key, w.flows.Hash(&key))
 	if ref == 0 {
-		if in.Kind == Uplink {
+		if in.Kind == Uplink && !here {
 			if node, _ := w.forNode(p); node {
 				w.handOver(p) // about something that the node itself sent
 				return

@@ -12,7 +12,7 @@ import (
 // balance binds the connection to a member of a floating IP and sets the reply
 // key and the forward next hop. It returns false when the decision is final.
 func (f *Forwarder) balance(snap *Snapshot, fip *FloatingIP, q *question, d *decision, t *Trace) bool {
-	if !fip.Ingress {
+	if !fip.Ingress || fip.Private && snap.port(q.in).Kind != Host {
 		d.drop(DropFloatingIPDirection, t)
 		return false
 	}
@@ -27,14 +27,14 @@ func (f *Forwarder) balance(snap *Snapshot, fip *FloatingIP, q *question, d *dec
 	d.fip = fip.ID
 	d.service = svc
 	if q.bound() {
-		return f.keepMember(snap, q, d, t)
+		return f.keepMember(snap, fip, q, d, t)
 	}
 	if svc == nil {
 		t.unmapped(fip)
 		d.refuse(DropFloatingIPPort, t)
 		return false
 	}
-	if q.live != nil && d.adoptMember(snap, svc, q, t) {
+	if q.live != nil && d.adoptMember(snap, fip, svc, q, t) {
 		return true
 	}
 	if len(svc.Sources) > 0 && !contains(svc.Sources, &q.key.Src) {
@@ -79,8 +79,11 @@ func (f *Forwarder) chooseMember(snap *Snapshot, fip *FloatingIP, svc *Service, 
 		}
 	}
 	d.remember = svc.Affinity != 0
-	d.bind(snap, &m, q)
 	t.member(fip, svc, &m, hash, sticky)
+	if reason := d.bind(snap, fip, &m, q, t); reason != DropUnknown {
+		d.drop(reason, t)
+		return false
+	}
 	return true
 }
 
@@ -93,13 +96,16 @@ func (svc *Service) isLocal(kind InterfaceKind, tunnel bool) bool {
 	return svc.InternalLocal
 }
 
-// bind makes m the connection's member. Behind a tunnel the other node maps the port.
-func (d *decision) bind(snap *Snapshot, m *nexthop.Member, q *question) {
+// bind makes m the connection's member. Behind a tunnel the other node maps the port,
+// if it knows what was dialled. It returns why the member cannot be reached, DropUnknown
+// if it can.
+func (d *decision) bind(snap *Snapshot, fip *FloatingIP, m *nexthop.Member, q *question, t *Trace) DropReason {
 	d.member = m.ID
 	d.nextHop[flowtable.Forward] = m.NextHop
-	if snap.NextHops.At(m.NextHop).Kind == nexthop.Tunnel {
+	kind := snap.NextHops.At(m.NextHop).Kind
+	if kind == nexthop.Tunnel && !fip.Private {
 		d.remote, d.remotePort = m.Address, m.Port
-		return
+		return DropUnknown
 	}
 	if m.Address != ([16]byte{}) { // else the members of a route, which take any destination
 		d.reply.Src = m.Address
@@ -107,20 +113,26 @@ func (d *decision) bind(snap *Snapshot, m *nexthop.Member, q *question) {
 	if m.Port != 0 {
 		d.reply.SrcPort = m.Port
 	}
-	if m.Address == q.key.Src {
+	switch {
+	case kind == nexthop.VRF:
+		return d.reach(snap, q, t)
+	case snap.isOwnHost(m) && snap.answersElsewhere(q):
+		d.reply.Dst = fip.standIn(&q.key.Dst)
+	case m.Address == q.key.Src:
 		// The member calls itself. With its own address as source its kernel
 		// would refuse the packet as martian, so the address that it dialled stands in.
 		d.reply.Dst = q.key.Dst
 	}
+	return DropUnknown
 }
 
 // keepMember keeps a live session on its member. The binding stands while the
 // floating IP still lists the member, draining or not; a TCP or SCTP session
 // outlives even that while its workload does (Kubernetes keeps them through
 // conntrack); any other protocol is decided anew at once.
-func (f *Forwarder) keepMember(snap *Snapshot, q *question, d *decision, t *Trace) bool {
+func (f *Forwarder) keepMember(snap *Snapshot, fip *FloatingIP, q *question, d *decision, t *Trace) bool {
 	if d.service != nil {
-		if m, ok := d.service.Group.Find(q.live.Member()); ok && d.keep(snap, &m, q, t) {
+		if m, ok := d.service.Group.Find(q.live.Member()); ok && d.keep(snap, fip, &m, q, t) {
 			return true
 		}
 	}
@@ -129,10 +141,10 @@ func (f *Forwarder) keepMember(snap *Snapshot, q *question, d *decision, t *Trac
 
 // adoptMember binds a live session, opened while its address was that of one
 // workload alone, to that workload now that it is one of several.
-func (d *decision) adoptMember(snap *Snapshot, svc *Service, q *question, t *Trace) bool {
+func (d *decision) adoptMember(snap *Snapshot, fip *FloatingIP, svc *Service, q *question, t *Trace) bool {
 	for i := range svc.Group.Len() {
 		m := svc.Group.Member(i)
-		if m.NextHop == nexthop.ID(q.live.Decision().NextHop(flowtable.Forward)) && d.keep(snap, &m, q, t) {
+		if m.NextHop == nexthop.ID(q.live.Decision().NextHop(flowtable.Forward)) && d.keep(snap, fip, &m, q, t) {
 			return true
 		}
 	}
@@ -141,13 +153,14 @@ func (d *decision) adoptMember(snap *Snapshot, svc *Service, q *question, t *Tra
 
 // keep stays with a member, if the live session's binding is still what the
 // member stands for.
-func (d *decision) keep(snap *Snapshot, m *nexthop.Member, q *question, t *Trace) bool {
+func (d *decision) keep(snap *Snapshot, fip *FloatingIP, m *nexthop.Member, q *question, t *Trace) bool {
 	reply := q.live.Key(flowtable.Reply)
 	address, port := m.Address, m.Port
 	if q.tunnel && m.Interface == 0 {
 		return false // it has moved away, and nothing goes from tunnel to tunnel
 	}
-	if snap.NextHops.At(m.NextHop).Kind == nexthop.Tunnel {
+	kind := snap.NextHops.At(m.NextHop).Kind
+	if kind == nexthop.Tunnel && !fip.Private {
 		d.remote, d.remotePort = address, port
 		address, port = q.key.Dst, q.key.DstPort
 	}
@@ -157,6 +170,9 @@ func (d *decision) keep(snap *Snapshot, m *nexthop.Member, q *question, t *Trace
 	}
 	d.member, d.reply = m.ID, reply
 	d.nextHop[flowtable.Forward] = m.NextHop
+	if kind == nexthop.VRF && !d.keepsHost(snap, q) {
+		return false
+	}
 	t.kept(m.ID, reply.Src)
 	return true
 }
@@ -169,6 +185,13 @@ func outlivesMember(proto uint8) bool { return proto == header.ProtoTCP || proto
 // member, as long as the member's workload is there.
 func (f *Forwarder) keepOrphan(snap *Snapshot, q *question, d *decision, t *Trace) bool {
 	reply := q.live.Key(flowtable.Reply)
+	if outlivesMember(q.key.Proto) && (q.live.Leased() || snap.isNode(&reply.Src)) && d.keepsHost(snap, q) {
+		route, _, _ := snap.lookup(FabricVRF, &reply.Src)
+		d.orphan, d.dstNet = reply.Src != q.key.Dst, route.Network
+		d.member, d.reply = q.live.Member(), reply
+		t.kept(d.member, reply.Src)
+		return true
+	}
 	route, _, ok := snap.lookup(reply.VRF, &reply.Src)
 	hop := nexthop.NextHop{}
 	if ok {

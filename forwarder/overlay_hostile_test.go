@@ -52,6 +52,7 @@ func TestBadTunnelPackets(t *testing.T) {
 		{"short GRE", gre, pod, good, func(x *wrapping) { x.last = shorten(14 + 20 + 4 + 4) }, DropTunnelShort},
 		{"UDP length", udp4, pod, good, func(x *wrapping) { x.last = func(b []byte) []byte { binary.BigEndian.PutUint16(b[38:], 7); return b } }, DropUDPLength},
 		{"two labels", udp4, pod, good, func(x *wrapping) { x.bottom = false; x.second = pod }, DropTunnelLabelStack},
+		{"label without time to live", udp4, pod, good, func(x *wrapping) { x.ttl = 0 }, DropTunnelTTL},
 		{"unknown label", udp4, 999, good, nil, DropTunnelLabel},
 		{"largest label", udp4, 1<<20 - 1, good, nil, DropTunnelLabel},
 		{"reserved label", udp4, 0, good, nil, DropTunnelLabel},

@@ -42,6 +42,7 @@ type state struct {
 	nodes      map[[16]byte]struct{}
 	snat       SNAT
 	neighbors  map[[16]byte]nexthop.ID // of OnLinkNextHop
+	exits      *nexthop.FIB
 	// Of a node among several (pair_test.go).
 	uplink   uint16
 	tunnels  []Tunnel
@@ -228,7 +229,7 @@ func (r *rig) publish() {
 	snap := &Snapshot{
 		Interfaces: append([]Interface(nil), s.interfaces...), NextHops: table,
 		FloatingIPs: append([]*FloatingIP(nil), s.floating...), NodeAddresses: s.nodes,
-		Uplink: s.uplink, SNAT: s.snat, Neighbors: s.neighbors, Tunnels: slices.Clone(s.tunnels), Peers: slices.Clone(s.peers), Labels: slices.Clone(s.labels), VNIs: s.vnis,
+		Uplink: s.uplink, SNAT: s.snat, Neighbors: s.neighbors, Exits: s.exits, Tunnels: slices.Clone(s.tunnels), Peers: slices.Clone(s.peers), Labels: slices.Clone(s.labels), VNIs: s.vnis,
 	}
 	for _, routes := range s.vrfs {
 		snap.VRFs = append(snap.VRFs, VRF{FIB: nexthop.NewFIB(func(yield func(netip.Prefix, nexthop.Route) bool) {

@@ -113,6 +113,13 @@ type FloatingIP struct {
 	// Fallback is where traffic to an unmapped port goes when the address is
 	// also a node address; 0 means such traffic is refused.
 	Fallback nexthop.ID
+	// StandIn is, at a node address, the address that stands in for it between the
+	// forwarder and the node's kernel, which keeps packets with its own addresses to
+	// itself (StandIn); zero: there is none.
+	StandIn [16]byte
+	// Private says that the address is such a stand-in: the node alone may call it, and
+	// what goes to another node leaves with the member's own address.
+	Private bool
 }
 
 // Service is one (protocol, port) of a floating IP and the members behind it.
@@ -156,8 +163,12 @@ type Snapshot struct {
 	Labels []nexthop.ID
 	// VNIs is the VRF that a VXLAN network identifier stands for.
 	VNIs map[uint32]uint16
-	// SNAT is what interfaces with SNAT take as their source.
+	// SNAT is what interfaces with SNAT take as their source, and all who call a member
+	// that is a host elsewhere.
 	SNAT SNAT
+	// Exits are the node's own ways out of the uplink, to hosts of the fabric that a
+	// route of ip-fabric leads to by a tunnel; nil: none.
+	Exits *nexthop.FIB
 	// Neighbors are the next hops, of NeighborNextHop, of the hosts on the uplink's link
 	// that are known, by address in 16-byte form: what OnLinkNextHop stands for there.
 	Neighbors map[[16]byte]nexthop.ID

@@ -43,14 +43,14 @@ func (s *SNAT) addresses() [][16]byte {
 }
 
 // withdrew reports whether a live session has left the interface with a source that
-// it may not have any more.
+// it may not have any more. Who calls a member elsewhere needs no leave.
 func (s *SNAT) withdrew(in *Interface, live *flowtable.Session) bool {
 	if !live.Leased() {
 		return false
 	}
 	reply := live.Key(flowtable.Reply)
 	source, ok := s.source(&reply.Dst)
-	return !in.SNAT || !ok || source != reply.Dst
+	return !in.SNAT && live.Member() == 0 || !ok || source != reply.Dst
 }
 
 // mayLeave reports whether a connection is translated if it leaves by the uplink: a

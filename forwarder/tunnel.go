@@ -88,7 +88,7 @@ func (s *Snapshot) newTunnel(to *Tunnel, uplink *Interface) tunnel {
 	t.bridged = to.Encapsulation == VXLAN
 	t.putOuter(peer, uplink.MAC)
 	t.putInner(to, int(t.length))
-	t.mtu = peer.MTU - int32(t.length) + header.EthernetLength
+	t.mtu = max(peer.MTU-int32(t.length)+header.EthernetLength, smallestMTU) // no path, however wrong, makes it negative
 	return t
 }
 

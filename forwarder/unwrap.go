@@ -235,6 +235,9 @@ func (w *Worker) identifier(p *packet, o *outer) (at int, etherType uint16, reas
 	if !label.Bottom() {
 		return 0, 0, DropTunnelLabelStack
 	}
+	if label.TTL() == 0 { // RFC 3032 §2.4.2: it is not to be forwarded in any way
+		return 0, 0, DropTunnelTTL
+	}
 	if !w.label(p, label.Label()) {
 		return 0, 0, DropTunnelLabel
 	}

@@ -140,6 +140,22 @@ func (c *Client) Apply(ctx context.Context, request *vrouterv1.ApplyRequest) (*v
 	return response, c.explain(ctx, "apply", err)
 }
 
+// Attach connects a container to its interface. It waits, within the client's timeout, until the interface is there.
+func (c *Client) Attach(ctx context.Context, request *vrouterv1.AttachRequest) (*vrouterv1.AttachResponse, error) {
+	ctx, cancel := context.WithTimeout(ctx, c.timeout)
+	defer cancel()
+	response, err := c.agent.Attach(ctx, request)
+	return response, c.explain(ctx, "attach the container", err)
+}
+
+// Detach ends what Attach began for a container, if there is anything to end.
+func (c *Client) Detach(ctx context.Context, request *vrouterv1.DetachRequest) (*vrouterv1.DetachResponse, error) {
+	ctx, cancel := context.WithTimeout(ctx, c.timeout)
+	defer cancel()
+	response, err := c.agent.Detach(ctx, request)
+	return response, c.explain(ctx, "detach the container", err)
+}
+
 // Sync opens a controller's stream. It has no deadline but ctx, and errors on it come as gRPC sends them.
 func (c *Client) Sync(ctx context.Context) (grpc.BidiStreamingClient[vrouterv1.SyncRequest, vrouterv1.SyncResponse], error) {
 	stream, err := c.agent.Sync(ctx)

@@ -13,6 +13,7 @@ import (
 	"github.com/vrouter-go/vrouter/agent/ports"
 	"github.com/vrouter-go/vrouter/agent/state"
 	"github.com/vrouter-go/vrouter/forwarder"
+	"github.com/vrouter-go/vrouter/internal/nodeport"
 	"github.com/vrouter-go/vrouter/nexthop"
 	pb "github.com/vrouter-go/vrouter/proto/vrouter/v1"
 )
@@ -38,6 +39,8 @@ type Compiler struct {
 	tunnelSlots                       slots[state.Endpoint]
 	peerSlots                         slots[netip.Addr]
 
+	standInSlots slots[string]
+
 	networks map[string]*network        // by name
 	leaving  map[string]struct{}        // the networks that leave by the node's address
 	routes   map[state.Key][]placement  // what each resource put into the networks
@@ -48,6 +51,10 @@ type Compiler struct {
 	uses   map[state.Key][]string               // interfaces that a resource gives an address
 	used   map[string]map[state.Key]struct{}    // the same, by interface
 	served map[uint16]map[forwarder.PortKey]int // how many members answer at a port of an interface
+
+	hosted   map[string][]netip.Addr // the hosts elsewhere that a floating IP with any host has as members
+	hosts    map[netip.Addr]int      // the same, and how many members each is
+	standIns map[netip.Addr]standIn  // by the node's address
 
 	tunnels map[state.Endpoint]*tunnel
 	leads   map[state.Key][]state.Endpoint // the tunnels that a resource leads through
@@ -86,6 +93,11 @@ type snapshot struct {
 	peers   []forwarder.Peer
 	labels  []nexthop.ID
 	vnis    map[uint32]uint16
+	hosts   []netip.Addr // elsewhere, that are members
+	exits   *nexthop.FIB // of exitsOf
+	exitsOf []Exit
+
+	nodePorts []nodeport.Port
 }
 
 // dirty is what a transaction has to look at again.
@@ -94,7 +106,6 @@ type dirty struct {
 	vmis     map[string]struct{}
 	joins    bool // the graph of networks that policy joins
 	vhost    bool // the node's port or what it reaches
-	security bool
 	hops     bool // which next hops there are
 	tunnels  bool // the list of tunnels, of which there is a copy then
 	idle     []state.Endpoint
@@ -104,6 +115,9 @@ type dirty struct {
 	uplink   bool // the uplink, or the node's addresses
 	overlays map[string]struct{}
 	bridges  map[string]struct{} // networks whose bridge table may have changed
+	hosts    bool                // which hosts are members
+	// nodePorts says that other ports are mapped at the node's addresses.
+	nodePorts bool
 }
 
 // Result is a compiled generation.
@@ -115,6 +129,10 @@ type Result struct {
 	HealthChecks []healthcheck.Service
 	// Sessions watch the other nodes.
 	Sessions Sessions
+	// Hosts are the members that are hosts elsewhere, in order.
+	Hosts []netip.Addr
+	// NodePorts are the ports at the node's own addresses that its kernel has to let go.
+	NodePorts NodePorts
 }
 
 // New returns a compiler that has seen no resources.
@@ -127,6 +145,10 @@ func New(c Config) *Compiler {
 		serviceSlots: newSlots[string]("service address", 0, maxServices),
 		tunnelSlots:  newSlots[state.Endpoint]("tunnel", 0, maxTunnels),
 		peerSlots:    newSlots[netip.Addr]("node", 0, maxPeers),
+		standInSlots: newSlots[string]("stand-in", 1, maxStandIns+1),
+		hosted:       map[string][]netip.Addr{},
+		hosts:        map[netip.Addr]int{},
+		standIns:     map[netip.Addr]standIn{},
 		tunnels:      map[state.Endpoint]*tunnel{},
 		leads:        map[state.Key][]state.Endpoint{},
 		groups:       map[state.Key][]state.Endpoint{},
@@ -170,6 +192,7 @@ func (c *Compiler) Compile(st *state.State, affected []state.Key) (*Result, erro
 	c.state = st
 	c.dirty = dirty{prefixes: map[prefixAt]struct{}{}, vmis: map[string]struct{}{}, overlays: map[string]struct{}{}, bridges: map[string]struct{}{}, peers: c.underlayChanged}
 	c.underlayChanged = false
+	c.policies.renamed = nil
 	steps := [...]func([]state.Key) error{
 		c.compileNetworks, c.compileSNAT, c.compilePorts, c.compileNodes, c.compileFloatingIPs, c.compileInstanceIPs,
 		c.compileRoutes, c.compileBridges, c.dropIdleTunnels, c.compileFabric, c.compileUplink, c.compilePolicies,
@@ -204,9 +227,10 @@ func (c *Compiler) Compile(st *state.State, affected []state.Key) (*Result, erro
 			VNIs:          c.now.vnis,
 			SNAT:          c.snat(),
 			Neighbors:     c.neighbors(),
+			Exits:         c.exits(),
 		},
 		Ports: slices.Clone(c.now.specs),
-		Names: c.policies.names, HealthChecks: c.healthChecks(), Sessions: c.sessions(),
+		Names: c.policies.names, HealthChecks: c.healthChecks(), Sessions: c.sessions(), Hosts: c.hostList(), NodePorts: c.nodePorts(),
 	}, nil
 }
 

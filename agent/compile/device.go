@@ -71,6 +71,11 @@ func (c *Compiler) vhostSpec(v *pb.Vhost) *ports.Spec {
 			}
 		}
 	}
+	given := len(routes)
+	for _, x := range c.standIns {
+		routes = append(routes, host(x.address))
+	}
+	slices.SortFunc(routes[given:], func(a, b netip.Prefix) int { return a.Addr().Compare(b.Addr()) })
 	for _, p := range routes {
 		if !covered(p, own) {
 			s.Tap.Routes = append(s.Tap.Routes, tap.Route{Dst: p})

@@ -188,8 +188,12 @@ func policyText(b *strings.Builder, r *Result) {
 			for _, port := range [...]uint16{80, 443} {
 				q := policy.Query{SrcNetwork: from.Network, DstNetwork: to.Network, Src: from.Sources[0].Address, Dst: to.Sources[0].Address, SrcPort: 40000, DstPort: port, Proto: 6}
 				n, sv := s.Policy.Network(&q), s.Policy.Security(&q, from.Identity, to.Identity)
+				rule := r.Names.Rule(uint32(sv.Rule))
+				if tier := r.Names.Tier(uint32(sv.Rule)); tier != "" {
+					rule += " of tier " + tier
+				}
 				fmt.Fprintf(b, "policy %s → %s:%d network %v %s security %v %s\n", from.Name, to.Name, port,
-					n.Pass, r.Names.Rule(uint32(n.Rule)), sv.Pass, r.Names.Rule(uint32(sv.Rule)))
+					n.Pass, r.Names.Rule(uint32(n.Rule)), sv.Pass, rule)
 			}
 		}
 	}

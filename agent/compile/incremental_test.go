@@ -111,6 +111,9 @@ func world() []*pb.Resource {
 			VirtualNetwork: fmt.Sprintf("n%d", i%3+1), Addresses: []string{fmt.Sprintf("10.1.0.%d", i+10)},
 		}}})
 	}
+	for i := 1; i <= 2; i++ {
+		list = append(list, &pb.Resource{Name: fmt.Sprintf("a%d", i), Spec: &pb.Resource_AddressSet{AddressSet: &pb.AddressSet{Addresses: []string{"10.1.0.12"}}}})
+	}
 	return append(list, &pb.Resource{Name: "f1", Spec: &pb.Resource_FloatingIp{FloatingIp: &pb.FloatingIP{
 		VirtualNetwork: state.FabricNetwork, Address: "192.0.2.1", VirtualMachineInterfaces: []string{"v1"},
 	}}})
@@ -131,7 +134,7 @@ func drawResource(t *rapid.T) *pb.Resource {
 	vmis := func() []string {
 		return rapid.SliceOfNDistinct(rapid.SampledFrom([]string{"v1", "v2", "v3", "v4", "v5"}), 0, 3, rapid.ID).Draw(t, "vmis")
 	}
-	switch n(9) {
+	switch n(11) {
 	case 1, 2:
 		i := n(3)
 		return &pb.Resource{Name: fmt.Sprintf("n%d", i), Spec: &pb.Resource_VirtualNetwork{VirtualNetwork: &pb.VirtualNetwork{
@@ -144,7 +147,8 @@ func drawResource(t *rapid.T) *pb.Resource {
 		i := n(5)
 		return &pb.Resource{Name: fmt.Sprintf("v%d", i), Spec: &pb.Resource_VirtualMachineInterface{VirtualMachineInterface: &pb.VirtualMachineInterface{
 			VirtualNetwork: pick(networks[:3]...), Addresses: []string{fmt.Sprintf("10.1.0.%d", i+10+n(2)), fmt.Sprintf("fd00::%d", i+10)},
-			Labels: map[string]string{"app": pick("a", "b")}, Namespace: pick("", "ns"),
+			Labels: map[string]string{"app": pick("a", "b")}, Namespace: pick("", "ns"), NamespaceLabels: map[string]string{"team": pick("x", "y")},
+			NamedPorts:          []*pb.NamedPort{{Name: pick("web", "dns"), Port: rapid.SampledFrom([]uint32{80, 443}).Draw(t, "named port")}},
 			AllowedAddressPairs: []*pb.AllowedAddressPair{{Prefix: pick("10.1.0.99/32", "10.9.0.0/16")}}, Label: label(),
 		}}}
 	case 5, 6:
@@ -224,9 +228,45 @@ func drawResource(t *rapid.T) *pb.Resource {
 				Action: pb.NetworkPolicyRule_Action(n(2)), Protocol: pb.Protocol_TCP, Name: pick("", "x"),
 			}},
 		}}}
+	case 10:
+		var list []string
+		for range n(3) {
+			list = append(list, pick("10.1.0.0/24", "10.1.0.12", "10.1.0.13", "10.1.0.14", "fd00::11"))
+		}
+		return &pb.Resource{Name: fmt.Sprintf("a%d", n(2)), Spec: &pb.Resource_AddressSet{AddressSet: &pb.AddressSet{Addresses: list[1:]}}}
 	}
-	return &pb.Resource{Name: fmt.Sprintf("s%d", n(2)), Spec: &pb.Resource_SecurityPolicy{SecurityPolicy: &pb.SecurityPolicy{
-		Namespace: pick("", "ns"), Subject: &pb.LabelSelector{MatchLabels: map[string]string{"app": pick("a", "b")}},
-		Ingress: []*pb.SecurityRule{{Peers: []*pb.SecurityPeer{{Selector: &pb.LabelSelector{MatchLabels: map[string]string{"app": pick("a", "b")}}}}, Ports: []*pb.SecurityPort{{Port: 80}}}},
-	}}}
+	return &pb.Resource{Name: fmt.Sprintf("s%d", n(4)), Spec: &pb.Resource_SecurityPolicy{SecurityPolicy: drawSecurityPolicy(t)}}
+}
+
+func drawSecurityPolicy(t *rapid.T) *pb.SecurityPolicy {
+	n := func(limit int) int { return rapid.IntRange(1, limit).Draw(t, "n") }
+	pick := func(list ...string) string { return rapid.SampledFrom(list).Draw(t, "pick") }
+	app := func() *pb.LabelSelector {
+		return &pb.LabelSelector{MatchLabels: map[string]string{"app": pick("a", "b")}}
+	}
+	sp := &pb.SecurityPolicy{Namespace: pick("", "ns"), Subject: app(), Tier: pb.SecurityPolicy_Tier(n(3))}
+	if sp.GetTier() != pb.SecurityPolicy_NAMESPACE {
+		sp.Namespace, sp.NamespaceSelector = "", &pb.LabelSelector{MatchLabels: map[string]string{"team": pick("x", "y")}}
+		sp.Priority = uint32(n(2))
+	}
+	for range n(2) {
+		rule := &pb.SecurityRule{Name: pick("", "", "one", "two"), Peers: []*pb.SecurityPeer{{Selector: app()}}}
+		switch {
+		case rapid.Bool().Draw(t, "set"):
+			rule.Peers = []*pb.SecurityPeer{{AddressSet: pick("a1", "a2")}}
+		case sp.GetNamespaceSelector() != nil:
+			rule.Peers[0].NamespaceSelector = &pb.LabelSelector{}
+		}
+		if sp.GetNamespaceSelector() != nil {
+			rule.Action = pb.SecurityRule_Action(n(3))
+		}
+		if rapid.Bool().Draw(t, "egress") {
+			rule.Ports = []*pb.SecurityPort{{Port: 80}}
+			sp.Egress = append(sp.Egress, rule)
+			continue
+		}
+		rule.Ports = []*pb.SecurityPort{{Name: pick("web", "dns"), Protocol: pb.Protocol_TCP}}
+		sp.Ingress = append(sp.Ingress, rule)
+	}
+	return sp
 }

@@ -28,7 +28,7 @@ var dummyGateway4 = netip.AddrFrom4([4]byte{192, 0, 0, 8})
 func (c *Compiler) compilePorts(affected []state.Key) error {
 	for name := range of(affected, state.VirtualMachineInterface) {
 		k := state.Key{Kind: state.VirtualMachineInterface, Name: name}
-		spec := c.state.Get(k).GetVirtualMachineInterface()
+		spec := c.state.Interface(name)
 		if spec == nil {
 			c.dropPort(name)
 			c.place(k, nil)
@@ -56,7 +56,7 @@ func (c *Compiler) dropPort(name string) {
 	}
 	c.now.interfaces[v.port] = forwarder.Interface{}
 	c.now.specs[v.port] = nil
-	c.dirty.security = c.policies.identities.release(v.identity) || c.dirty.security
+	c.policies.identities.release(v.identity)
 	c.portSlots.release(name)
 	delete(c.vmis, name)
 }
@@ -83,20 +83,18 @@ func (c *Compiler) addressRoutes(name string, spec *pb.VirtualMachineInterface) 
 // compileInterfaces builds what the packet path knows of each touched interface.
 func (c *Compiler) compileInterfaces([]state.Key) error {
 	for _, name := range names(c.dirty.vmis) {
-		k := state.Key{Kind: state.VirtualMachineInterface, Name: name}
-		spec := c.state.Get(k).GetVirtualMachineInterface()
+		spec := c.state.Interface(name)
 		if spec == nil {
 			continue
 		}
 		v := c.vmis[name]
-		identity, fresh := c.policies.identities.acquire(spec)
-		if fresh {
-			c.dirty.security = true
-		}
-		c.dirty.security = c.policies.identities.release(v.identity) || c.dirty.security
+		identity := c.policies.identities.acquire(spec)
+		c.policies.identities.release(v.identity)
 		v.identity = identity
 		c.now.interfaces[v.port] = c.workload(name, spec, v)
-		if d := c.deviceSpec(name, spec, v.port); c.now.specs[v.port] == nil || !d.Equal(c.now.specs[v.port]) {
+		if state.Waiting(spec) {
+			c.now.specs[v.port] = nil
+		} else if d := c.deviceSpec(name, spec, v.port); c.now.specs[v.port] == nil || !d.Equal(c.now.specs[v.port]) {
 			c.now.specs[v.port] = d
 		}
 	}
@@ -226,7 +224,7 @@ func (c *Compiler) compileVhost([]state.Key) error {
 	itf := forwarder.Interface{
 		Kind: forwarder.Host, VRF: n.vrf, Network: n.id, Identity: policy.IdentityNode,
 		MTU: int32(mtu(v.GetMtu())), MAC: [6]byte(state.MAC(state.Vhost0, v.GetMacAddress())),
-		Name: state.Vhost0, Gateway4: dummyGateway4.As16(),
+		Name: state.Vhost0, Gateway4: dummyGateway4.As16(), Serves: c.targets(vhostPort),
 	}
 	for _, a := range c.nodeAddresses() {
 		itf.Sources = append(itf.Sources, addressRange(host(a)))

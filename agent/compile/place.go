@@ -22,7 +22,7 @@ func (c *Compiler) compilePlace(p state.Place) error {
 		c.nameShared(name, nil)
 		c.place(k, nil)
 		c.dropService(name)
-		return nil
+		return c.openToNode(p, nil, nil)
 	}
 	f := &forwarder.FloatingIP{
 		Name: all[0], Address: p.Address.As16(),
@@ -48,6 +48,9 @@ func (c *Compiler) compilePlace(p state.Place) error {
 	}
 	if p.Network == state.FabricNetwork && c.isNodeAddress(p.Address) {
 		f.Fallback = forwarder.InterfaceNextHop(vhostPort)
+	}
+	if err := c.openToNode(p, f, owners); err != nil {
+		return err
 	}
 	hop, err := c.setService(name, f)
 	if err != nil {
@@ -280,6 +283,5 @@ func (c *Compiler) networkOfPort(name string) uint32 {
 	if name == state.Vhost0 {
 		return c.networks[state.FabricNetwork].id
 	}
-	vmi := c.state.Get(state.Key{Kind: state.VirtualMachineInterface, Name: name}).GetVirtualMachineInterface()
-	return c.networks[vmi.GetVirtualNetwork()].id
+	return c.networks[c.state.Interface(name).GetVirtualNetwork()].id
 }

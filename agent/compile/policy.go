@@ -2,6 +2,7 @@ package compile
 
 import (
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 	"strconv"
@@ -16,22 +17,38 @@ import (
 type policies struct {
 	set        *policy.Set
 	names      *Names
-	rules      map[string]policy.RuleID // by the name that status shows: fabric-pods/1
+	rules      map[ruleKey]policy.RuleID
+	ruleNames  map[state.Key][]ruleInfo // by policy
 	nextRule   policy.RuleID
+	renamed    map[policy.RuleID]ruleInfo // the names of the transaction at hand, once it changed one
 	identities identities
+	security   map[string]*securityEntry // by name
+	sets       map[string]*addressSet    // by name
+	lastSet    uint32
+	selected   map[uint32]int // how many policies select an identity
+	left       int            // identities that the engine has and nobody any more
 }
+
+// ruleKey tells a rule from all others: the kind of its policy, and the name that
+// status shows.
+type ruleKey struct{ kind, name string }
+
+// ruleInfo is what status shows of a rule: its name, fabric-pods/1, and the tier
+// that a security policy has.
+type ruleInfo struct{ name, tier string }
 
 func newPolicies() policies {
 	return policies{
-		set: &policy.Set{}, names: &Names{}, rules: map[string]policy.RuleID{},
+		set: &policy.Set{}, names: &Names{}, rules: map[ruleKey]policy.RuleID{}, ruleNames: map[state.Key][]ruleInfo{},
 		nextRule: policy.FirstRule, identities: newIdentities(),
+		security: map[string]*securityEntry{}, sets: map[string]*addressSet{}, selected: map[uint32]int{},
 	}
 }
 
 // Names tells what the numbers in sessions and verdicts stand for. It never
 // changes.
 type Names struct {
-	rules map[policy.RuleID]string
+	rules map[policy.RuleID]ruleInfo
 	// shared names the floating IPs of addresses that several have, by
 	// forwarder.FloatingIP.ID and port.
 	shared map[uint32]map[forwarder.PortKey]string
@@ -48,9 +65,9 @@ func (n *Names) FloatingIP(f *forwarder.FloatingIP, key forwarder.PortKey) strin
 // Rule returns the name of a policy rule: policy/rule, or the reason where no
 // rule decided; "" for none.
 func (n *Names) Rule(id uint32) string {
-	switch name, ok := n.rules[policy.RuleID(id)]; {
+	switch rule, ok := n.rules[policy.RuleID(id)]; {
 	case ok:
-		return name
+		return rule.name
 	case policy.RuleID(id) == policy.RuleNone:
 		return ""
 	case policy.RuleID(id) < policy.FirstRule:
@@ -59,16 +76,56 @@ func (n *Names) Rule(id uint32) string {
 	return "deleted/" + strconv.FormatUint(uint64(id), 10)
 }
 
+// Tier returns the tier of the SecurityPolicy that a rule is of, as the API spells
+// it; "" where none decided.
+func (n *Names) Tier(id uint32) string {
+	switch policy.RuleID(id) {
+	case policy.RuleDefaultEgress, policy.RuleDefaultIngress:
+		return tierName(pb.SecurityPolicy_NAMESPACE)
+	}
+	return n.rules[policy.RuleID(id)].tier
+}
+
 // rule returns the number of a rule, which it keeps while it exists and which is
 // never another's. ICMP stands for two rules of the engine with one number.
-func (p *policies) rule(name string) policy.RuleID {
-	id, ok := p.rules[name]
+func (p *policies) rule(kind, name string) policy.RuleID {
+	k := ruleKey{kind, name}
+	id, ok := p.rules[k]
 	if !ok {
 		id = p.nextRule
 		p.nextRule++
-		p.rules[name] = id
+		p.rules[k] = id
 	}
 	return id
+}
+
+// rename makes the rules of a policy those listed, and forgets the others.
+func (p *policies) rename(k state.Key, now []ruleInfo) {
+	if slices.Equal(p.ruleNames[k], now) {
+		return
+	}
+	if p.renamed == nil {
+		if p.renamed = maps.Clone(p.names.rules); p.renamed == nil {
+			p.renamed = map[policy.RuleID]ruleInfo{}
+		}
+		p.names = &Names{rules: p.renamed, shared: p.names.shared}
+	}
+	shown := p.renamed
+	live := make(map[string]struct{}, len(now))
+	for _, rule := range now {
+		live[rule.name] = struct{}{}
+		shown[p.rule(k.Kind, rule.name)] = rule
+	}
+	for _, rule := range p.ruleNames[k] {
+		if _, ok := live[rule.name]; !ok {
+			id := ruleKey{k.Kind, rule.name}
+			delete(shown, p.rules[id])
+			delete(p.rules, id)
+		}
+	}
+	if p.ruleNames[k] = now; len(now) == 0 {
+		delete(p.ruleNames, k)
+	}
 }
 
 // compilePolicies compiles the policies between networks and the graph of
@@ -85,14 +142,22 @@ func (c *Compiler) compilePolicies(affected []state.Key) error {
 	for _, name := range c.state.Names(state.NetworkPolicy) {
 		np := c.state.Get(state.Key{Kind: state.NetworkPolicy, Name: name}).GetNetworkPolicy()
 		p := policy.NetworkPolicy{}
+		var rules []ruleInfo
 		for _, vn := range np.GetVirtualNetworks() {
 			p.Networks = append(p.Networks, c.networks[vn].id)
 		}
 		for i, rule := range np.GetRules() {
-			p.Rules = append(p.Rules, c.networkRules(ruleName(name, "", rule.GetName(), i), rule)...)
+			rules = append(rules, ruleInfo{name: ruleName(name, "", rule.GetName(), i)})
+			p.Rules = append(p.Rules, c.networkRules(rules[i].name, rule)...)
 			join(joins, np.GetVirtualNetworks(), rule)
 		}
 		compiled = append(compiled, p)
+		c.policies.rename(state.Key{Kind: state.NetworkPolicy, Name: name}, rules)
+	}
+	for k := range c.policies.ruleNames {
+		if k.Kind == state.NetworkPolicy && c.state.Get(k) == nil {
+			c.policies.rename(k, nil)
+		}
 	}
 	set, err := c.policies.set.WithNetworks(compiled)
 	if err != nil {
@@ -106,7 +171,6 @@ func (c *Compiler) compilePolicies(affected []state.Key) error {
 		}
 		c.setImports(n, imports)
 	}
-	c.renameRules()
 	return nil
 }
 
@@ -156,7 +220,7 @@ func join(joins map[string]map[string]struct{}, attached []string, rule *pb.Netw
 
 func (c *Compiler) networkRules(name string, rule *pb.NetworkPolicyRule) []policy.NetworkRule {
 	r := policy.NetworkRule{
-		Rule: c.policies.rule(name), Log: rule.GetLog(),
+		Rule: c.policies.rule(state.NetworkPolicy, name), Log: rule.GetLog(),
 		Both: rule.GetDirection() == pb.NetworkPolicyRule_BOTH,
 	}
 	if rule.GetAction() == pb.NetworkPolicyRule_PASS {
@@ -214,31 +278,4 @@ func ruleName(policyName, direction, name string, i int) string {
 		return policyName + "/" + direction + "-" + strconv.Itoa(i+1)
 	}
 	return policyName + "/" + strconv.Itoa(i+1)
-}
-
-// renameRules forgets the names of rules that are gone.
-func (c *Compiler) renameRules() {
-	live := map[string]struct{}{}
-	for name, r := range c.state.Of(state.NetworkPolicy) {
-		for i, rule := range r.GetNetworkPolicy().GetRules() {
-			live[ruleName(name, "", rule.GetName(), i)] = struct{}{}
-		}
-	}
-	for name, r := range c.state.Of(state.SecurityPolicy) {
-		for i, rule := range r.GetSecurityPolicy().GetIngress() {
-			live[ruleName(name, "ingress", rule.GetName(), i)] = struct{}{}
-		}
-		for i, rule := range r.GetSecurityPolicy().GetEgress() {
-			live[ruleName(name, "egress", rule.GetName(), i)] = struct{}{}
-		}
-	}
-	shown := make(map[policy.RuleID]string, len(live))
-	for name, id := range c.policies.rules {
-		if _, ok := live[name]; !ok {
-			delete(c.policies.rules, name)
-			continue
-		}
-		shown[id] = name
-	}
-	c.policies.names = &Names{rules: shown, shared: c.policies.names.shared}
 }

@@ -2,6 +2,7 @@ package compile
 
 import (
 	"cmp"
+	"iter"
 	"maps"
 	"net/netip"
 	"slices"
@@ -31,7 +32,7 @@ func placeName(p state.Place) string { return "fip " + p.Network + " " + p.Addre
 // they stand or stood.
 func (c *Compiler) compileFloatingIPs(affected []state.Key) error {
 	places := map[state.Place]struct{}{}
-	for name := range of(affected, state.FloatingIP) {
+	for name := range c.floatingIPsOf(affected) {
 		k := state.Key{Kind: state.FloatingIP, Name: name}
 		old := c.fips[name]
 		if old != nil {
@@ -46,6 +47,7 @@ func (c *Compiler) compileFloatingIPs(affected []state.Key) error {
 			}
 			delete(c.fips, name)
 			delete(c.checked, name)
+			c.note(name, nil)
 			c.dirty.vhost = true
 			continue
 		}
@@ -54,6 +56,7 @@ func (c *Compiler) compileFloatingIPs(affected []state.Key) error {
 			return err
 		}
 		c.serve(old, f)
+		c.note(name, fip)
 		c.use(k, f.openers)
 		c.fips[name] = f
 		if delete(c.checked, name); fip.GetHealthCheck() != nil {
@@ -78,6 +81,27 @@ func (c *Compiler) compileFloatingIPs(affected []state.Key) error {
 		}
 	}
 	return nil
+}
+
+// floatingIPsOf yields the names of the floating IPs among keys, and if the node's
+// description is, those that have hosts as members: they may be the node now, or no longer.
+func (c *Compiler) floatingIPsOf(keys []state.Key) iter.Seq[string] {
+	return func(yield func(string) bool) {
+		done := map[string]struct{}{}
+		for name := range of(keys, state.FloatingIP) {
+			if done[name] = struct{}{}; !yield(name) {
+				return
+			}
+		}
+		if !slices.ContainsFunc(keys, func(k state.Key) bool { return k.Kind == state.Fabric }) {
+			return
+		}
+		for _, name := range slices.Sorted(maps.Keys(c.hosted)) {
+			if _, had := done[name]; !had && !yield(name) {
+				return
+			}
+		}
+	}
 }
 
 // reachedAs reports whether the node reaches f where it reached old, which may be
@@ -108,7 +132,7 @@ func (c *Compiler) floatingIP(name string, fip *pb.FloatingIP) (*floatingIP, err
 	}
 	if f.egress {
 		for _, m := range state.Members(fip) {
-			if m.GetTunnel() == nil {
+			if m.GetTunnel() == nil && !m.GetHost() {
 				f.openers = append(f.openers, m.GetVirtualMachineInterface())
 			}
 		}
@@ -203,10 +227,15 @@ func (c *Compiler) members(fipName string, fip *pb.FloatingIP, service netip.Add
 			ends = ends[1:]
 			continue
 		}
-		v := c.vmis[name]
-		addr, ok := state.MemberAddress(m, c.state.Get(state.Key{Kind: state.VirtualMachineInterface, Name: name}).GetVirtualMachineInterface(), service)
-		if v == nil || !ok {
+		if m.GetHost() {
+			members = append(members, c.hostMember(ids.next(fipName, name), m))
 			continue
+		}
+		v := c.vmis[name]
+		spec := c.state.Interface(name)
+		addr, ok := state.MemberAddress(m, spec, service)
+		if v == nil || !ok || spec.GetAttachment() != nil && !state.HasAddress(spec, addr) {
+			continue // its container has not come, or has gone
 		}
 		members = append(members, member{
 			Member: nexthop.Member{

@@ -20,11 +20,11 @@ func (c *Compiler) compileSNAT(affected []state.Key) error {
 }
 
 // snat is what they take as their source: of each family the first address of the
-// node's port, else of its other ones. Where no network leaves there is none, so that
-// no port table is kept.
+// node's port, else of its other ones. Where no network leaves, and no member is a
+// host elsewhere, there is none, so that no port table is kept.
 func (c *Compiler) snat() (s forwarder.SNAT) {
 	f := c.state.Fabric()
-	if len(c.leaving) == 0 || f.GetUplink() == nil {
+	if len(c.leaving) == 0 && len(c.hosts) == 0 || f.GetUplink() == nil {
 		return s
 	}
 	ports := state.SnatPorts(f)

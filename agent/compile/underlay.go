@@ -19,8 +19,8 @@ type Underlay struct {
 	MTU int32   // of the uplink, in bytes of an IP packet; 0: not known
 	// Addresses of the uplink that can be reached from other nodes, in order.
 	Addresses []netip.Addr
-	// Peers are the ways to the other nodes by their address; one that is missing
-	// is not resolved.
+	// Peers are the ways to the other nodes, and to other hosts that are members, by
+	// their address; one that is missing is not resolved.
 	Peers map[netip.Addr]Path
 	// Exits lead out of the uplink to what is no node of ours, in order of the
 	// prefix, each prefix once.
@@ -34,8 +34,10 @@ type Underlay struct {
 type Path struct {
 	MAC      [6]byte // of the next hop, valid while Resolved
 	Resolved bool
-	Down     bool  // known to be out of reach
-	MTU      int32 // bytes of an outer IP packet; 0: the uplink's
+	Down     bool // known to be out of reach
+	// Unreachable says so of the way alone: the kernel has none, or nobody answers on it.
+	Unreachable bool
+	MTU         int32 // bytes of an outer IP packet; 0: the uplink's
 }
 
 // Exit is a route of the kernel's out of the uplink.
@@ -56,6 +58,11 @@ func (c *Compiler) SetUnderlay(u *Underlay) (*Result, error) {
 			affected = append(affected, k)
 		}
 	}
+	for name, hosts := range c.hosted {
+		if slices.ContainsFunc(hosts, func(a netip.Addr) bool { return old.Peers[a].Unreachable != u.Peers[a].Unreachable }) {
+			affected = append(affected, state.Key{Kind: state.FloatingIP, Name: name})
+		}
+	}
 	if !slices.Equal(old.Addresses, u.Addresses) || old.MAC != u.MAC || old.MTU != u.MTU || !slices.Equal(old.Exits, u.Exits) {
 		k := state.Key{Kind: state.Fabric} // nobody describes the node
 		for name := range c.state.Of(state.Fabric) {
@@ -64,6 +71,7 @@ func (c *Compiler) SetUnderlay(u *Underlay) (*Result, error) {
 		affected = append(affected, k)
 	}
 	slices.SortFunc(affected, state.Key.Compare)
+	affected = slices.Compact(affected)
 	c.underlayChanged = true
 	return c.Compile(c.state, affected)
 }

@@ -37,6 +37,7 @@ func (c *Compiler) use(k state.Key, vmis []string) {
 // that it led to. Both may be nil.
 func (c *Compiler) serve(old, f *floatingIP) {
 	old.eachTarget(func(port uint16, key forwarder.PortKey) {
+		c.dirty.vhost = c.dirty.vhost || port == vhostPort
 		if c.served[port][key]--; c.served[port][key] == 0 {
 			delete(c.served[port], key)
 		}
@@ -45,6 +46,7 @@ func (c *Compiler) serve(old, f *floatingIP) {
 		}
 	})
 	f.eachTarget(func(port uint16, key forwarder.PortKey) {
+		c.dirty.vhost = c.dirty.vhost || port == vhostPort
 		if c.served[port] == nil {
 			c.served[port] = map[forwarder.PortKey]int{}
 		}
@@ -85,7 +87,12 @@ func (c *Compiler) addServices(name string, itf *forwarder.Interface) {
 			VRF:        c.networks[f.place.Network].vrf, Address: f.place.Address.As16(),
 		})
 	}
-	itf.Serves = slices.SortedFunc(maps.Keys(c.served[c.vmis[name].port]), func(a, b forwarder.PortKey) int {
+	itf.Serves = c.targets(c.vmis[name].port)
+}
+
+// targets are the ports at which an interface answers for services.
+func (c *Compiler) targets(port uint16) []forwarder.PortKey {
+	return slices.SortedFunc(maps.Keys(c.served[port]), func(a, b forwarder.PortKey) int {
 		return (int(a.Proto)<<16 | int(a.Port)) - (int(b.Proto)<<16 | int(b.Port))
 	})
 }

@@ -212,6 +212,46 @@ func (r *Reconciler) LinkChanged(index uint16) {
 	}
 }
 
+// Attached returns the wanted port of an interface, nil if there is none, after another
+// try where its device is lost.
+func (r *Reconciler) Attached(name string) *Status {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, a := range r.have {
+		if a.spec.Name == name {
+			if a.dev == nil {
+				r.open(a)
+			}
+			s := r.status(a)
+			return &s
+		}
+	}
+	return nil
+}
+
+// Missing says why a namespace cannot hold a device; nil: it can, or nobody knows.
+func (r *Reconciler) Missing(netns string) error {
+	if r.driver.Missing == nil {
+		return nil
+	}
+	return r.driver.Missing(netns)
+}
+
+// Discard removes what a crash has left of a device that no port has.
+func (r *Reconciler) Discard(device, netns string) error {
+	if r.driver.Discard == nil {
+		return nil
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, a := range r.have {
+		if name, at := a.spec.device(); name == device && at == netns {
+			return nil
+		}
+	}
+	return r.driver.Discard(device, netns)
+}
+
 // retry tries the lost ports again.
 func (r *Reconciler) retry() {
 	r.mu.Lock()
@@ -260,17 +300,21 @@ func (r *Reconciler) Status() map[uint16]Status {
 	defer r.mu.Unlock()
 	list := make(map[uint16]Status, len(r.have))
 	for index, a := range r.have {
-		s := Status{Spec: a.spec, Driver: r.driver.Name, Up: a.dev != nil}
-		if a.spec.Uplink != nil && r.driver.Uplink != nil {
-			s.Driver = "packet"
-		}
-		if a.dev != nil {
-			s.Queues, s.Features = len(a.dev.Queues()), a.dev.Features()
-		}
-		if a.err != nil {
-			s.Reason = a.err.Error()
-		}
-		list[index] = s
+		list[index] = r.status(a)
 	}
 	return list
+}
+
+func (r *Reconciler) status(a *attached) Status {
+	s := Status{Spec: a.spec, Driver: r.driver.Name, Up: a.dev != nil}
+	if a.spec.Uplink != nil && r.driver.Uplink != nil {
+		s.Driver = "packet"
+	}
+	if a.dev != nil {
+		s.Queues, s.Features = len(a.dev.Queues()), a.dev.Features()
+	}
+	if a.err != nil {
+		s.Reason = a.err.Error()
+	}
+	return s
 }

@@ -58,6 +58,11 @@ type Driver struct {
 	// Forget ends the watch over a device that is not wanted any more; nil: there
 	// is none.
 	Forget func(device string)
+	// Missing says why a namespace cannot hold a device; nil: it can. nil: whatever.
+	Missing func(netns string) error
+	// Discard removes a device of ours that no port has, wherever a crash has left it:
+	// in the daemon's own namespace or in netns. nil: nothing stays.
+	Discard func(device, netns string) error
 	// Release lets go of a device at the end of the daemon; nil = Close. A TAP
 	// stays in place for the next process.
 	Release func(port.Device) error

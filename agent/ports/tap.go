@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/vrouter-go/vrouter/internal/netns"
 	"github.com/vrouter-go/vrouter/internal/port"
 	"github.com/vrouter-go/vrouter/internal/port/afpacket"
 	"github.com/vrouter-go/vrouter/internal/port/tap"
@@ -38,6 +39,14 @@ func TAP(rings *tap.Rings) Driver {
 			watcher.Run(ctx, func(e tap.Event) { changed(e.Name, e.State == tap.Gone) })
 		},
 		Forget: watcher.Remove,
+		Missing: func(path string) error {
+			h, err := netns.Open(path)
+			if err != nil {
+				return err
+			}
+			return h.Close()
+		},
+		Discard: tap.Discard,
 		Release: func(d port.Device) error {
 			w := d.(*watchedTAP)
 			w.watcher.Remove(w.Name())

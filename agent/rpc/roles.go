@@ -48,7 +48,8 @@ func needs(method string) (Role, bool) {
 		pb.AgentService_ListDrops_FullMethodName, pb.AgentService_WatchDrops_FullMethodName,
 		pb.AgentService_GetStatus_FullMethodName:
 		return Viewer, true
-	case pb.AgentService_Apply_FullMethodName, pb.AgentService_DeleteFlows_FullMethodName:
+	case pb.AgentService_Apply_FullMethodName, pb.AgentService_Attach_FullMethodName, pb.AgentService_Detach_FullMethodName,
+		pb.AgentService_DeleteFlows_FullMethodName:
 		return Operator, true
 	case pb.AgentService_Sync_FullMethodName:
 		return Admin, true

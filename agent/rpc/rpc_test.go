@@ -37,7 +37,8 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // table is who may call what, written down once more.
 var table = map[string]Role{
-	"Apply": Operator, "Sync": Admin, "List": Viewer, "Watch": Viewer, "Explain": Viewer,
+	"Apply":  Operator,
+	"Attach": Operator, "Detach": Operator, "Sync": Admin, "List": Viewer, "Watch": Viewer, "Explain": Viewer,
 	"ListFlows": Viewer, "WatchFlows": Viewer, "DeleteFlows": Operator,
 	"ListDrops": Viewer, "WatchDrops": Viewer, "GetStatus": Viewer,
 }

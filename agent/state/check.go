@@ -75,12 +75,16 @@ func (c *checker) resource(k Key) {
 		c.floatingIP(k, x.FloatingIp)
 	case *pb.Resource_NetworkPolicy:
 		c.networkPolicy(k, x.NetworkPolicy)
+	case *pb.Resource_AddressSet:
+		c.addressSet(k, x.AddressSet)
 	case *pb.Resource_SecurityPolicy:
 		c.securityPolicy(k, x.SecurityPolicy)
 	case *pb.Resource_Route:
 		c.route(k, x.Route)
 	case *pb.Resource_Fabric:
 		c.fabric(k, x.Fabric)
+	case *pb.Resource_Attachment:
+		c.attachment(k, x.Attachment)
 	}
 }
 

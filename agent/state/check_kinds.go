@@ -15,6 +15,7 @@ func itoa(n int) string { return strconv.Itoa(n) }
 const routerMAC = "00:00:5e:00:01:00"
 
 func (c *checker) network(k Key, vn *pb.VirtualNetwork) {
+	c.pools(k, vn)
 	if k.Name != FabricNetwork && vn.GetVrf() == FabricNetwork {
 		c.report.add(k, "spec.vrf", "%s is the VRF of the node's own network; choose another name", FabricNetwork)
 	}
@@ -83,6 +84,10 @@ func (c *checker) vmi(k Key, vmi *pb.VirtualMachineInterface) {
 		}
 	}
 	tap := vmi.GetTap()
+	if vmi.GetAttachment() != nil {
+		c.waiting(k, tap)
+		return
+	}
 	if tap.GetExisting() && tap.GetName() == "" {
 		c.report.add(k, "spec.tap.name", "must be given with existing: true: the name of the TAP that is there")
 	}
@@ -131,7 +136,7 @@ func (c *checker) instanceIP(k Key, ip *pb.InstanceIP) {
 		}
 	}
 	for i, name := range ip.GetVirtualMachineInterfaces() {
-		vmi := c.Get(Key{VirtualMachineInterface, name}).GetVirtualMachineInterface()
+		vmi := c.Interface(name)
 		if vmi != nil && vmi.GetVirtualNetwork() != ip.GetVirtualNetwork() {
 			c.report.add(k, fmt.Sprintf("spec.virtualMachineInterfaces[%d]", i),
 				"%s stands in network %s and the address in %s; give interfaces of that network, or use a FloatingIP", name, vmi.GetVirtualNetwork(), ip.GetVirtualNetwork())

@@ -127,22 +127,26 @@ func (c *checker) member(k Key, i int, place Place, fip *pb.FloatingIP, m *pb.Me
 		nameField = fmt.Sprintf("spec.virtualMachineInterfaces[%d]", i)
 	}
 	name := m.GetVirtualMachineInterface()
-	vmi := c.Get(Key{VirtualMachineInterface, name}).GetVirtualMachineInterface()
-	if vmi == nil && m.GetTunnel() == nil {
+	vmi := c.Interface(name)
+	if vmi == nil && m.GetTunnel() == nil && !m.GetHost() {
 		return // reported as dangling
 	}
 	a, ok := MemberAddress(m, vmi, place.Address)
 	switch {
+	case m.GetHost():
+		c.hostMember(k, field, place, fip, m)
 	case m.GetTunnel() != nil:
 		c.remoteMember(k, field, place, m, a)
 		if vmi != nil {
 			c.report.add(k, nameField, "%s is an interface of this node, and the tunnel leads to another; leave tunnel out, or give the name of the other node's interface", name)
 		}
+	case vmi.GetAttachment() != nil && m.GetAddress() == "":
+		// Its addresses come and go with the container; it is a member while it has one.
 	case !ok:
 		c.report.add(k, nameField, "%s has no %s address, and the floating IP is %s; give the interface one, or leave it out", name, family(place.Address), place.Address)
 	case m.GetAddress() != "" && a.Is4() != place.Address.Is4():
 		c.report.add(k, field+".address", "%s must be of the same family as the floating IP %s", a, place.Address)
-	case m.GetAddress() != "" && !hasAddress(vmi, a):
+	case m.GetAddress() != "" && vmi.GetAttachment() == nil && !HasAddress(vmi, a):
 		c.report.add(k, field+".address", "%s is not an address of %s; give one of its addresses or of its allowedAddressPairs", a, name)
 	}
 	mapped := mappingsOf(fip)
@@ -162,7 +166,30 @@ func (c *checker) remoteMember(k Key, field string, place Place, m *pb.Member, a
 	c.tunnel(k, field+".tunnel", m.GetTunnel())
 }
 
-func hasAddress(vmi *pb.VirtualMachineInterface, a netip.Addr) bool {
+// hostMember checks a member that is a host of the fabric.
+func (c *checker) hostMember(k Key, field string, place Place, fip *pb.FloatingIP, m *pb.Member) {
+	f := c.Fabric()
+	a, ok := c.unicast(k, field+".address", m.GetAddress())
+	own := slices.Contains(NodeAddresses(f), a)
+	switch {
+	case !ok:
+	case a.Is4() != place.Address.Is4():
+		c.report.add(k, field+".address", "%s must be of the same family as the floating IP %s", a, place.Address)
+	case a == place.Address && !own && !BorrowsAddresses(f):
+		c.report.add(k, field+".address", "%s is the floating IP itself; give the host's address", a)
+	case own && f.GetVhost0() == nil:
+		c.report.add(k, field+".address", "%s is this node, which is reached by vhost0, and there is none; add Fabric spec.vhost0", a)
+	case !own && f.GetUplink() == nil:
+		c.report.add(k, field+".address", "%s is a host outside, and the node has no uplink; add Fabric spec.uplink", a)
+	}
+	if egress(fip) {
+		c.report.add(k, field+".host", "a host opens no connections with the floating IP; give direction INGRESS, or leave the member out")
+	}
+}
+
+// HasAddress reports whether an interface may be reached at an address: one of its
+// own, or a single one among its allowed pairs.
+func HasAddress(vmi *pb.VirtualMachineInterface, a netip.Addr) bool {
 	for _, s := range vmi.GetAddresses() {
 		if canonical(s) == a.String() {
 			return true
@@ -211,7 +238,45 @@ func (c *checker) networkPolicy(k Key, np *pb.NetworkPolicy) {
 	}
 }
 
+// maxAddressViolations bounds what is said about one AddressSet.
+const maxAddressViolations = 10
+
+func (c *checker) addressSet(k Key, as *pb.AddressSet) {
+	said := 0
+	for i, s := range as.GetAddresses() {
+		if _, err := ParseAddressOrPrefix(s); err != nil {
+			if said++; said > maxAddressViolations {
+				return
+			}
+			c.report.add(k, fmt.Sprintf("spec.addresses[%d]", i), "%v", err)
+		}
+	}
+}
+
+// ParseAddressOrPrefix reads an element of an AddressSet: an address, which is a
+// prefix of its own, or a prefix whose host bits are zero. The error says what would
+// be right.
+func ParseAddressOrPrefix(s string) (netip.Prefix, error) {
+	p, err := netip.ParsePrefix(s)
+	if err != nil {
+		var a netip.Addr
+		if a, err = netip.ParseAddr(s); err == nil && a.Zone() == "" {
+			p = netip.PrefixFrom(a, a.BitLen())
+		}
+	}
+	switch {
+	case !p.IsValid():
+		return netip.Prefix{}, fmt.Errorf("%q is no address and no prefix; give for example 10.244.1.7, fd00:244::7 or 192.0.2.0/24", s)
+	case p.Addr().Is4In6():
+		return netip.Prefix{}, fmt.Errorf("%s is IPv4 in IPv6 clothes; write %s", s, p.Addr().Unmap())
+	case p != p.Masked():
+		return netip.Prefix{}, fmt.Errorf("%s has host bits; write %s, or the address without a length", s, p.Masked())
+	}
+	return p, nil
+}
+
 func (c *checker) securityPolicy(k Key, sp *pb.SecurityPolicy) {
+	cluster := sp.GetNamespaceSelector() != nil
 	for _, list := range [...]struct {
 		name  string
 		rules []*pb.SecurityRule
@@ -225,6 +290,14 @@ func (c *checker) securityPolicy(k Key, sp *pb.SecurityPolicy) {
 			names[rule.GetName()] = i
 			for j, peer := range rule.GetPeers() {
 				c.ipBlock(k, fmt.Sprintf("%s.peers[%d].ipBlock", field, j), peer.GetIpBlock())
+				if cluster && peer.GetSelector() != nil && peer.GetNamespaceSelector() == nil {
+					c.report.add(k, fmt.Sprintf("%s.peers[%d].selector", field, j), "the policy is in no namespace, and a selector alone stays in the policy's own; give namespaceSelector too, {} for all")
+				}
+			}
+			for j, port := range rule.GetPorts() {
+				if port.GetName() != "" && list.name == "egress" {
+					c.report.add(k, fmt.Sprintf("%s.ports[%d].name", field, j), "egress rules take numbers, because the interface here does not know the ports of its peers; write one rule for each number, with the peers that have it")
+				}
 			}
 		}
 	}

@@ -3,6 +3,7 @@ package state
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 
 	"github.com/vrouter-go/vrouter/internal/statefile"
@@ -54,9 +55,10 @@ const (
 	claimLabel   = "label"
 	claimVNI     = "VNI"
 	claimPeer    = "peer address"
+	claimGiven   = "given address" // by an attachment, unique in all networks together
 	// claimUse is not exclusive: it finds the routes of a VRF and those to vhost0,
-	// what has a tunnel, the members on other nodes by name, and what source
-	// translation to the node's addresses concerns.
+	// what has a tunnel or a host as a member, the members on other nodes by name, what source translation to the node's addresses
+	// concerns, and who has an address in whatever network.
 	claimUse = "use"
 )
 
@@ -66,7 +68,11 @@ const (
 func claims(r *pb.Resource) []claim {
 	var list []claim
 	take := func(what, scope, value, field string, args ...any) {
-		list = append(list, claim{fmt.Sprintf(field, args...), thing{what, scope, value}})
+		at := fmt.Sprintf(field, args...)
+		list = append(list, claim{at, thing{what, scope, value}})
+		if what == claimAddress || what == claimService && scope != "parent" {
+			list = append(list, claim{at, thing{claimUse, "address", value}})
+		}
 	}
 	switch x := r.GetSpec().(type) {
 	case *pb.Resource_VirtualNetwork:
@@ -93,7 +99,12 @@ func claims(r *pb.Resource) []claim {
 		if n := vmi.GetLabel(); n != 0 {
 			take(claimLabel, "", fmt.Sprint(n), "spec.label")
 		}
-		take(claimMAC, vmi.GetVirtualNetwork(), MAC(r.GetName(), vmi.GetMacAddress()).String(), "spec.macAddress")
+		if vmi.GetMacAddress() != "" || vmi.GetAttachment() == nil {
+			take(claimMAC, vmi.GetVirtualNetwork(), MAC(r.GetName(), vmi.GetMacAddress()).String(), "spec.macAddress")
+		}
+		if vmi.GetAttachment() != nil {
+			break // the device is the attachment's
+		}
 		name, guest := TapNames(r.GetName(), vmi.GetTap())
 		take(claimDevice, vmi.GetTap().GetNetns(), guest, "spec.tap.guestName")
 		if vmi.GetTap().GetNetns() != "" { // the name also tells devices apart on this node
@@ -109,6 +120,9 @@ func claims(r *pb.Resource) []claim {
 		}
 		if x.FloatingIp.GetVirtualNetwork() == FabricNetwork {
 			take(claimUse, "snat", "", "spec.address")
+		}
+		if slices.ContainsFunc(x.FloatingIp.GetMembers(), (*pb.Member).GetHost) {
+			take(claimUse, "host", "", "spec.members")
 		}
 		if h := x.FloatingIp.GetHealthCheck(); h != nil {
 			take(claimUse, "health check", itoa(int(h.GetPort())), "spec.healthCheck.port")
@@ -140,6 +154,18 @@ func claims(r *pb.Resource) []claim {
 				take(claimUse, "tunnel", "", "spec.nextHops[%d].tunnel", i)
 			}
 		}
+	case *pb.Resource_Attachment:
+		at := x.Attachment
+		for i, a := range at.GetAddresses() {
+			take(claimAddress, at.GetVirtualNetwork(), canonical(a), "spec.addresses[%d]", i)
+			take(claimGiven, "", canonical(a), "spec.addresses[%d]", i)
+		}
+		if at.GetMacAddress() != "" {
+			take(claimMAC, at.GetVirtualNetwork(), MAC("", at.GetMacAddress()).String(), "spec.macAddress")
+		}
+		name, guest := TapNames(r.GetName(), attachedTap(nil, at))
+		take(claimDevice, at.GetNetns(), guest, "spec.guestName")
+		take(claimDevice, "", name, "name")
 	case *pb.Resource_Fabric:
 		take(claimFabric, "", "", "name")
 		for i, a := range x.Fabric.GetNodeAddresses() {

@@ -24,17 +24,20 @@ const (
 	VirtualMachineInterface = "VirtualMachineInterface"
 	InstanceIP              = "InstanceIP"
 	FloatingIP              = "FloatingIP"
+	LoadBalancer            = "LoadBalancer"
 	NetworkPolicy           = "NetworkPolicy"
+	AddressSet              = "AddressSet"
 	SecurityPolicy          = "SecurityPolicy"
 	Route                   = "Route"
 	Fabric                  = "Fabric"
+	Attachment              = "Attachment"
 )
 
 // Kinds lists the kinds in the order in which they are shown: what is named
 // before what names it.
 var Kinds = [...]string{
-	VirtualNetwork, VirtualMachineInterface, InstanceIP, FloatingIP,
-	NetworkPolicy, SecurityPolicy, Route, Fabric,
+	VirtualNetwork, VirtualMachineInterface, InstanceIP, FloatingIP, LoadBalancer,
+	NetworkPolicy, AddressSet, SecurityPolicy, Route, Fabric, Attachment,
 }
 
 const (
@@ -46,6 +49,8 @@ const (
 	Uplink = "uplink"
 	// OwnerOperator owns what Apply writes.
 	OwnerOperator = "operator"
+	// OwnerCNI owns attachments and what follows from them.
+	OwnerCNI = "cni"
 )
 
 // Key names one resource.
@@ -64,6 +69,10 @@ func (k Key) Compare(o Key) int {
 
 func rank(kind string) int { return slices.Index(Kinds[:], kind) }
 
+// record reports whether resources of a kind only say what others are for: the
+// forwarder does not know them.
+func record(kind string) bool { return kind == LoadBalancer }
+
 // KeyOf returns the key of a resource; its kind is empty when it has no spec.
 func KeyOf(r *pb.Resource) Key {
 	k := Key{Name: r.GetName()}
@@ -76,14 +85,20 @@ func KeyOf(r *pb.Resource) Key {
 		k.Kind = InstanceIP
 	case *pb.Resource_FloatingIp:
 		k.Kind = FloatingIP
+	case *pb.Resource_LoadBalancer:
+		k.Kind = LoadBalancer
 	case *pb.Resource_NetworkPolicy:
 		k.Kind = NetworkPolicy
+	case *pb.Resource_AddressSet:
+		k.Kind = AddressSet
 	case *pb.Resource_SecurityPolicy:
 		k.Kind = SecurityPolicy
 	case *pb.Resource_Route:
 		k.Kind = Route
 	case *pb.Resource_Fabric:
 		k.Kind = Fabric
+	case *pb.Resource_Attachment:
+		k.Kind = Attachment
 	}
 	return k
 }

@@ -28,6 +28,8 @@ type State struct {
 	// claimed holds who takes a thing that only one may have.
 	claimed map[thing]map[Key]struct{}
 	owned   map[string]int // resources by owner
+	// joined are the interfaces with an attachment in effect, with what it gives them.
+	joined map[string]*pb.VirtualMachineInterface
 }
 
 // New returns the empty state at generation 0.
@@ -37,6 +39,7 @@ func New() *State {
 		referrers: map[Key]map[Key]struct{}{},
 		claimed:   map[thing]map[Key]struct{}{},
 		owned:     map[string]int{},
+		joined:    map[string]*pb.VirtualMachineInterface{},
 	}
 	for _, kind := range Kinds {
 		s.objects[kind] = map[string]*object{}
@@ -115,6 +118,9 @@ func (s *State) put(k Key, o *object) (old *object) {
 	if o != nil {
 		s.objects[k.Kind][k.Name] = o
 		s.index(k, o)
+	}
+	if k.Kind == VirtualMachineInterface || k.Kind == Attachment {
+		s.join(k.Name)
 	}
 	return old
 }

@@ -3,9 +3,8 @@ package state
 import (
 	"fmt"
 	"maps"
+	"net/netip"
 	"slices"
-
-	"google.golang.org/protobuf/proto"
 
 	pb "github.com/vrouter-go/vrouter/proto/vrouter/v1"
 )
@@ -21,10 +20,16 @@ const (
 type Request struct {
 	Owner   string // who writes
 	Upserts []*pb.Resource
+	// Drafts are those of Upserts, in the same order; nil: Begin makes them.
+	Drafts  []Draft
 	Deletes []Key
 	// Sweep are deletes that the request does not list itself: what a prune or the
 	// end of a snapshot removes.
 	Sweep []Key
+	// Borrowed are the node's addresses beside those that its description gives.
+	Borrowed []netip.Addr
+	// Renew looks again at what follows from attachments though none has changed.
+	Renew bool
 }
 
 // Change is what a transaction did to one resource; nil = absent.
@@ -51,18 +56,22 @@ type undo struct {
 // an *Error, and the state is then as before. The resources of the request
 // belong to the state afterwards and must not be changed.
 func (s *State) Begin(req Request) (*Transaction, error) {
-	r := &report{upserts: make(map[Key]int, len(req.Upserts)), fields: make(map[Key]string, len(req.Upserts))}
+	if req.Drafts == nil {
+		req.Drafts = Drafts(req.Upserts, s.Known(req.Upserts))
+	}
+	r := &report{upserts: make(map[Key]int, len(req.Upserts)), drafts: req.Drafts}
 	r.request(req)
 	if err := r.err(); err != nil {
 		return nil, err
 	}
 	tx := &Transaction{state: s}
 	next := s.generation + 1
-	for _, res := range req.Upserts {
-		tx.upsert(res, req.Owner, next)
+	for i := range req.Drafts {
+		tx.upsert(&req.Drafts[i], req.Owner, next)
 	}
 	tx.remove(req.Deletes, true)
 	tx.remove(req.Sweep, false)
+	tx.derive(req)
 	c := checker{State: s, report: r, deleted: map[Key]struct{}{}}
 	for _, ch := range tx.changes {
 		if ch.New == nil {
@@ -88,8 +97,9 @@ func keyOf(k *pb.ResourceKey) Key { return Key{k.GetKind(), k.GetName()} }
 
 // request checks what can be said about a request without the state.
 func (r *report) request(req Request) {
-	for i, res := range req.Upserts {
-		k := KeyOf(res)
+	for i := range req.Drafts {
+		d := &req.Drafts[i]
+		k := d.key
 		if first, ok := r.upserts[k]; ok && k.Kind != "" {
 			r.list = append(r.list, Violation{
 				Upsert: i, Request: fmt.Sprintf("upserts[%d]", i), Resource: k, Field: "name",
@@ -97,8 +107,10 @@ func (r *report) request(req Request) {
 			})
 			continue
 		}
-		r.upserts[k], r.fields[k] = i, specField(res)
-		r.messageRules(k, res)
+		r.upserts[k] = i
+		for _, f := range d.faults {
+			r.add(k, f.field, "%s", f.description)
+		}
 	}
 	for i, k := range req.Deletes {
 		if _, ok := r.upserts[k]; ok {
@@ -111,22 +123,23 @@ func (r *report) request(req Request) {
 }
 
 // upsert puts a resource into the state unless it says what is there already.
-func (tx *Transaction) upsert(res *pb.Resource, owner string, generation uint64) {
-	k := KeyOf(res)
-	o := &object{sum: sum(k, res), refs: references(res), claims: claims(res)}
+func (tx *Transaction) upsert(d *Draft, owner string, generation uint64) {
+	tx.result(d.key, tx.set(d, owner, generation))
+}
+
+func (tx *Transaction) set(d *Draft, owner string, generation uint64) pb.ResourceResult_Outcome {
+	k := d.key
 	old := tx.state.objects[k.Kind][k.Name]
-	if old != nil && old.sum == o.sum && old.res.GetOwner() == owner {
-		tx.result(k, pb.ResourceResult_UNCHANGED)
-		return
+	if old != nil && old.sum == d.object.sum && old.res.GetOwner() == owner {
+		return pb.ResourceResult_UNCHANGED
 	}
-	o.res = proto.CloneOf(res)
-	o.res.Owner, o.res.Generation = owner, generation
-	outcome := pb.ResourceResult_CREATED
-	if old != nil {
-		outcome = pb.ResourceResult_UPDATED
-	}
+	o := &object{sum: d.object.sum, refs: d.object.refs, claims: d.object.claims}
+	o.res = &pb.Resource{Name: d.res.GetName(), Owner: owner, Generation: generation, Spec: d.res.GetSpec()}
 	tx.put(k, o)
-	tx.result(k, outcome)
+	if old != nil {
+		return pb.ResourceResult_UPDATED
+	}
+	return pb.ResourceResult_CREATED
 }
 
 // remove takes resources out of the state.
@@ -163,6 +176,12 @@ func (tx *Transaction) result(k Key, outcome pb.ResourceResult_Outcome) {
 // Changes returns what the transaction changes, in no order.
 func (tx *Transaction) Changes() []Change { return tx.changes }
 
+// Programs reports whether the transaction changes what the forwarder does: one
+// that changes records only does not.
+func (tx *Transaction) Programs() bool {
+	return slices.ContainsFunc(tx.changes, func(ch Change) bool { return !record(ch.Key.Kind) })
+}
+
 // Results returns what became of each resource, by kind and name.
 func (tx *Transaction) Results() []*pb.ResourceResult { return tx.results }
 
@@ -185,10 +204,14 @@ func (tx *Transaction) Rollback() {
 
 // Affected returns every resource whose meaning the transaction may change: the
 // changed ones, those that they name or named, and those that name them,
-// directly or through one another.
+// directly or through one another. Records are not among them and change nobody's.
 func (tx *Transaction) Affected() []Key {
 	keys := tx.closure()
+	maps.DeleteFunc(keys, func(k Key, _ struct{}) bool { return record(k.Kind) })
 	for _, ch := range tx.changes {
+		if record(ch.Key.Kind) {
+			continue
+		}
 		for _, res := range [...]*pb.Resource{ch.Old, ch.New} {
 			for _, r := range references(res) {
 				keys[r.to] = struct{}{}
@@ -213,7 +236,14 @@ func (tx *Transaction) closure() map[Key]struct{} {
 		}
 	}
 	for _, ch := range tx.changes {
+		if ch.Key.Kind == AddressSet && ch.Old != nil && ch.New != nil {
+			keys[ch.Key] = struct{}{} // who names it means the same as before
+			continue
+		}
 		visit(ch.Key)
+		if ch.Key.Kind == Attachment { // it gives the interface its addresses, which others lead to
+			visit(Key{VirtualMachineInterface, ch.Key.Name})
+		}
 		for _, use := range uses(ch) {
 			for k := range tx.state.claimed[use] {
 				visit(k)
@@ -243,10 +273,17 @@ func uses(ch Change) []thing {
 		if snatOf(ch.Old.GetFabric()) != snatOf(ch.New.GetFabric()) || !slices.Equal(NodeAddresses(ch.Old.GetFabric()), NodeAddresses(ch.New.GetFabric())) {
 			list = append(list, thing{claimUse, "snat", ""})
 		}
+		if hostNeeds(ch.Old.GetFabric()) != hostNeeds(ch.New.GetFabric()) || !slices.Equal(NodeAddresses(ch.Old.GetFabric()), NodeAddresses(ch.New.GetFabric())) {
+			list = append(list, thing{claimUse, "host", ""})
+		}
 		return list
 	}
 	return nil
 }
+
+// hostNeeds is what of the node's description members that are hosts depend on, beside
+// its addresses: whether there is a way to the node itself, and one out.
+func hostNeeds(f *pb.Fabric) [2]bool { return [2]bool{f.GetVhost0() != nil, f.GetUplink() != nil} }
 
 // Restore makes the state what an earlier process kept. Resources keep their
 // owner and generation. The error is an *Error and the state is then empty.
@@ -258,7 +295,7 @@ func (s *State) Restore(generation uint64, resources []*pb.Resource) error {
 	for _, res := range resources {
 		k := KeyOf(res)
 		o := s.objects[k.Kind][k.Name]
-		s.put(k, &object{res: proto.CloneOf(res), sum: o.sum, refs: o.refs, claims: o.claims})
+		s.put(k, &object{res: res, sum: o.sum, refs: o.refs, claims: o.claims})
 	}
 	tx.Commit()
 	s.generation = generation

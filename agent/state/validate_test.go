@@ -41,6 +41,7 @@ var base = []string{
 	`{"name":"host-1","virtualMachineInterface":{"virtualNetwork":"segment","macAddress":"02:00:00:00:03:01"}}`,
 	`{"name":"all","route":{"vrf":"segment","flood":true,"nextHops":[{"tunnel":{"remote":"192.0.2.20","vni":300}}]}}`,
 	`{"name":"one","route":{"vrf":"segment","macAddress":"02:00:00:00:03:02","nextHops":[{"tunnel":{"remote":"192.0.2.20","vni":300}}]}}`,
+	`{"name":"shop:web","loadBalancer":{"service":{"namespace":"shop","name":"web"},"listeners":[{"port":80,"pool":{"members":[{"virtualMachineInterface":"elsewhere","port":8080}]}}],"floatingIps":["web"]}}`,
 	`{"name":"behind","route":{"vrf":"segment","macAddress":"02:00:00:00:03:03","nextHops":[{"interface":"host-1"}]}}`,
 }
 

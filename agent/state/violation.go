@@ -2,7 +2,6 @@ package state
 
 import (
 	"cmp"
-	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -58,7 +57,7 @@ func (e *Error) Error() string {
 type report struct {
 	list    []Violation
 	upserts map[Key]int // place of a resource in the request
-	fields  map[Key]string
+	drafts  []Draft     // what is there
 }
 
 // add notes a wrong field of a resource; field is its path from spec on.
@@ -76,7 +75,7 @@ func (r *report) add(k Key, field, format string, args ...any) {
 // inRequest turns spec.address into floatingIp.address.
 func (r *report) inRequest(k Key, field string) string {
 	if rest, ok := strings.CutPrefix(field, "spec"); ok {
-		return r.fields[k] + rest
+		return specField(r.drafts[r.upserts[k]].res) + rest
 	}
 	return field
 }
@@ -90,25 +89,6 @@ func (r *report) err() error {
 		return cmp.Or(cmp.Compare(uint(a.Upsert), uint(b.Upsert)), a.Resource.Compare(b.Resource))
 	})
 	return &Error{r.list}
-}
-
-// messageRules runs the rules that the message itself carries and reports what they find.
-func (r *report) messageRules(k Key, res *pb.Resource) {
-	err := protovalidate.Validate(res)
-	var invalid *protovalidate.ValidationError
-	switch {
-	case err == nil:
-	case errors.As(err, &invalid):
-		for _, v := range invalid.Violations {
-			field := JSONPath(protovalidate.FieldPathString(v.Proto.GetField()))
-			if rest, ok := strings.CutPrefix(field, specField(res)); ok && (rest == "" || rest[0] == '.') {
-				field = "spec" + rest
-			}
-			r.add(k, field, "%s", Describe(v))
-		}
-	default:
-		r.add(k, "", "%v", err)
-	}
 }
 
 // Describe returns what a rule says about a field.

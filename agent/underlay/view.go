@@ -13,7 +13,7 @@ import (
 type Target struct {
 	Device string       // the uplink; "": nothing is watched
 	Netns  string       // the namespace that it stands in; "": the daemon's
-	Peers  []netip.Addr // the other nodes
+	Peers  []netip.Addr // the other nodes, and other hosts that are to be reached at once
 }
 
 // equal reports whether two targets are the same.

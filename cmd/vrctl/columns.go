@@ -19,7 +19,7 @@ func resourceColumns(kind string) []resourceColumn {
 	columns := []resourceColumn{{title: "NAME", value: (*vrouterv1.Resource).GetName}}
 	columns = append(columns, map[string][]resourceColumn{
 		"VirtualNetwork": networkColumns, "VirtualMachineInterface": interfaceColumns, "InstanceIP": instanceColumns, "FloatingIP": floatingColumns,
-		"NetworkPolicy": networkPolicyColumns, "SecurityPolicy": securityPolicyColumns, "Route": routeColumns, "Fabric": fabricColumns,
+		"LoadBalancer": balancerColumns, "NetworkPolicy": networkPolicyColumns, "AddressSet": addressSetColumns, "SecurityPolicy": securityPolicyColumns, "Route": routeColumns, "Fabric": fabricColumns, "Attachment": attachmentColumns,
 	}[kind]...)
 	return append(columns,
 		resourceColumn{title: "OWNER", wide: true, value: (*vrouterv1.Resource).GetOwner},
@@ -119,6 +119,9 @@ func member(m *vrouterv1.Member) string {
 	if m.GetTunnel() != nil {
 		notes = append(notes, "on "+m.GetTunnel().GetRemote())
 	}
+	if m.GetHost() {
+		notes = append(notes, "host "+m.GetAddress())
+	}
 	if len(notes) == 0 {
 		return m.GetVirtualMachineInterface()
 	}
@@ -135,6 +138,70 @@ func portMapping(m *vrouterv1.PortMapping) string {
 		return fmt.Sprintf("%d/%s", m.GetSrcPort(), protocol)
 	}
 	return fmt.Sprintf("%d→%d/%s", m.GetSrcPort(), m.GetDstPort(), protocol)
+}
+
+var balancerColumns = []resourceColumn{
+	{title: "SERVICE", value: func(r *vrouterv1.Resource) string { return serviceName(r.GetLoadBalancer().GetService()) }},
+	{title: "TYPE", value: func(r *vrouterv1.Resource) string { return serviceType(r.GetLoadBalancer().GetService()) }},
+	{title: "LISTENERS", value: func(r *vrouterv1.Resource) string { return list(r.GetLoadBalancer().GetListeners(), listener) }},
+	{title: "READY", value: func(r *vrouterv1.Resource) string { return list(r.GetLoadBalancer().GetListeners(), readyMembers) }},
+	{title: "FLOATING IPS", wide: true, value: func(r *vrouterv1.Resource) string {
+		return strings.Join(r.GetLoadBalancer().GetFloatingIps(), ",")
+	}},
+	{title: "INSTANCE IPS", wide: true, value: func(r *vrouterv1.Resource) string {
+		return strings.Join(r.GetLoadBalancer().GetInstanceIps(), ",")
+	}},
+	{title: "PROVIDER", wide: true, value: func(*vrouterv1.Resource) string { return vrouterv1.LoadBalancer_NATIVE.String() }},
+}
+
+// serviceName writes namespace/name, and nothing where no service is named.
+func serviceName(s *vrouterv1.ServiceReference) string {
+	if s.GetNamespace() == "" {
+		return s.GetName()
+	}
+	return s.GetNamespace() + "/" + s.GetName()
+}
+
+// serviceType is a service's type, the default written out.
+func serviceType(s *vrouterv1.ServiceReference) string {
+	if s == nil || s.GetType() != "" {
+		return s.GetType()
+	}
+	return "ClusterIP"
+}
+
+// listener writes http:80:31050→8080/TCP: name, port and node port, target port as the owner wrote it, protocol.
+func listener(l *vrouterv1.Listener) string {
+	text := strconv.Itoa(int(l.GetPort()))
+	if l.GetName() != "" {
+		text = l.GetName() + ":" + text
+	}
+	if l.GetNodePort() != 0 {
+		text += ":" + number(l.GetNodePort())
+	}
+	if target := l.GetPool().GetTargetPort(); target != "" && target != number(l.GetPort()) {
+		text += "→" + target
+	}
+	return text + "/" + listenerProtocol(l).String()
+}
+
+// listenerProtocol is a listener's protocol, the default filled in.
+func listenerProtocol(l *vrouterv1.Listener) vrouterv1.Protocol_Value {
+	if l.GetProtocol() == vrouterv1.Protocol_PROTOCOL_UNSPECIFIED {
+		return vrouterv1.Protocol_TCP
+	}
+	return l.GetProtocol()
+}
+
+// readyMembers writes how many of a listener's members are ready: 2/3.
+func readyMembers(l *vrouterv1.Listener) string {
+	ready := 0
+	for _, m := range l.GetPool().GetMembers() {
+		if s := m.GetState(); s == vrouterv1.Member_STATE_UNSPECIFIED || s == vrouterv1.Member_READY {
+			ready++
+		}
+	}
+	return fmt.Sprintf("%d/%d", ready, len(l.GetPool().GetMembers()))
 }
 
 var networkPolicyColumns = []resourceColumn{
@@ -186,7 +253,22 @@ func portRange(p *vrouterv1.PortRange) string {
 	return fmt.Sprintf("%d-%d", p.GetStart(), p.GetEnd())
 }
 
+var addressSetColumns = []resourceColumn{
+	{title: "ADDRESSES", value: func(r *vrouterv1.Resource) string { return strconv.Itoa(len(r.GetAddressSet().GetAddresses())) }},
+	{title: "LIST", wide: true, value: func(r *vrouterv1.Resource) string { return strings.Join(r.GetAddressSet().GetAddresses(), ",") }},
+}
+
+// policyTier writes a security policy's tier, and its priority where it has one.
+func policyTier(r *vrouterv1.Resource) string {
+	switch p := r.GetSecurityPolicy(); p.GetTier() {
+	case vrouterv1.SecurityPolicy_ADMIN, vrouterv1.SecurityPolicy_BASELINE:
+		return fmt.Sprintf("%s %d", p.GetTier(), p.GetPriority())
+	}
+	return "NAMESPACE"
+}
+
 var securityPolicyColumns = []resourceColumn{
+	{title: "TIER", value: policyTier},
 	{title: "NAMESPACE", value: func(r *vrouterv1.Resource) string { return r.GetSecurityPolicy().GetNamespace() }},
 	{title: "SUBJECT", value: func(r *vrouterv1.Resource) string { return selector(r.GetSecurityPolicy().GetSubject()) }},
 	{title: "INGRESS RULES", value: func(r *vrouterv1.Resource) string { return strconv.Itoa(len(r.GetSecurityPolicy().GetIngress())) }},
@@ -311,6 +393,32 @@ var fabricColumns = []resourceColumn{
 	{title: "ROUTES", wide: true, value: func(r *vrouterv1.Resource) string {
 		return strings.Join(r.GetFabric().GetVhost0().GetRoutes(), ",")
 	}},
+}
+
+var attachmentColumns = []resourceColumn{
+	{title: "NETWORK", value: func(r *vrouterv1.Resource) string { return r.GetAttachment().GetVirtualNetwork() }},
+	{title: "ADDRESSES", value: func(r *vrouterv1.Resource) string { return strings.Join(r.GetAttachment().GetAddresses(), ",") }},
+	{title: "HOST PORTS", value: func(r *vrouterv1.Resource) string { return list(r.GetAttachment().GetHostPorts(), hostPort) }},
+	{title: "CONTAINER", value: func(r *vrouterv1.Resource) string { return short(r.GetAttachment().GetContainerId()) }},
+	{title: "MAC", wide: true, value: func(r *vrouterv1.Resource) string { return r.GetAttachment().GetMacAddress() }},
+	{title: "NETNS", wide: true, value: func(r *vrouterv1.Resource) string { return r.GetAttachment().GetNetns() }},
+	{title: "UID", wide: true, value: func(r *vrouterv1.Resource) string { return r.GetAttachment().GetUid() }},
+	{title: "CONFIGURATION", wide: true, value: func(r *vrouterv1.Resource) string { return r.GetAttachment().GetConfiguration() }},
+}
+
+// hostPort writes 8080→80/TCP, and the address before it where it is for one alone.
+func hostPort(h *vrouterv1.HostPort) string {
+	text := portMapping(&vrouterv1.PortMapping{SrcPort: h.GetHostPort(), DstPort: h.GetContainerPort(), Protocol: h.GetProtocol()})
+	if h.GetHostIp() == "" {
+		return text
+	}
+	return h.GetHostIp() + " " + text
+}
+
+// short writes a container's id as container runtimes do.
+func short(id string) string {
+	const shown = 12
+	return id[:min(len(id), shown)]
 }
 
 // list joins the texts of items by commas, empty ones left out.

@@ -16,7 +16,7 @@ const completionTime = time.Second
 // completeResources completes KIND and then names of that kind from the live agent.
 func (a *app) completeResources(cmd *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
 	if len(args) == 0 {
-		return append([]string{"vn", "vmi", "iip", "fip", "np", "sp"}, statefile.Kinds()...), cobra.ShellCompDirectiveNoFileComp
+		return append([]string{"vn", "vmi", "iip", "fip", "lb", "np", "sp"}, statefile.Kinds()...), cobra.ShellCompDirectiveNoFileComp
 	}
 	kind, ok := statefile.ParseKind(args[0])
 	if !ok {

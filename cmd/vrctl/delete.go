@@ -74,4 +74,4 @@ func parseKind(typed string) (string, error) {
 }
 
 // kindHelp names the kinds with their short forms.
-const kindHelp = "VirtualNetwork (vn), VirtualMachineInterface (vmi), InstanceIP (iip), FloatingIP (fip), NetworkPolicy (np), SecurityPolicy (sp), Route, Fabric"
+const kindHelp = "VirtualNetwork (vn), VirtualMachineInterface (vmi), InstanceIP (iip), FloatingIP (fip), LoadBalancer (lb), NetworkPolicy (np), AddressSet (as), SecurityPolicy (sp), Route, Fabric, Attachment (att)"

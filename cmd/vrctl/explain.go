@@ -18,22 +18,43 @@ type explainFlags struct {
 	vmi, src, dst, proto string
 	mac                  string
 	sport, dport         uint16
+	from, port           string // of a service
 }
 
 func (a *app) explainCommand() *cobra.Command {
 	var f explainFlags
 	cmd := &cobra.Command{
-		Use:   "explain --vmi VMI --dst ADDR [--proto tcp --dport N] [--src ADDR --sport N]",
-		Short: "Tell what happens to a packet, and why",
+		Use:   "explain svc/NAMESPACE/NAME | --vmi VMI --dst ADDR [--proto tcp --dport N] [--src ADDR --sport N]",
+		Short: "Tell what happens to a packet, or how a service is served, and why",
 		Example: `  vrctl explain --vmi web-1 --dst 10.96.0.10 --proto tcp --dport 80
+  vrctl explain svc/shop/web                                   # from the service to each of its pods
+  vrctl explain svc/shop/web --port http --from shop:client-1  # one port, as this interface sees it
   vrctl explain --vmi web-1 --dst 10.244.0.12                  # an ICMP echo request
   vrctl explain --vmi web-1 --dst 10.244.0.12 --mac 02:00:00:00:01:02   # bridged
   vrctl explain --vmi vhost0 --dst 10.244.0.11 --dport 8080    # from the node itself
   vrctl explain --vmi web-1 --src 10.244.0.11 --sport 40000 --dst 10.96.0.10 --dport 80 -o json`,
 		Long: `Sends no packet: the forwarder's own decision is asked, with the live sessions and the present state, and
-nothing changes. With --src and --sport of a live session the answer is what becomes of its next packet.`,
-		Args: noArguments,
-		RunE: func(cmd *cobra.Command, _ []string) error {
+nothing changes. With --src and --sport of a live session the answer is what becomes of its next packet.
+
+With svc/NAMESPACE/NAME, or the name of a LoadBalancer: the journey from the service to each pod as this node sees it. Its listeners and
+pools, its addresses with their floating IPs, each member with its node, its sessions and why it takes no flows, the policies in between,
+one sample packet for each port, and what is wrong, in plain words.`,
+		Args: func(cmd *cobra.Command, args []string) error {
+			if len(args) > 1 {
+				return usageError("explain takes one service, not %d", len(args)).try("vrctl explain svc/shop/web")
+			}
+			return f.consistent(len(args) == 1)
+		},
+		ValidArgsFunction: func(cmd *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
+			if len(args) > 0 {
+				return nil, cobra.ShellCompDirectiveNoFileComp
+			}
+			return a.names(cmd.Context(), "LoadBalancer", serviceArgument), cobra.ShellCompDirectiveNoFileComp
+		},
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if len(args) == 1 {
+				return a.explainService(cmd.Context(), args[0], f.from, f.port)
+			}
 			request, err := f.request()
 			if err != nil {
 				return err
@@ -60,10 +81,25 @@ nothing changes. With --src and --sport of a live session the answer is what bec
 	flags.StringVar(&f.proto, "proto", "", "tcp, udp, sctp or icmp (default tcp with --dport, otherwise icmp)")
 	flags.Uint16Var(&f.dport, "dport", 0, "destination port")
 	flags.Uint16Var(&f.sport, "sport", 0, "source port, or identifier of an echo request (default an unused one)")
+	flags.StringVar(&f.from, "from", "", "of a service: interface that sends the sample packets (default a workload of this node, else vhost0)")
+	flags.StringVar(&f.port, "port", "", "of a service: only the port of this name or number")
+	complete(cmd, "from", a.completeNames("VirtualMachineInterface", (*vrouterv1.Resource).GetName, statefile.FabricInterface))
 	complete(cmd, "vmi", a.completeNames("VirtualMachineInterface", (*vrouterv1.Resource).GetName, statefile.FabricInterface))
 	complete(cmd, "dst", a.completeNames("FloatingIP", func(r *vrouterv1.Resource) string { return r.GetFloatingIp().GetAddress() }))
 	complete(cmd, "proto", cobra.FixedCompletions([]string{"tcp", "udp", "sctp", "icmp"}, cobra.ShellCompDirectiveNoFileComp))
 	return cmd
+}
+
+// consistent refuses flags of a packet with a service, and the other way round.
+func (f explainFlags) consistent(service bool) error {
+	packet := explainFlags{from: f.from, port: f.port}
+	switch {
+	case service && f != packet:
+		return usageError("--vmi, --dst and the other flags of a packet do not go with a service").try("vrctl explain svc/shop/web --from web-1 --port http")
+	case !service && (f.from != "" || f.port != ""):
+		return usageError("--from and --port are for a service").try("vrctl explain svc/shop/web --from web-1 --port http, or --vmi and --dport")
+	}
+	return nil
 }
 
 func (f explainFlags) request() (*vrouterv1.ExplainRequest, error) {
@@ -98,6 +134,15 @@ func (f explainFlags) request() (*vrouterv1.ExplainRequest, error) {
 // printJourney tells the steps and then the outcome.
 func (a *app) printJourney(request *vrouterv1.ExplainRequest, r *vrouterv1.ExplainResponse) error {
 	fmt.Fprintf(a.out, "%s sends %s\n\n", request.GetVirtualMachineInterface(), tuple(r.GetPacket()))
+	if err := a.printSteps(r); err != nil {
+		return err
+	}
+	a.printVerdict(r)
+	return nil
+}
+
+// printSteps writes the steps and a blank line.
+func (a *app) printSteps(r *vrouterv1.ExplainResponse) error {
 	var steps bytes.Buffer
 	tab := tabwriter.NewWriter(&steps, 0, 0, 3, ' ', 0)
 	for i, step := range r.GetSteps() {
@@ -110,7 +155,6 @@ func (a *app) printJourney(request *vrouterv1.ExplainRequest, r *vrouterv1.Expla
 		fmt.Fprintln(a.out, strings.TrimRight(line, " \n"))
 	}
 	fmt.Fprintln(a.out)
-	a.printVerdict(r)
 	return nil
 }
 
@@ -131,6 +175,7 @@ func (a *app) printVerdict(r *vrouterv1.ExplainResponse) {
 	fact("try", r.GetRemedy())
 	fact("reply", r.GetReply())
 	fact("rule", r.GetRule())
+	fact("tier", r.GetTier())
 	fact("floating IP", r.GetFloatingIp())
 	fact("member", r.GetMember())
 	if r.GetRewritten() != nil && r.GetVerdict() == vrouterv1.Verdict_FORWARD {

@@ -65,6 +65,16 @@ func (f *fakeAgent) List(r *vrouterv1.ListRequest, stream grpc.ServerStreamingSe
 	return stream.Send(&vrouterv1.ListResponse{Generation: 7})
 }
 
+// fip is a floating IP that the fake holds.
+func (f *fakeAgent) fip(name string) *vrouterv1.FloatingIP {
+	for _, r := range f.resources {
+		if r.GetName() == name && r.GetFloatingIp() != nil {
+			return r.GetFloatingIp()
+		}
+	}
+	return nil
+}
+
 func (f *fakeAgent) Watch(_ *vrouterv1.WatchRequest, stream grpc.ServerStreamingServer[vrouterv1.WatchResponse]) error {
 	for _, event := range []*vrouterv1.WatchResponse{
 		{Generation: 7, Event: &vrouterv1.WatchResponse_Upserted{Upserted: f.resources[0]}},
@@ -152,7 +162,11 @@ func (f *fakeAgent) flows() []*vrouterv1.Flow {
 
 func (f *fakeAgent) ListFlows(r *vrouterv1.ListFlowsRequest, stream grpc.ServerStreamingServer[vrouterv1.ListFlowsResponse]) error {
 	f.asked = r
-	return stream.Send(&vrouterv1.ListFlowsResponse{Flows: f.flows()})
+	flows := f.flows()
+	if name := r.GetFilter().GetFloatingIp(); name != "" {
+		flows = slices.DeleteFunc(flows, func(flow *vrouterv1.Flow) bool { return flow.GetFloatingIp() != name })
+	}
+	return stream.Send(&vrouterv1.ListFlowsResponse{Flows: flows})
 }
 
 func (f *fakeAgent) WatchFlows(_ *vrouterv1.WatchFlowsRequest, stream grpc.ServerStreamingServer[vrouterv1.WatchFlowsResponse]) error {

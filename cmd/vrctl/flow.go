@@ -102,6 +102,7 @@ func (a *app) flowListCommand() *cobra.Command {
 	var f flowFlags
 	var limit uint32
 	var follow bool
+	var service string
 	var interval time.Duration
 	cmd := &cobra.Command{
 		Use:     "list",
@@ -109,6 +110,7 @@ func (a *app) flowListCommand() *cobra.Command {
 		Short:   "List live sessions",
 		Example: `  vrctl flow list
   vrctl flow list --fip web -o wide
+  vrctl flow list --svc shop/web                  # of all addresses of a service
   vrctl flow list --src 10.244.0.11 --port 80 -o json
   vrctl flow list --vmi web-1 --watch`,
 		Long: `Lists sessions as the initiator sees them; TRANSLATED is where its packets really go. Counters are those of
@@ -119,6 +121,12 @@ the initiator's packets and of the replies.`,
 			if err != nil {
 				return err
 			}
+			if service != "" {
+				if follow || f.fip != "" {
+					return usageError("--svc goes with neither --watch nor --fip").try("vrctl flow list --watch --fip NAME; vrctl explain svc/" + service + " names the floating IPs")
+				}
+				return a.listServiceFlows(cmd.Context(), service, &vrouterv1.ListFlowsRequest{Filter: filter, Limit: limit})
+			}
 			if follow {
 				return a.watchFlows(cmd.Context(), &vrouterv1.WatchFlowsRequest{Filter: filter, Interval: durationpb.New(interval)})
 			}
@@ -126,6 +134,8 @@ the initiator's packets and of the replies.`,
 		},
 	}
 	a.addFlowFlags(cmd, &f)
+	cmd.Flags().StringVar(&service, "svc", "", "service, as NAMESPACE/NAME or the name of a LoadBalancer: all its floating IPs")
+	complete(cmd, "svc", a.completeNames("LoadBalancer", serviceArgument))
 	cmd.Flags().Uint32Var(&limit, "limit", 0, "at most so many sessions (0: all)")
 	cmd.Flags().BoolVarP(&follow, "watch", "w", false, "go on with sessions as they start and end")
 	cmd.Flags().DurationVar(&interval, "interval", time.Second, "time between two looks of --watch, 100ms to 1h")
@@ -143,6 +153,39 @@ func (a *app) listFlows(ctx context.Context, request *vrouterv1.ListFlowsRequest
 			return err
 		}
 		flows = append(flows, flow)
+	}
+	return printList(a, flowColumns, flows)
+}
+
+// listServiceFlows lists the sessions of all floating IPs of a service, at most so many as the request says.
+func (a *app) listServiceFlows(ctx context.Context, service string, request *vrouterv1.ListFlowsRequest) error {
+	agent, err := a.connect()
+	if err != nil {
+		return err
+	}
+	balancer, _, err := findBalancer(ctx, agent, service)
+	if err != nil {
+		return err
+	}
+	if request.GetFilter() == nil {
+		request.Filter = &vrouterv1.FlowFilter{}
+	}
+	var flows []*vrouterv1.Flow
+	limit := request.GetLimit()
+	for _, name := range balancer.GetLoadBalancer().GetFloatingIps() {
+		if limit != 0 {
+			if len(flows) >= int(limit) {
+				break
+			}
+			request.Limit = limit - uint32(len(flows))
+		}
+		request.Filter.FloatingIp = name
+		for flow, err := range agent.ListFlows(ctx, request) {
+			if err != nil {
+				return err
+			}
+			flows = append(flows, flow)
+		}
 	}
 	return printList(a, flowColumns, flows)
 }
@@ -250,6 +293,7 @@ var flowColumns = []column[*vrouterv1.Flow]{
 	{title: "FLOATING IP", wide: true, value: (*vrouterv1.Flow).GetFloatingIp},
 	{title: "MEMBER", wide: true, value: (*vrouterv1.Flow).GetMember},
 	{title: "RULE", wide: true, value: (*vrouterv1.Flow).GetRule},
+	{title: "TIER", wide: true, value: (*vrouterv1.Flow).GetTier},
 	{title: "NEXT HOP", wide: true, value: (*vrouterv1.Flow).GetNextHop},
 	{title: "TIMEOUT", wide: true, value: func(f *vrouterv1.Flow) string { return shortDuration(f.GetTimeout()) }},
 }

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -97,6 +98,9 @@ func TestGolden(t *testing.T) {
 		{name: "flow-list-wide", args: "flow list -o wide"},
 		{name: "flow-list-json", args: "flow list -o json"},
 		{name: "flow-list-watch", args: "flow list --watch"},
+		{name: "flow-list-service", args: "flow list --svc shop/web -o wide"},
+		{name: "flow-list-service-watch", args: "flow list --svc shop/web --watch", code: exitUsage},
+		{name: "flow-list-service-absent", args: "flow list --svc shop/wbe", code: exitNotFound},
 		{name: "flow-list-bad-protocol", args: "flow list --proto tpc", code: exitUsage},
 		{name: "flow-delete", args: "flow delete --vmi web-1"},
 		{name: "flow-delete-what", args: "flow delete", code: exitUsage},
@@ -104,6 +108,34 @@ func TestGolden(t *testing.T) {
 		{name: "explain-json", args: "explain --vmi web-1 --dst 10.96.0.10 --proto tcp --dport 80 -o json"},
 		{name: "explain-drop", args: "explain --vmi web-1 --dst 10.96.0.10 --dport 81"},
 		{name: "explain-absent", args: "explain --vmi absent --dst 10.96.0.10", code: exitNotFound},
+		{name: "explain-service", args: "explain svc/shop/web"},
+		{name: "explain-service-wide", args: "explain shop:web --port http --from vhost0 -o wide"},
+		{name: "explain-service-json", args: "explain service/shop/web --port 53 -o json"},
+		{name: "explain-service-empty", args: "explain svc/shop/web --port 80", change: func(_ *testing.T, f *fakeAgent) {
+			f.fip("web").Members = nil
+			f.fip("web-node-port").VirtualMachineInterfaces = nil
+		}},
+		{name: "explain-service-local", args: "explain svc/shop/web --port 31050", change: func(_ *testing.T, f *fakeAgent) {
+			fip := f.fip("web-node-port")
+			fip.VirtualMachineInterfaces = nil
+			fip.Members = f.fip("web").GetMembers()[2:]
+			fip.ExternalTrafficPolicy, fip.HealthCheck = vrouterv1.FloatingIP_LOCAL, &vrouterv1.HealthCheck{Port: 32000}
+		}},
+		{name: "explain-service-no-policy", args: "explain svc/shop/web --port 80", change: func(_ *testing.T, f *fakeAgent) {
+			f.resources = slices.DeleteFunc(f.resources, func(r *vrouterv1.Resource) bool { return r.GetNetworkPolicy() != nil })
+		}},
+		{name: "explain-service-renamed", args: "explain svc/shop/web --port 53", change: func(_ *testing.T, f *fakeAgent) {
+			for _, r := range f.resources {
+				if r.GetLoadBalancer() != nil {
+					r.Name = "cut:0123"
+				}
+			}
+		}},
+		{name: "explain-service-absent", args: "explain svc/shop/wbe", code: exitNotFound},
+		{name: "explain-service-no-such-port", args: "explain svc/shop/web --port 81", code: exitNotFound},
+		{name: "explain-service-what", args: "explain svc/web", code: exitUsage},
+		{name: "explain-service-packet", args: "explain svc/shop/web --vmi web-1", code: exitUsage},
+		{name: "explain-from-no-service", args: "explain --vmi web-1 --dst 10.96.0.10 --from web-2", code: exitUsage},
 		{name: "explain-no-port", args: "explain --vmi web-1 --dst 10.96.0.10 --proto udp", code: exitUsage},
 		{name: "unknown-command", args: "exlain", code: exitUsage},
 		{name: "unknown-flag", args: "status --bogus", code: exitUsage},
@@ -214,6 +246,7 @@ func TestRequests(t *testing.T) {
 		strings.Fields("flow list --limit 5 --vrf pods --src 10.0.0.0/8 --dst 10.96.0.10 --proto tcp --port 80 --sport 1 --dport 2 --vmi web-1 --fip web --state established --verdict forward --min-bytes 9 --rule p/1")...)
 	check(&vrouterv1.ListFlowsRequest{}, "flow", "list", "-o", "json")
 	check(&vrouterv1.ListFlowsRequest{Filter: &vrouterv1.FlowFilter{Protocol: 47}}, "flow", "list", "--proto", "47")
+	check(&vrouterv1.ListFlowsRequest{Limit: 4, Filter: &vrouterv1.FlowFilter{Port: 80, FloatingIp: "web-node-port"}}, strings.Fields("flow list --svc shop/web --port 80 --limit 5")...)
 	check(&vrouterv1.DeleteFlowsRequest{All: true}, "flow", "delete", "--all")
 	check(&vrouterv1.ListDropsRequest{Reason: "NO_ROUTE", IncludeZero: true}, "drops", "--reason", "no_route", "--all")
 	check(&vrouterv1.ExplainRequest{VirtualMachineInterface: "web-1", Source: "10.244.0.11", Destination: "10.96.0.10", Protocol: vrouterv1.Protocol_TCP, SourcePort: 4, DestinationPort: 80},
@@ -261,7 +294,7 @@ func TestUnreachable(t *testing.T) {
 func TestCompletion(t *testing.T) {
 	socket := newFake(t).serve(t)
 	for args, want := range map[string]string{
-		"get|": "VirtualNetwork", "get|fip|": "web-node-port", "delete|vmi|web-1|": "web-2", "explain|--vmi|": "vhost0", "flow|list|--fip|": "web-node-port",
+		"get|": "VirtualNetwork", "get|fip|": "web-node-port", "delete|vmi|web-1|": "web-2", "explain|--vmi|": "vhost0", "explain|": "svc/shop/web", "explain|svc/shop/web|--from|": "web-2", "flow|list|--fip|": "web-node-port",
 		"flow|list|--vrf|": "default:pods", "drops|--reason|": "NO_ROUTE", "status|-o|": "wide",
 	} {
 		out, _, _ := vrctl(t, socket, "", append([]string{"__complete"}, strings.Split(args, "|")...)...)

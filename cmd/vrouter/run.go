@@ -19,6 +19,7 @@ import (
 	"github.com/vrouter-go/vrouter/agent/rpc"
 	"github.com/vrouter-go/vrouter/agent/underlay"
 	"github.com/vrouter-go/vrouter/forwarder"
+	"github.com/vrouter-go/vrouter/internal/nodeport"
 	"github.com/vrouter-go/vrouter/internal/port/tap"
 )
 
@@ -93,7 +94,7 @@ func daemon(ctx context.Context, c *config.Config, log *slog.Logger, ready func(
 	}
 	defer func() { err = errors.Join(err, lock.Release()) }()
 	a, err := agent.New(agent.Options{
-		Node: c.Node, Version: version(), Forwarder: fwd, Driver: ports.TAP(rings), Watcher: underlay.New(log), StateDir: c.StateDir,
+		Node: c.Node, Version: version(), Forwarder: fwd, Driver: ports.TAP(rings), Watcher: underlay.New(log), NodePorts: nodeport.New(log), StateDir: c.StateDir,
 		DefaultQuota: c.Forwarder.DefaultFlowQuota, Timeouts: c.Timeouts.Table(), Log: log, Kernel: kernelStatus(ringsErr),
 	})
 	if err != nil {

@@ -1,12 +1,24 @@
 package policy
 
-// Isolates reports whether a security policy selects the pods of an identity for a
-// direction: what reaches them, or leaves them, needs a rule that allows it. It is
-// for traffic that no rule can name, broadcast and multicast.
+// Isolates reports whether a security policy closes the pods of an identity in a
+// direction: the namespace tier selects them, or a rule of another tier denies
+// them something. What reaches them, or leaves them, needs a rule that allows it.
+// It is for traffic that no rule can name, broadcast and multicast.
 func (s *Set) Isolates(d Direction, identity uint32) bool {
-	t := s.securityTable()
+	dir := &s.securityTable().ingress
 	if d == Egress {
-		return len(t.egress.subjectsOf[identity]) > 0
+		dir = &s.securityTable().egress
 	}
-	return len(t.ingress.subjectsOf[identity]) > 0
+	if len(dir.tiers[TierNamespace].subjectsOf[identity]) > 0 {
+		return true
+	}
+	for tier := range dir.tiers {
+		t := &dir.tiers[tier]
+		for _, i := range t.subjectsOf[identity] {
+			if t.subjects[i].denies {
+				return true
+			}
+		}
+	}
+	return false
 }

@@ -51,8 +51,39 @@ func modelMatch(r *NetworkRule, q *Query) bool {
 		inPorts(r.SrcPorts, q.SrcPort) && inPorts(r.DstPorts, q.DstPort)
 }
 
-// modelSecurity is one direction of Kubernetes NetworkPolicy.
-func modelSecurity(policies []SecurityPolicy, dir Direction, q *Query, self, peer uint32) Verdict {
+// modelSets is who is in each address set.
+type modelSets map[uint32]map[netip.Prefix]bool
+
+func (m modelSets) change(c AddressChange) {
+	if m[c.Set] == nil {
+		m[c.Set] = map[netip.Prefix]bool{}
+	}
+	for _, p := range c.Remove {
+		delete(m[c.Set], plain(p))
+	}
+	for _, p := range c.Add {
+		m[c.Set][plain(p)] = true
+	}
+}
+
+func plain(p netip.Prefix) netip.Prefix {
+	if p.Addr().Is4In6() {
+		p = netip.PrefixFrom(p.Addr().Unmap(), p.Bits()-96)
+	}
+	return p.Masked()
+}
+
+func (m modelSets) contains(set uint32, addr [16]byte) bool {
+	for p := range m[set] {
+		if inPrefix(p, addr) {
+			return true
+		}
+	}
+	return false
+}
+
+// modelSecurity is one direction of the three tiers.
+func modelSecurity(policies []SecurityPolicy, sets modelSets, dir Direction, q *Query, self, peer uint32) Verdict {
 	stage, deny, addr := StageIngress, RuleDefaultIngress, q.Src
 	if dir == Egress {
 		stage, deny, addr = StageEgress, RuleDefaultEgress, q.Dst
@@ -63,30 +94,58 @@ func modelSecurity(policies []SecurityPolicy, dir Direction, q *Query, self, pee
 	if q.Src == q.Dst {
 		return Verdict{Stage: stage, Rule: RuleSelf, Pass: true}
 	}
+	matches := func(r *SecurityRule) bool {
+		return r.Direction == dir && modelPeers(r.Peers, sets, peer, addr) && modelPorts(r.Ports, q)
+	}
+	log := false
+	// ordered asks a tier in which the first rule decides.
+	ordered := func(tier Tier) *SecurityRule {
+		for priority := uint32(0); priority <= 1000; priority++ {
+			for i := range policies {
+				p := &policies[i]
+				if p.Tier != tier || p.Priority != priority || !slices.Contains(p.Subjects, self) {
+					continue
+				}
+				for j := range p.Rules {
+					if matches(&p.Rules[j]) {
+						log = log || p.Rules[j].Log
+						return &p.Rules[j]
+					}
+				}
+			}
+		}
+		return nil
+	}
+	if r := ordered(TierAdmin); r != nil && r.Action != ActionPass {
+		return Verdict{Stage: stage, Rule: r.Rule, Pass: r.Action == ActionAllow, Log: log}
+	}
 	selected := false
 	for _, p := range policies {
-		if dir == Ingress && !p.Ingress || dir == Egress && !p.Egress || !slices.Contains(p.Subjects, self) {
+		if p.Tier != TierNamespace || dir == Ingress && !p.Ingress || dir == Egress && !p.Egress || !slices.Contains(p.Subjects, self) {
 			continue
 		}
 		selected = true
 		for _, r := range p.Rules {
-			if r.Direction == dir && modelPeers(r.Peers, peer, addr) && modelPorts(r.Ports, q) {
-				return Verdict{Stage: stage, Rule: r.Rule, Pass: true, Log: r.Log}
+			if matches(&r) {
+				return Verdict{Stage: stage, Rule: r.Rule, Pass: true, Log: log || r.Log}
 			}
 		}
 	}
 	if selected {
-		return Verdict{Stage: stage, Rule: deny}
+		return Verdict{Stage: stage, Rule: deny, Log: log}
 	}
-	return Verdict{Stage: stage, Rule: RuleNoPolicy, Pass: true}
+	if r := ordered(TierBaseline); r != nil && r.Action != ActionPass {
+		return Verdict{Stage: stage, Rule: r.Rule, Pass: r.Action == ActionAllow, Log: log}
+	}
+	return Verdict{Stage: stage, Rule: RuleNoPolicy, Pass: true, Log: log}
 }
 
-func modelPeers(peers []Peer, identity uint32, addr [16]byte) bool {
+func modelPeers(peers []Peer, sets modelSets, identity uint32, addr [16]byte) bool {
 	if len(peers) == 0 {
 		return true
 	}
 	for _, p := range peers {
-		if slices.Contains(p.Identities, identity) {
+		if slices.Contains(p.Identities, identity) || p.Set != 0 && sets.contains(p.Set, addr) {
 			return true
 		}
 		if p.Block.IsValid() && inPrefix(p.Block, addr) &&

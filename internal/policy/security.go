@@ -15,14 +15,50 @@ const (
 	FirstIdentity uint32 = 16
 )
 
-// SecurityPolicy allows traffic of the pods that it selects. A pod that any
-// policy selects for a direction is closed in that direction but for the union
-// of the rules of all policies that select it.
+// Tier is when a security policy is asked: admin, namespace, baseline. The zero
+// value is the namespace tier.
+type Tier uint8
+
+// The tiers.
+const (
+	// TierNamespace has the semantics of Kubernetes NetworkPolicy: what it says of a
+	// pod that it selects is final.
+	TierNamespace Tier = iota
+	// TierAdmin is asked before it.
+	TierAdmin
+	// TierBaseline is asked about pods that no policy of the namespace tier selects.
+	TierBaseline
+
+	numTiers
+)
+
+// SecurityPolicy speaks of traffic of the pods that it selects. A pod that any
+// policy of the namespace tier selects for a direction is closed in that
+// direction but for the union of the rules of all policies that select it. The
+// other tiers close nobody: the first rule that matches decides.
 type SecurityPolicy struct {
-	Subjects        []uint32 // identities of the selected pods; none = selects nobody
-	Ingress, Egress bool     // the directions it closes; rules of the other are ignored
+	Tier Tier
+	// Priority orders the policies of the admin and baseline tiers, the lowest first;
+	// equal ones are asked in the order given.
+	Priority uint32
+	Subjects []uint32 // identities of the selected pods; none = selects nobody
+	// Ingress and Egress are the directions that a policy of the namespace tier
+	// closes; rules of the other are ignored. Other tiers need neither.
+	Ingress, Egress bool
 	Rules           []SecurityRule
 }
+
+// SecurityAction is what a security rule does with a flow that it matches.
+type SecurityAction uint8
+
+// The actions. Rules of the namespace tier allow.
+const (
+	ActionAllow SecurityAction = iota
+	ActionDeny
+	ActionPass // the next tier decides
+
+	numActionsSecurity
+)
 
 // Direction is seen from the selected pod.
 type Direction uint8
@@ -33,10 +69,11 @@ const (
 	Egress
 )
 
-// SecurityRule allows flows between the subject and its peers.
+// SecurityRule speaks of flows between the subject and its peers.
 type SecurityRule struct {
 	Rule      RuleID
 	Direction Direction
+	Action    SecurityAction
 	// Peers are alternatives; no peers at all = everyone. A selector that nobody
 	// matches is a Peer without identities, which matches nobody.
 	Peers []Peer
@@ -53,6 +90,9 @@ type Peer struct {
 	// one peer excepts another may allow.
 	Block  netip.Prefix
 	Except []netip.Prefix
+	// Set is the number of an address set (Set.WithAddresses); 0 = none. Who is in it
+	// may change without the policies being compiled again.
+	Set uint32
 }
 
 // PortMatch is a protocol and its destination ports. Zero = any.
@@ -66,10 +106,15 @@ type securityTable struct {
 	egress, ingress direction
 }
 
-// direction holds the policies of one direction.
+// direction holds the policies of one direction, by Tier.
 type direction struct {
-	decisions []decision // by order
-	deny      RuleID     // the name of its default deny
+	deny  RuleID // the name of its default deny
+	tiers [numTiers]tierTable
+}
+
+// tierTable holds the policies of one direction and tier.
+type tierTable struct {
+	verdicts []securityVerdict // by order
 	// subjects are the rules, those for one set of pods together; subjectsOf lists
 	// them by identity, lowest order first.
 	subjects   []subject
@@ -78,70 +123,130 @@ type direction struct {
 	groupsOf map[uint32][]uint32
 	peers    prefixes
 	cells    cells // a: place in subjects, b: peer, c: kind of peer
+	// combinations numbers the lists of address sets, by the entry of the members that
+	// has it, that were written out for some subject.
+	combinations map[*member]uint32
+	sets         bool // some rule names an address set
 }
 
-// subject is what is allowed to one set of pods.
+// securityVerdict is what becomes of a flow whose first rule this is.
+type securityVerdict struct {
+	rule   RuleID
+	action SecurityAction
+	log    bool
+}
+
+// subject is what is said about one set of pods.
 type subject struct {
 	min    uint32   // lowest order of its rules, or noRule
 	blocks bool     // some rule names a prefix
 	groups []uint32 // large peer sets that its rules name, ascending
+	sets   []uint32 // address sets that its rules name, ascending
+	denies bool     // some rule denies
 }
 
 // What cell.b is.
 const (
-	peerPrefix   = iota // number in peers; 0 = everyone
-	peerIdentity        // an identity
-	peerGroup           // number of a large peer set
-	peerWritten         // an identity whose groups are repeated in its own cell
+	peerPrefix      = iota // number in peers; 0 = everyone
+	peerIdentity           // an identity
+	peerGroup              // number of a large peer set
+	peerWritten            // an identity whose groups are repeated in its own cell
+	peerSet                // number of an address set
+	peerCombination        // the address sets that an address is in, written out
+	peerSetsWritten        // says that they are
 )
 
-// decide finds the first rule that allows the flow between the subject identity
-// self and its peer.
-func (d *direction) decide(self, peer uint32, addr *[16]byte, q *Query) (rule RuleID, log bool) {
-	list := d.subjectsOf[self]
-	if len(list) == 0 {
-		return RuleNoPolicy, false
+// decide asks the tiers in turn about the flow between the subject identity self
+// and its peer at addr.
+func (d *direction) decide(self, peer uint32, addr *[16]byte, members *members, q *Query) (rule RuleID, pass, log bool) {
+	for _, tier := range [...]Tier{TierAdmin, TierNamespace, TierBaseline} {
+		t := &d.tiers[tier]
+		list := t.subjectsOf[self]
+		if len(list) == 0 {
+			continue
+		}
+		order := t.match(list, peer, addr, members, q)
+		if order == noRule {
+			if tier == TierNamespace {
+				return d.deny, false, log
+			}
+			continue
+		}
+		found := &t.verdicts[order]
+		log = log || found.log
+		if found.action != ActionPass {
+			return found.rule, found.action == ActionAllow, log
+		}
 	}
+	return RuleNoPolicy, true, log
+}
+
+// match returns the lowest order that the flow matches for any of the subjects,
+// or noRule.
+func (t *tierTable) match(subjects []uint32, peer uint32, addr *[16]byte, members *members, q *Query) uint32 {
 	best := noRule
-	prefix, groups := d.peers.find(addr), d.groupsOf[peer]
-	for _, i := range list {
-		if d.subjects[i].min >= best {
+	prefix, groups := t.peers.find(addr), t.groupsOf[peer]
+	var in *member
+	if t.sets {
+		in = members.find(addr)
+	}
+	for _, i := range subjects {
+		if t.subjects[i].min >= best {
 			break
 		}
-		best = d.first(i, prefix, peer, groups, q, best)
+		best = t.first(i, prefix, peer, groups, q, best)
+		if in != nil && len(t.subjects[i].sets) > 0 {
+			best = t.firstSet(i, in, q, best)
+		}
 	}
-	if best == noRule {
-		return d.deny, false
+	return best
+}
+
+// firstSet is first for the address sets that an address is in.
+func (t *tierTable) firstSet(i uint32, in *member, q *Query, best uint32) uint32 {
+	short, long := in.all, t.subjects[i].sets
+	if len(short) > len(long) {
+		short, long = long, short
 	}
-	return d.decisions[best].rule, d.decisions[best].log
+	if len(short) > 1 {
+		if n, ok := t.combinations[in]; ok && t.cells.index.get(cell{a: i, b: n, c: peerSetsWritten}.words()).count != 0 {
+			return t.cells.first(cell{a: i, b: n, c: peerCombination}, q, best)
+		}
+	}
+	for _, n := range short {
+		if contains(long, n) {
+			best = t.cells.first(cell{a: i, b: n, c: peerSet}, q, best)
+		}
+	}
+	return best
 }
 
 // first returns the lowest order below best with which subject i allows the
 // peer, else best. prefix is the longest around the peer's address, groups are
 // the large peer sets that the peer is in.
-func (d *direction) first(i, prefix, peer uint32, groups []uint32, q *Query, best uint32) uint32 {
-	s := &d.subjects[i]
+func (t *tierTable) first(i, prefix, peer uint32, groups []uint32, q *Query, best uint32) uint32 {
+	s := &t.subjects[i]
 	if s.blocks {
-		for n := prefix; n != 0; n = d.peers.outer[n] {
-			best = d.cells.first(cell{a: i, b: n, c: peerPrefix}, q, best)
+		for n := prefix; n != 0; n = t.peers.outer[n] {
+			best = t.cells.first(cell{a: i, b: n, c: peerPrefix}, q, best)
 		}
 	}
-	best = d.cells.first(cell{a: i, b: 0, c: peerPrefix}, q, best)
+	best = t.cells.first(cell{a: i, b: 0, c: peerPrefix}, q, best)
 	if peer != IdentityWorld {
-		best = d.cells.first(cell{a: i, b: peer, c: peerIdentity}, q, best)
+		best = t.cells.first(cell{a: i, b: peer, c: peerIdentity}, q, best)
 	}
 	short, long := groups, s.groups
 	if len(short) > len(long) {
 		short, long = long, short
 	}
 	if len(short) > 1 {
-		if d.cells.index.get(cell{a: i, b: peer, c: peerWritten}.words()).count != 0 {
+		if t.cells.index.get(cell{a: i, b: peer, c: peerWritten}.words()).count != 0 {
 			return best
 		}
 	}
 	for _, g := range short {
 		if contains(long, g) {
-			best = d.cells.first(cell{a: i, b: g, c: peerGroup}, q, best)
+			best = t.cells.first(cell{a: i, b: g, c: peerGroup}, q, best)
 		}
 	}
 	return best

@@ -14,9 +14,9 @@ const smallPeer = 16
 
 const worldIsNoPod = "identity 0 is no pod; use a prefix for addresses outside"
 
-// securityCompiler compiles one direction.
+// securityCompiler compiles one direction and tier.
 type securityCompiler struct {
-	*direction
+	*tierTable
 	budget     budget               // what is left
 	rules      []*SecurityRule      // by order
 	orders     [][]uint32           // by subject: its rules
@@ -24,7 +24,8 @@ type securityCompiler struct {
 	byPeers    map[string]uint32    // large set of identities → its number: a group
 	groups     [][]uint32           // by number: the group's identities
 	byGroup    map[uint32][]uint32  // of the subject at hand: group → orders that name it
-	sets       map[listRef][]uint32 // identities as given → as a sorted set
+	bySet      map[uint32][]uint32  // the same of address sets
+	lists      map[listRef][]uint32 // identities as given → as a sorted set
 	claims     []claim
 }
 
@@ -35,28 +36,46 @@ type listRef struct {
 	count int
 }
 
-func compileSecurity(policies []SecurityPolicy, b budget) (*securityTable, error) {
+func compileSecurity(policies []SecurityPolicy, m *members, b budget) (*securityTable, error) {
 	for i := range policies {
 		if err := policies[i].check(i); err != nil {
 			return nil, err
 		}
 	}
+	var byTier [numTiers][]*SecurityPolicy
+	for i := range policies {
+		p := &policies[i]
+		byTier[p.Tier] = append(byTier[p.Tier], p)
+	}
+	for _, tier := range [...]Tier{TierAdmin, TierBaseline} {
+		slices.SortStableFunc(byTier[tier], func(x, y *SecurityPolicy) int { return cmp.Compare(x.Priority, y.Priority) })
+	}
+	heavy := heavyMembers(m, b.manySets)
 	t := &securityTable{ingress: direction{deny: RuleDefaultIngress}, egress: direction{deny: RuleDefaultEgress}}
 	for dir, d := range [2]*direction{Ingress: &t.ingress, Egress: &t.egress} {
-		d.subjectsOf, d.groupsOf = map[uint32][]uint32{}, map[uint32][]uint32{}
-		c := securityCompiler{direction: d, budget: b, bySubjects: map[string]uint32{}, byPeers: map[string]uint32{}, sets: map[listRef][]uint32{}}
-		c.collect(policies, Direction(dir))
-		c.merge()
-		if !c.claimAll() {
-			return nil, errTooLarge
+		for tier := range d.tiers {
+			if len(byTier[tier]) == 0 {
+				continue
+			}
+			table := &d.tiers[tier]
+			table.subjectsOf, table.groupsOf = map[uint32][]uint32{}, map[uint32][]uint32{}
+			c := securityCompiler{tierTable: table, budget: b, bySubjects: map[string]uint32{}, byPeers: map[string]uint32{}, lists: map[listRef][]uint32{}}
+			c.collect(byTier[tier], Direction(dir))
+			c.merge()
+			if !c.claimAll(heavy) {
+				return nil, errTooLarge
+			}
+			c.finish()
 		}
-		c.finish()
 	}
 	return t, nil
 }
 
 // check says what is wrong with the policy at place i.
 func (p *SecurityPolicy) check(i int) error {
+	if p.Tier >= numTiers {
+		return errors.New("policy " + strconv.Itoa(i) + ": tier " + strconv.Itoa(int(p.Tier)) + " is unknown; use namespace, admin or baseline")
+	}
 	if slices.Contains(p.Subjects, IdentityWorld) {
 		return errors.New("policy " + strconv.Itoa(i) + ": " + worldIsNoPod)
 	}
@@ -83,15 +102,21 @@ func (r *SecurityRule) check() string {
 			return what
 		}
 	}
+	if r.Action >= numActionsSecurity {
+		return "action " + strconv.Itoa(int(r.Action)) + " is unknown; use allow, deny or pass"
+	}
 	return checkRule(r.Rule)
 }
 
 // collect files the rules of a direction under their subjects.
-func (c *securityCompiler) collect(policies []SecurityPolicy, dir Direction) {
-	for i := range policies {
-		p := &policies[i]
+func (c *securityCompiler) collect(policies []*SecurityPolicy, dir Direction) {
+	for _, p := range policies {
 		ids := c.set(p.Subjects)
-		if selects := [2]bool{Ingress: p.Ingress, Egress: p.Egress}; !selects[dir] || len(ids) == 0 {
+		closes := [2]bool{Ingress: p.Ingress, Egress: p.Egress}[dir]
+		if p.Tier != TierNamespace {
+			closes = slices.ContainsFunc(p.Rules, func(r SecurityRule) bool { return r.Direction == dir })
+		}
+		if !closes || len(ids) == 0 {
 			continue
 		}
 		s := c.subject(ids)
@@ -99,7 +124,7 @@ func (c *securityCompiler) collect(policies []SecurityPolicy, dir Direction) {
 			if r := &p.Rules[j]; r.Direction == dir {
 				c.orders[s] = append(c.orders[s], uint32(len(c.rules)))
 				c.rules = append(c.rules, r)
-				c.decisions = append(c.decisions, decision{rule: r.Rule, pass: true, log: r.Log})
+				c.verdicts = append(c.verdicts, securityVerdict{rule: r.Rule, action: r.Action, log: r.Log})
 			}
 		}
 	}
@@ -146,13 +171,23 @@ func (c *securityCompiler) merge() {
 }
 
 // claimAll makes the claims of every subject; false means too many.
-func (c *securityCompiler) claimAll() bool {
+func (c *securityCompiler) claimAll(heavy []combination) bool {
 	c.subjects = make([]subject, len(c.orders))
+	used := make([]bool, len(c.orders)) // merging may have left none that needs it
+	for _, list := range c.subjectsOf {
+		for _, i := range list {
+			used[i] = true
+		}
+	}
 	for i, orders := range c.orders {
+		if !used[i] {
+			continue
+		}
 		c.subjects[i].min = noRule
 		for _, order := range orders {
 			c.subjects[i].min = min(c.subjects[i].min, order)
 			r := c.rules[order]
+			c.subjects[i].denies = c.subjects[i].denies || r.Action == ActionDeny
 			if len(r.Peers) == 0 {
 				c.claim(order, cell{a: uint32(i), c: peerPrefix})
 			}
@@ -163,6 +198,7 @@ func (c *securityCompiler) claimAll() bool {
 			}
 		}
 		c.writeOut(uint32(i))
+		c.writeOutSets(uint32(i), heavy)
 	}
 	return len(c.claims) <= maxClaims
 }
@@ -196,6 +232,43 @@ func (c *securityCompiler) writeOut(s uint32) {
 	}
 }
 
+// writeOutSets repeats the rules of subject s for addresses that are in many of
+// its address sets, as long as the budget lasts. What becomes heavy after is
+// written out the next time.
+func (c *securityCompiler) writeOutSets(s uint32, heavy []combination) {
+	bySet := c.bySet
+	c.bySet = nil
+	if len(bySet) <= c.budget.manySets {
+		return
+	}
+	for n, combination := range heavy {
+		before, common := len(c.claims), 0
+		for _, set := range combination.sets {
+			if orders := bySet[set]; len(orders) > 0 {
+				common++
+				for _, order := range orders {
+					c.claim(order, cell{a: s, b: uint32(n), c: peerCombination})
+				}
+			}
+		}
+		if common <= c.budget.manySets && min(len(bySet), len(combination.sets)) < 8*c.budget.manySets {
+			c.claims = c.claims[:before]
+			continue
+		}
+		if c.budget.written -= len(c.claims) - before + 1; c.budget.written < 0 {
+			c.claims = c.claims[:before]
+			return
+		}
+		if c.combinations == nil {
+			c.combinations = map[*member]uint32{}
+		}
+		for _, in := range combination.members {
+			c.combinations[in] = uint32(n)
+		}
+		c.claims = append(c.claims, claim{cell: cell{a: s, b: uint32(n), c: peerSetsWritten}, to: 65535, order: noRule})
+	}
+}
+
 // claimPeer claims the flows of a rule with one of its peers; false means too
 // many.
 func (c *securityCompiler) claimPeer(order, s uint32, peer *Peer) bool {
@@ -212,6 +285,15 @@ func (c *securityCompiler) claimPeer(order, s uint32, peer *Peer) bool {
 		for _, id := range ids {
 			c.claim(order, cell{a: s, b: id, c: peerIdentity})
 		}
+	}
+	if peer.Set != 0 {
+		if c.bySet == nil {
+			c.bySet = map[uint32][]uint32{}
+		}
+		c.bySet[peer.Set] = append(c.bySet[peer.Set], order)
+		c.sets = true
+		c.subjects[s].sets = append(c.subjects[s].sets, peer.Set)
+		c.claim(order, cell{a: s, b: peer.Set, c: peerSet})
 	}
 	block := canonical(peer.Block)
 	if !block.IsValid() {
@@ -261,10 +343,10 @@ func (c *securityCompiler) set(list []uint32) []uint32 {
 		return nil
 	}
 	ref := listRef{&list[0], len(list)}
-	s, ok := c.sets[ref]
+	s, ok := c.lists[ref]
 	if !ok {
 		s = sortedSet(list)
-		c.sets[ref] = s
+		c.lists[ref] = s
 	}
 	return s
 }
@@ -275,6 +357,7 @@ func (c *securityCompiler) finish() {
 	c.cells = buildCells(c.claims)
 	for i := range c.subjects {
 		c.subjects[i].groups = sortedSet(c.subjects[i].groups)
+		c.subjects[i].sets = sortedSet(c.subjects[i].sets)
 	}
 	for _, list := range c.subjectsOf {
 		slices.SortFunc(list, func(x, y uint32) int { return cmp.Compare(c.subjects[x].min, c.subjects[y].min) })

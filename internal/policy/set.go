@@ -2,6 +2,7 @@ package policy
 
 import (
 	"errors"
+	"maps"
 	"strconv"
 )
 
@@ -10,6 +11,7 @@ import (
 type Set struct {
 	networks *networkTable
 	security *securityTable
+	members  *members
 }
 
 // WithNetworks returns a Set with these network policies in place of s's, and
@@ -20,18 +22,45 @@ func (s *Set) WithNetworks(policies []NetworkPolicy) (*Set, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Set{networks: t, security: s.securityTable()}, nil
+	return &Set{networks: t, security: s.securityTable(), members: s.addresses()}, nil
 }
 
 // WithSecurity returns a Set with these security policies in place of s's, and
 // s's network policies. It keeps no reference to its input. An error names the
 // policy and rule by position.
 func (s *Set) WithSecurity(policies []SecurityPolicy) (*Set, error) {
-	t, err := compileSecurity(policies, fullBudget)
+	t, err := compileSecurity(policies, s.addresses(), fullBudget)
 	if err != nil {
 		return nil, err
 	}
-	return &Set{networks: s.networkTable(), security: t}, nil
+	return &Set{networks: s.networkTable(), security: t, members: s.addresses()}, nil
+}
+
+// WithIdentity returns a Set in which the policies that select like select id too,
+// which no policy knows yet. It is nobody's peer by its identity.
+func (s *Set) WithIdentity(id, like uint32) *Set {
+	t := *s.securityTable()
+	for _, d := range [...]*direction{&t.ingress, &t.egress} {
+		for tier := range d.tiers {
+			table := &d.tiers[tier]
+			if list, ok := table.subjectsOf[like]; ok {
+				table.subjectsOf = maps.Clone(table.subjectsOf)
+				table.subjectsOf[id] = list
+			}
+		}
+	}
+	return &Set{networks: s.networkTable(), security: &t, members: s.addresses()}
+}
+
+// WithAddresses returns a Set in which the address sets have changed as told, in
+// that order, and the policies are s's. It keeps no reference to its input. An
+// error says what is wrong with a change.
+func (s *Set) WithAddresses(changes []AddressChange) (*Set, error) {
+	m, err := s.addresses().with(changes)
+	if err != nil {
+		return nil, err
+	}
+	return &Set{networks: s.networkTable(), security: s.securityTable(), members: m}, nil
 }
 
 // Network asks the network policies about a flow before NAT: towards a floating
@@ -69,8 +98,8 @@ func (s *Set) Egress(q *Query, src, dst uint32) Verdict {
 	if rule := exempt(q, src, dst); rule != RuleNone {
 		return Verdict{Stage: StageEgress, Rule: rule, Pass: true}
 	}
-	rule, log := s.securityTable().egress.decide(src, dst, &q.Dst, q)
-	return Verdict{Stage: StageEgress, Rule: rule, Pass: rule != RuleDefaultEgress, Log: log}
+	rule, pass, log := s.securityTable().egress.decide(src, dst, &q.Dst, s.addresses(), q)
+	return Verdict{Stage: StageEgress, Rule: rule, Pass: pass, Log: log}
 }
 
 // Ingress is the second half of Security: may the destination receive this?
@@ -78,8 +107,8 @@ func (s *Set) Ingress(q *Query, src, dst uint32) Verdict {
 	if rule := exempt(q, src, dst); rule != RuleNone {
 		return Verdict{Stage: StageIngress, Rule: rule, Pass: true}
 	}
-	rule, log := s.securityTable().ingress.decide(dst, src, &q.Src, q)
-	return Verdict{Stage: StageIngress, Rule: rule, Pass: rule != RuleDefaultIngress, Log: log}
+	rule, pass, log := s.securityTable().ingress.decide(dst, src, &q.Src, s.addresses(), q)
+	return Verdict{Stage: StageIngress, Rule: rule, Pass: pass, Log: log}
 }
 
 // exempt names the reason why no security policy applies, or RuleNone.
@@ -97,6 +126,7 @@ func exempt(q *Query, src, dst uint32) RuleID {
 // Empty tables, read only.
 var (
 	noNetworks = new(networkTable)
+	noMembers  = new(members)
 	noSecurity = &securityTable{egress: direction{deny: RuleDefaultEgress}, ingress: direction{deny: RuleDefaultIngress}}
 )
 
@@ -112,6 +142,13 @@ func (s *Set) securityTable() *securityTable {
 		return noSecurity
 	}
 	return s.security
+}
+
+func (s *Set) addresses() *members {
+	if s == nil || s.members == nil {
+		return noMembers
+	}
+	return s.members
 }
 
 // ruleError says what is wrong with a rule, by the positions of the policy and

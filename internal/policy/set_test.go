@@ -123,8 +123,11 @@ func drawIdentities(t *rapid.T) []uint32 {
 func drawSecurityPolicies(t *rapid.T) []SecurityPolicy {
 	id := FirstRule
 	peer := rapid.Custom(func(t *rapid.T) Peer {
-		if rapid.Bool().Draw(t, "by label") {
+		switch rapid.IntRange(0, 3).Draw(t, "peer") {
+		case 0, 1:
 			return Peer{Identities: drawIdentities(t)}
+		case 2:
+			return Peer{Set: rapid.Uint32Range(1, 12).Draw(t, "set")}
 		}
 		return Peer{Block: drawBlock(t), Except: rapid.SliceOfN(rapid.Custom(drawBlock), 0, 3).Draw(t, "except")}
 	})
@@ -140,27 +143,64 @@ func drawSecurityPolicies(t *rapid.T) []SecurityPolicy {
 		}
 	})
 	policy := rapid.Custom(func(t *rapid.T) SecurityPolicy {
-		return SecurityPolicy{
+		p := SecurityPolicy{
+			Tier:     Tier(rapid.IntRange(0, 2).Draw(t, "tier")),
 			Subjects: drawIdentities(t),
 			Ingress:  rapid.Bool().Draw(t, "ingress"), Egress: rapid.Bool().Draw(t, "egress"),
 			Rules: rapid.SliceOfN(rule, 0, 4).Draw(t, "rules"),
 		}
+		if p.Tier != TierNamespace {
+			p.Priority = rapid.SampledFrom([]uint32{0, 1, 1000}).Draw(t, "priority")
+			for i := range p.Rules {
+				p.Rules[i].Action = SecurityAction(rapid.IntRange(0, 2).Draw(t, "action"))
+			}
+		}
+		return p
 	})
 	return rapid.SliceOfN(policy, 0, 12).Draw(t, "policies")
+}
+
+// drawAddresses draws changes of address sets; most sets get the same few prefixes,
+// so that one address is in many.
+func drawAddresses(t *rapid.T) []AddressChange {
+	change := rapid.Custom(func(t *rapid.T) AddressChange {
+		return AddressChange{
+			Set:    rapid.Uint32Range(1, 12).Draw(t, "set"),
+			Remove: rapid.SliceOfN(rapid.Custom(drawBlock), 0, 3).Draw(t, "remove"),
+			Add:    rapid.SliceOfN(rapid.Custom(drawBlock), 0, 4).Draw(t, "add"),
+		}
+	})
+	return rapid.SliceOfN(change, 0, 20).Draw(t, "addresses")
 }
 
 func TestSecurityLikeModel(t *testing.T) {
 	identity := rapid.OneOf(rapid.Uint32Range(FirstIdentity, FirstIdentity+7), rapid.SampledFrom([]uint32{IdentityWorld, IdentityNode, FirstIdentity + 20}))
 	rapid.Check(t, func(t *rapid.T) {
 		policies := drawSecurityPolicies(t)
-		table, err := compileSecurity(policies, drawBudget(t))
+		sets, changes := modelSets{}, drawAddresses(t)
+		s, err := new(Set).WithAddresses(changes)
 		if err != nil {
 			t.Fatal(err)
 		}
-		s := &Set{security: table}
-		for range 50 {
+		if s.security, err = compileSecurity(policies, s.members, drawBudget(t)); err != nil {
+			t.Fatal(err)
+		}
+		for _, c := range changes {
+			sets.change(c)
+		}
+		for i := range 60 {
+			if i%20 == 10 { // the sets change and the policies do not
+				changes := drawAddresses(t)
+				old := *s
+				if s, err = old.WithAddresses(changes); err != nil {
+					t.Fatal(err)
+				}
+				for _, c := range changes {
+					sets.change(c)
+				}
+			}
 			q, src, dst := drawQuery(t), identity.Draw(t, "source identity"), identity.Draw(t, "destination identity")
-			egress, ingress := modelSecurity(policies, Egress, q, src, dst), modelSecurity(policies, Ingress, q, dst, src)
+			egress, ingress := modelSecurity(policies, sets, Egress, q, src, dst), modelSecurity(policies, sets, Ingress, q, dst, src)
 			if got := s.Egress(q, src, dst); got != egress {
 				t.Fatalf("%+v %d -> %d\negress got  %+v\nwant %+v", *q, src, dst, got, egress)
 			}

@@ -36,7 +36,7 @@ func Kind(r *vrouterv1.Resource) string {
 func ParseKind(typed string) (kind string, ok bool) {
 	short := map[string]string{
 		"vn": "VirtualNetwork", "network": "VirtualNetwork", "vmi": "VirtualMachineInterface", "vif": "VirtualMachineInterface", "interface": "VirtualMachineInterface",
-		"iip": "InstanceIP", "fip": "FloatingIP", "np": "NetworkPolicy", "sp": "SecurityPolicy", "rt": "Route",
+		"iip": "InstanceIP", "fip": "FloatingIP", "np": "NetworkPolicy", "sp": "SecurityPolicy", "rt": "Route", "att": "Attachment", "lb": "LoadBalancer", "as": "AddressSet",
 	}
 	lower := strings.ToLower(typed)
 	for _, name := range []string{lower, strings.TrimSuffix(lower, "s"), strings.TrimSuffix(lower, "ies") + "y"} {

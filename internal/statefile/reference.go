@@ -51,10 +51,17 @@ func References(r *vrouterv1.Resource) []Reference {
 			add(vmi, name, "virtualMachineInterfaces[%d]", i)
 		}
 		for i, m := range s.FloatingIp.GetMembers() {
-			if m.GetTunnel() != nil {
-				continue // an interface of another node
+			if m.GetTunnel() != nil || m.GetHost() {
+				continue // an interface of another node, or none
 			}
 			add(vmi, m.GetVirtualMachineInterface(), "members[%d].virtualMachineInterface", i)
+		}
+	case *vrouterv1.Resource_LoadBalancer:
+		for i, name := range s.LoadBalancer.GetFloatingIps() {
+			add("FloatingIP", name, "floatingIps[%d]", i)
+		}
+		for i, name := range s.LoadBalancer.GetInstanceIps() {
+			add("InstanceIP", name, "instanceIps[%d]", i)
 		}
 	case *vrouterv1.Resource_NetworkPolicy:
 		for i, name := range s.NetworkPolicy.GetVirtualNetworks() {
@@ -63,6 +70,14 @@ func References(r *vrouterv1.Resource) []Reference {
 		for i, rule := range s.NetworkPolicy.GetRules() {
 			add(network, rule.GetSource().GetVirtualNetwork(), "rules[%d].source.virtualNetwork", i)
 			add(network, rule.GetDestination().GetVirtualNetwork(), "rules[%d].destination.virtualNetwork", i)
+		}
+	case *vrouterv1.Resource_SecurityPolicy:
+		for d, rules := range [...][]*vrouterv1.SecurityRule{s.SecurityPolicy.GetIngress(), s.SecurityPolicy.GetEgress()} {
+			for i, rule := range rules {
+				for j, peer := range rule.GetPeers() {
+					add("AddressSet", peer.GetAddressSet(), "%s[%d].peers[%d].addressSet", [...]string{"ingress", "egress"}[d], i, j)
+				}
+			}
 		}
 	case *vrouterv1.Resource_Route:
 		add(KindVRF, s.Route.GetVrf(), "vrf")

@@ -147,10 +147,17 @@ func TestClusterSNAT(t *testing.T) {
 	c.plan.leave = false
 	c.sync()
 	c.note("NAT_WITHDRAWN", "NO_ROUTE")
+	// Its next packet ends the session, or the ager has done so before, in 100 ms; then
+	// the packet finds neither a session nor a route.
+	stopped := func() uint64 { return n.drops(p.name, "NAT_WITHDRAWN") + n.drops(p.name, "NO_ROUTE") }
+	before := stopped()
 	if _, err := conn.Write([]byte("no more")); err != nil {
 		t.Fatal(err)
 	}
-	n.until("the translated session has ended", func() bool { return n.drops(p.name, "NAT_WITHDRAWN") > 0 })
+	n.until("what is sent on the translated session goes nowhere", func() bool { return stopped() > before })
+	n.until("the translated session has ended", func() bool {
+		return len(n.flows(&pb.FlowFilter{Source: p.address[v4], DestinationPort: echoPort})) == 0
+	})
 	if _, err := p.tryDial(p.name, "tcp", at(beyond[v4], webPort), net.Dialer{Timeout: patience}); !errors.Is(err, syscall.ENETUNREACH) {
 		t.Errorf("without fabricSnat: %v; want no route", err)
 	}

@@ -47,6 +47,13 @@ type frontend struct {
 	ports   string    // port mappings, in a flow sequence
 	spec    string    // further fields, a line each
 	members []*pod
+	hosts   []fabricHost
+}
+
+// fabricHost is a host that is a member, and has no interface of a vRouter.
+type fabricHost struct {
+	name    string
+	address [2]string
 }
 
 // stranger is a host with a kernel VXLAN device in the network of the pods.
@@ -131,7 +138,7 @@ func (n *node) desired() string {
 				address = n.address
 			}
 			doc("FloatingIP", fmt.Sprintf("%s-%v", x.name, family(f)), "  address: %q\n  virtualNetwork: %s\n  floatingIpPortMappings: {portMappings: [%s]}\n%s%s",
-				address[f], cmp.Or(x.network, "ip-fabric"), x.ports, x.spec, n.members(family(f), x.members))
+				address[f], cmp.Or(x.network, "ip-fabric"), x.ports, x.spec, n.members(family(f), x.members, x.hosts))
 		}
 	}
 	b.WriteString(p.more)
@@ -180,15 +187,18 @@ func (n *node) service(f family) string {
 	return b.String()
 }
 
-// members is a floating IP's list of pods that are ready.
-func (n *node) members(f family, pods []*pod) string {
-	if len(pods) == 0 {
+// members is a floating IP's list of pods and hosts that are ready.
+func (n *node) members(f family, pods []*pod, hosts []fabricHost) string {
+	if len(pods)+len(hosts) == 0 {
 		return ""
 	}
 	var b strings.Builder
 	b.WriteString("  members:\n")
 	for _, pod := range pods {
 		b.WriteString(n.member(f, pod, "READY"))
+	}
+	for _, h := range hosts {
+		fmt.Fprintf(&b, "    - {virtualMachineInterface: %s, host: true, address: %q}\n", h.name, h.address[f])
 	}
 	return b.String()
 }

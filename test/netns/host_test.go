@@ -63,6 +63,7 @@ type host struct {
 	daemon   *exec.Cmd // nil: not running
 	taps     []*capture
 	offloads bool
+	node     string // what the servers of the role node call themselves; "": node
 }
 
 // options change the standard host.

@@ -74,7 +74,7 @@ func (h *host) serve(role string) {
 				defer conn.Close()
 				sum := crc32.New(castagnoli)
 				if _, err := io.Copy(sum, conn); err == nil {
-					fmt.Fprintf(conn, "%s %08x", role, sum.Sum32())
+					fmt.Fprintf(conn, "%s %08x", h.title(role), sum.Sum32())
 				}
 			}()
 		}
@@ -82,12 +82,20 @@ func (h *host) serve(role string) {
 	h.serveEcho(role, echoPort)
 }
 
+// title is what the servers of a role call themselves.
+func (h *host) title(role string) string {
+	if role == "node" && h.node != "" {
+		return h.node
+	}
+	return role
+}
+
 // serveWeb starts a web server that tells who it is and whom it saw.
 func (h *host) serveWeb(role string, port int) {
 	h.t.Helper()
 	server := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		seen, _, _ := net.SplitHostPort(r.RemoteAddr)
-		fmt.Fprintf(w, "%s %s", role, seen)
+		fmt.Fprintf(w, "%s %s", h.title(role), seen)
 	})}
 	l := h.listen(role, port)
 	go server.Serve(l) //nolint:errcheck // ends with Close
@@ -106,7 +114,7 @@ func (h *host) serveEcho(role string, port int) {
 			if err != nil {
 				return
 			}
-			answer := fmt.Appendf(nil, "%s %s ", role, net.JoinHostPort(from.Addr().Unmap().String(), fmt.Sprint(from.Port())))
+			answer := fmt.Appendf(nil, "%s %s ", h.title(role), net.JoinHostPort(from.Addr().Unmap().String(), fmt.Sprint(from.Port())))
 			_, _ = c.WriteToUDPAddrPort(append(answer, b[:n]...), from) // a client that is gone is no matter
 		}
 	}()

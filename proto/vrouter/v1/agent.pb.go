@@ -931,6 +931,408 @@ func (x *SyncNack) GetViolations() []*FieldViolation {
 	return nil
 }
 
+// AttachRequest connects a container.
+type AttachRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// name of the VirtualMachineInterface, in Kubernetes NAMESPACE:POD.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// uid that the interface's attachment must have. Default: whatever it has.
+	Uid string `protobuf:"bytes,2,opt,name=uid,proto3" json:"uid,omitempty"`
+	// container_id is the sandbox, as the runtime calls it.
+	ContainerId string `protobuf:"bytes,3,opt,name=container_id,json=containerId,proto3" json:"container_id,omitempty"`
+	// netns is the sandbox's namespace file.
+	Netns string `protobuf:"bytes,4,opt,name=netns,proto3" json:"netns,omitempty"`
+	// guest_name is the device's name inside netns. Default: eth0.
+	GuestName string `protobuf:"bytes,5,opt,name=guest_name,json=guestName,proto3" json:"guest_name,omitempty"`
+	// mtu in bytes, 1280 to 65521. Default: that of the interface's tap, else 1500.
+	Mtu uint32 `protobuf:"varint,6,opt,name=mtu,proto3" json:"mtu,omitempty"`
+	// mac_address that the device shall have. Default: the interface's, else one derived from name and container.
+	MacAddress string `protobuf:"bytes,7,opt,name=mac_address,json=macAddress,proto3" json:"mac_address,omitempty"`
+	// addresses that the container shall have, at most one of each family. Default: free ones of the network's pools.
+	Addresses []string `protobuf:"bytes,8,rep,name=addresses,proto3" json:"addresses,omitempty"`
+	// host_ports of the node that shall lead to the container.
+	HostPorts []*HostPort `protobuf:"bytes,9,rep,name=host_ports,json=hostPorts,proto3" json:"host_ports,omitempty"`
+	// configuration is the name of the CNI network configuration.
+	Configuration string `protobuf:"bytes,10,opt,name=configuration,proto3" json:"configuration,omitempty"`
+	// virtual_network makes the agent write the interface itself, in this network, and remove it with Detach: there is no controller that
+	// would. Default: the interface is somebody else's.
+	VirtualNetwork string `protobuf:"bytes,11,opt,name=virtual_network,json=virtualNetwork,proto3" json:"virtual_network,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
+}
+
+func (x *AttachRequest) Reset() {
+	*x = AttachRequest{}
+	mi := &file_vrouter_v1_agent_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AttachRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AttachRequest) ProtoMessage() {}
+
+func (x *AttachRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_vrouter_v1_agent_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AttachRequest.ProtoReflect.Descriptor instead.
+func (*AttachRequest) Descriptor() ([]byte, []int) {
+	return file_vrouter_v1_agent_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *AttachRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *AttachRequest) GetUid() string {
+	if x != nil {
+		return x.Uid
+	}
+	return ""
+}
+
+func (x *AttachRequest) GetContainerId() string {
+	if x != nil {
+		return x.ContainerId
+	}
+	return ""
+}
+
+func (x *AttachRequest) GetNetns() string {
+	if x != nil {
+		return x.Netns
+	}
+	return ""
+}
+
+func (x *AttachRequest) GetGuestName() string {
+	if x != nil {
+		return x.GuestName
+	}
+	return ""
+}
+
+func (x *AttachRequest) GetMtu() uint32 {
+	if x != nil {
+		return x.Mtu
+	}
+	return 0
+}
+
+func (x *AttachRequest) GetMacAddress() string {
+	if x != nil {
+		return x.MacAddress
+	}
+	return ""
+}
+
+func (x *AttachRequest) GetAddresses() []string {
+	if x != nil {
+		return x.Addresses
+	}
+	return nil
+}
+
+func (x *AttachRequest) GetHostPorts() []*HostPort {
+	if x != nil {
+		return x.HostPorts
+	}
+	return nil
+}
+
+func (x *AttachRequest) GetConfiguration() string {
+	if x != nil {
+		return x.Configuration
+	}
+	return ""
+}
+
+func (x *AttachRequest) GetVirtualNetwork() string {
+	if x != nil {
+		return x.VirtualNetwork
+	}
+	return ""
+}
+
+// AttachResponse is what the container has now.
+type AttachResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// generation in force.
+	Generation *Generation `protobuf:"bytes,1,opt,name=generation,proto3" json:"generation,omitempty"`
+	// virtual_network that it stands in.
+	VirtualNetwork string `protobuf:"bytes,2,opt,name=virtual_network,json=virtualNetwork,proto3" json:"virtual_network,omitempty"`
+	// mac_address of the device.
+	MacAddress string `protobuf:"bytes,3,opt,name=mac_address,json=macAddress,proto3" json:"mac_address,omitempty"`
+	// mtu of the device in bytes.
+	Mtu uint32 `protobuf:"varint,4,opt,name=mtu,proto3" json:"mtu,omitempty"`
+	// addresses of the device.
+	Addresses     []*AttachedAddress `protobuf:"bytes,5,rep,name=addresses,proto3" json:"addresses,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AttachResponse) Reset() {
+	*x = AttachResponse{}
+	mi := &file_vrouter_v1_agent_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AttachResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AttachResponse) ProtoMessage() {}
+
+func (x *AttachResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_vrouter_v1_agent_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AttachResponse.ProtoReflect.Descriptor instead.
+func (*AttachResponse) Descriptor() ([]byte, []int) {
+	return file_vrouter_v1_agent_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *AttachResponse) GetGeneration() *Generation {
+	if x != nil {
+		return x.Generation
+	}
+	return nil
+}
+
+func (x *AttachResponse) GetVirtualNetwork() string {
+	if x != nil {
+		return x.VirtualNetwork
+	}
+	return ""
+}
+
+func (x *AttachResponse) GetMacAddress() string {
+	if x != nil {
+		return x.MacAddress
+	}
+	return ""
+}
+
+func (x *AttachResponse) GetMtu() uint32 {
+	if x != nil {
+		return x.Mtu
+	}
+	return 0
+}
+
+func (x *AttachResponse) GetAddresses() []*AttachedAddress {
+	if x != nil {
+		return x.Addresses
+	}
+	return nil
+}
+
+// AttachedAddress is an address that a container has, and the way out.
+type AttachedAddress struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// address with the length of its subnet's prefix, for example 10.244.0.7/24.
+	Address string `protobuf:"bytes,1,opt,name=address,proto3" json:"address,omitempty"`
+	// gateway of the family's default route; empty: the subnet has none, and neither has the container.
+	Gateway       string `protobuf:"bytes,2,opt,name=gateway,proto3" json:"gateway,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AttachedAddress) Reset() {
+	*x = AttachedAddress{}
+	mi := &file_vrouter_v1_agent_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AttachedAddress) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AttachedAddress) ProtoMessage() {}
+
+func (x *AttachedAddress) ProtoReflect() protoreflect.Message {
+	mi := &file_vrouter_v1_agent_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AttachedAddress.ProtoReflect.Descriptor instead.
+func (*AttachedAddress) Descriptor() ([]byte, []int) {
+	return file_vrouter_v1_agent_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *AttachedAddress) GetAddress() string {
+	if x != nil {
+		return x.Address
+	}
+	return ""
+}
+
+func (x *AttachedAddress) GetGateway() string {
+	if x != nil {
+		return x.Gateway
+	}
+	return ""
+}
+
+// DetachRequest ends an attachment.
+type DetachRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// name of the VirtualMachineInterface.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// container_id of the attachment. One of another container stays.
+	ContainerId string `protobuf:"bytes,2,opt,name=container_id,json=containerId,proto3" json:"container_id,omitempty"`
+	// netns that a device may be left in, of an attachment that is gone. Empty: none is looked for.
+	Netns string `protobuf:"bytes,3,opt,name=netns,proto3" json:"netns,omitempty"`
+	// guest_name of the attachment. Default: eth0.
+	GuestName     string `protobuf:"bytes,4,opt,name=guest_name,json=guestName,proto3" json:"guest_name,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DetachRequest) Reset() {
+	*x = DetachRequest{}
+	mi := &file_vrouter_v1_agent_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DetachRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DetachRequest) ProtoMessage() {}
+
+func (x *DetachRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_vrouter_v1_agent_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DetachRequest.ProtoReflect.Descriptor instead.
+func (*DetachRequest) Descriptor() ([]byte, []int) {
+	return file_vrouter_v1_agent_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *DetachRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *DetachRequest) GetContainerId() string {
+	if x != nil {
+		return x.ContainerId
+	}
+	return ""
+}
+
+func (x *DetachRequest) GetNetns() string {
+	if x != nil {
+		return x.Netns
+	}
+	return ""
+}
+
+func (x *DetachRequest) GetGuestName() string {
+	if x != nil {
+		return x.GuestName
+	}
+	return ""
+}
+
+// DetachResponse says what there was to end.
+type DetachResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// generation in force.
+	Generation *Generation `protobuf:"bytes,1,opt,name=generation,proto3" json:"generation,omitempty"`
+	// found says that there was such an attachment.
+	Found         bool `protobuf:"varint,2,opt,name=found,proto3" json:"found,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DetachResponse) Reset() {
+	*x = DetachResponse{}
+	mi := &file_vrouter_v1_agent_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DetachResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DetachResponse) ProtoMessage() {}
+
+func (x *DetachResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_vrouter_v1_agent_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DetachResponse.ProtoReflect.Descriptor instead.
+func (*DetachResponse) Descriptor() ([]byte, []int) {
+	return file_vrouter_v1_agent_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *DetachResponse) GetGeneration() *Generation {
+	if x != nil {
+		return x.Generation
+	}
+	return nil
+}
+
+func (x *DetachResponse) GetFound() bool {
+	if x != nil {
+		return x.Found
+	}
+	return false
+}
+
 // ListRequest selects resources.
 type ListRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -944,7 +1346,7 @@ type ListRequest struct {
 
 func (x *ListRequest) Reset() {
 	*x = ListRequest{}
-	mi := &file_vrouter_v1_agent_proto_msgTypes[13]
+	mi := &file_vrouter_v1_agent_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -956,7 +1358,7 @@ func (x *ListRequest) String() string {
 func (*ListRequest) ProtoMessage() {}
 
 func (x *ListRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_vrouter_v1_agent_proto_msgTypes[13]
+	mi := &file_vrouter_v1_agent_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -969,7 +1371,7 @@ func (x *ListRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRequest.ProtoReflect.Descriptor instead.
 func (*ListRequest) Descriptor() ([]byte, []int) {
-	return file_vrouter_v1_agent_proto_rawDescGZIP(), []int{13}
+	return file_vrouter_v1_agent_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *ListRequest) GetKinds() []string {
@@ -999,7 +1401,7 @@ type ListResponse struct {
 
 func (x *ListResponse) Reset() {
 	*x = ListResponse{}
-	mi := &file_vrouter_v1_agent_proto_msgTypes[14]
+	mi := &file_vrouter_v1_agent_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1011,7 +1413,7 @@ func (x *ListResponse) String() string {
 func (*ListResponse) ProtoMessage() {}
 
 func (x *ListResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_vrouter_v1_agent_proto_msgTypes[14]
+	mi := &file_vrouter_v1_agent_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1024,7 +1426,7 @@ func (x *ListResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListResponse.ProtoReflect.Descriptor instead.
 func (*ListResponse) Descriptor() ([]byte, []int) {
-	return file_vrouter_v1_agent_proto_rawDescGZIP(), []int{14}
+	return file_vrouter_v1_agent_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *ListResponse) GetGeneration() uint64 {
@@ -1054,7 +1456,7 @@ type WatchRequest struct {
 
 func (x *WatchRequest) Reset() {
 	*x = WatchRequest{}
-	mi := &file_vrouter_v1_agent_proto_msgTypes[15]
+	mi := &file_vrouter_v1_agent_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1066,7 +1468,7 @@ func (x *WatchRequest) String() string {
 func (*WatchRequest) ProtoMessage() {}
 
 func (x *WatchRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_vrouter_v1_agent_proto_msgTypes[15]
+	mi := &file_vrouter_v1_agent_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1079,7 +1481,7 @@ func (x *WatchRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchRequest.ProtoReflect.Descriptor instead.
 func (*WatchRequest) Descriptor() ([]byte, []int) {
-	return file_vrouter_v1_agent_proto_rawDescGZIP(), []int{15}
+	return file_vrouter_v1_agent_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *WatchRequest) GetKinds() []string {
@@ -1115,7 +1517,7 @@ type WatchResponse struct {
 
 func (x *WatchResponse) Reset() {
 	*x = WatchResponse{}
-	mi := &file_vrouter_v1_agent_proto_msgTypes[16]
+	mi := &file_vrouter_v1_agent_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1127,7 +1529,7 @@ func (x *WatchResponse) String() string {
 func (*WatchResponse) ProtoMessage() {}
 
 func (x *WatchResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_vrouter_v1_agent_proto_msgTypes[16]
+	mi := &file_vrouter_v1_agent_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1140,7 +1542,7 @@ func (x *WatchResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchResponse.ProtoReflect.Descriptor instead.
 func (*WatchResponse) Descriptor() ([]byte, []int) {
-	return file_vrouter_v1_agent_proto_rawDescGZIP(), []int{16}
+	return file_vrouter_v1_agent_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *WatchResponse) GetGeneration() uint64 {
@@ -1214,7 +1616,7 @@ var File_vrouter_v1_agent_proto protoreflect.FileDescriptor
 const file_vrouter_v1_agent_proto_rawDesc = "" +
 	"\n" +
 	"\x16vrouter/v1/agent.proto\x12\n" +
-	"vrouter.v1\x1a\x1bbuf/validate/validate.proto\x1a\x15vrouter/v1/drop.proto\x1a\x18vrouter/v1/explain.proto\x1a\x15vrouter/v1/flow.proto\x1a\x16vrouter/v1/rules.proto\x1a\x16vrouter/v1/state.proto\x1a\x17vrouter/v1/status.proto\"\xa5\x02\n" +
+	"vrouter.v1\x1a\x1bbuf/validate/validate.proto\x1a\x15vrouter/v1/drop.proto\x1a\x18vrouter/v1/explain.proto\x1a\x15vrouter/v1/flow.proto\x1a\x1avrouter/v1/resources.proto\x1a\x16vrouter/v1/rules.proto\x1a\x16vrouter/v1/state.proto\x1a\x17vrouter/v1/status.proto\"\xa5\x02\n" +
 	"\fApplyRequest\x12:\n" +
 	"\aupserts\x18\x01 \x03(\v2\x14.vrouter.v1.ResourceB\n" +
 	"\xbaH\a\x92\x01\x04\x10\xc0\x9a\fR\aupserts\x12=\n" +
@@ -1241,10 +1643,10 @@ const file_vrouter_v1_agent_proto_rawDesc = "" +
 	"\x0esnapshot_chunk\x18\x03 \x01(\v2\x1d.vrouter.v1.SyncSnapshotChunkH\x00R\rsnapshotChunk\x12@\n" +
 	"\fsnapshot_end\x18\x04 \x01(\v2\x1b.vrouter.v1.SyncSnapshotEndH\x00R\vsnapshotEnd\x12-\n" +
 	"\x05delta\x18\x05 \x01(\v2\x15.vrouter.v1.SyncDeltaH\x00R\x05deltaB\x10\n" +
-	"\amessage\x12\x05\xbaH\x02\b\x01\"\xde\x01\n" +
-	"\tSyncHello\x12\xaf\x01\n" +
-	"\rcontroller_id\x18\x01 \x01(\tB\x89\x01\xbaH\x85\x01\xba\x01y\n" +
-	"\x18sync_hello.controller_id\x12I\"operator\" is the owner of what Apply writes; choose another controllerId\x1a\x12this != 'operator'\xc8\x01\x01r\x04\x88\xea0\x01R\fcontrollerId\x12\x1f\n" +
+	"\amessage\x12\x05\xbaH\x02\b\x01\"\x89\x02\n" +
+	"\tSyncHello\x12\xda\x01\n" +
+	"\rcontroller_id\x18\x01 \x01(\tB\xb4\x01\xbaH\xb0\x01\xba\x01\xa3\x01\n" +
+	"\x18sync_hello.controller_id\x12g\"operator\" is the owner of what Apply writes and \"cni\" of what Attach does; choose another controllerId\x1a\x1e!(this in ['operator', 'cni'])\xc8\x01\x01r\x04\x88\xea0\x01R\fcontrollerId\x12\x1f\n" +
 	"\velection_id\x18\x02 \x01(\x04R\n" +
 	"electionId\"4\n" +
 	"\x11SyncSnapshotBegin\x12\x1f\n" +
@@ -1283,7 +1685,47 @@ const file_vrouter_v1_agent_proto_rawDesc = "" +
 	"\x06reason\x18\x02 \x01(\tR\x06reason\x12:\n" +
 	"\n" +
 	"violations\x18\x03 \x03(\v2\x1a.vrouter.v1.FieldViolationR\n" +
-	"violations\"f\n" +
+	"violations\"\xf2\x03\n" +
+	"\rAttachRequest\x12 \n" +
+	"\x04name\x18\x01 \x01(\tB\f\xbaH\t\xc8\x01\x01r\x04\x88\xea0\x01R\x04name\x12\x1a\n" +
+	"\x03uid\x18\x02 \x01(\tB\b\xbaH\x05r\x03\x18\xfd\x01R\x03uid\x12.\n" +
+	"\fcontainer_id\x18\x03 \x01(\tB\v\xbaH\b\xc8\x01\x01r\x03\x18\xfd\x01R\vcontainerId\x12\"\n" +
+	"\x05netns\x18\x04 \x01(\tB\f\xbaH\t\xc8\x01\x01r\x04\xb8\xea0\x01R\x05netns\x12(\n" +
+	"\n" +
+	"guest_name\x18\x05 \x01(\tB\t\xbaH\x06r\x04\xb0\xea0\x01R\tguestName\x12!\n" +
+	"\x03mtu\x18\x06 \x01(\rB\x0f\xbaH\f\xd8\x01\x01*\a\x18\xf1\xff\x03(\x80\n" +
+	"R\x03mtu\x12*\n" +
+	"\vmac_address\x18\a \x01(\tB\t\xbaH\x06r\x04\xa8\xea0\x01R\n" +
+	"macAddress\x122\n" +
+	"\taddresses\x18\b \x03(\tB\x14\xbaH\x11\x92\x01\x0e\x10\x02\x18\x01\"\br\x06\x90\xea0\x01\x10\x01R\taddresses\x12>\n" +
+	"\n" +
+	"host_ports\x18\t \x03(\v2\x14.vrouter.v1.HostPortB\t\xbaH\x06\x92\x01\x03\x10\x80\bR\thostPorts\x12.\n" +
+	"\rconfiguration\x18\n" +
+	" \x01(\tB\b\xbaH\x05r\x03\x18\xfd\x01R\rconfiguration\x122\n" +
+	"\x0fvirtual_network\x18\v \x01(\tB\t\xbaH\x06r\x04\x88\xea0\x01R\x0evirtualNetwork\"\xdf\x01\n" +
+	"\x0eAttachResponse\x126\n" +
+	"\n" +
+	"generation\x18\x01 \x01(\v2\x16.vrouter.v1.GenerationR\n" +
+	"generation\x12'\n" +
+	"\x0fvirtual_network\x18\x02 \x01(\tR\x0evirtualNetwork\x12\x1f\n" +
+	"\vmac_address\x18\x03 \x01(\tR\n" +
+	"macAddress\x12\x10\n" +
+	"\x03mtu\x18\x04 \x01(\rR\x03mtu\x129\n" +
+	"\taddresses\x18\x05 \x03(\v2\x1b.vrouter.v1.AttachedAddressR\taddresses\"E\n" +
+	"\x0fAttachedAddress\x12\x18\n" +
+	"\aaddress\x18\x01 \x01(\tR\aaddress\x12\x18\n" +
+	"\agateway\x18\x02 \x01(\tR\agateway\"\xac\x01\n" +
+	"\rDetachRequest\x12 \n" +
+	"\x04name\x18\x01 \x01(\tB\f\xbaH\t\xc8\x01\x01r\x04\x88\xea0\x01R\x04name\x12.\n" +
+	"\fcontainer_id\x18\x02 \x01(\tB\v\xbaH\b\xc8\x01\x01r\x03\x18\xfd\x01R\vcontainerId\x12\x1f\n" +
+	"\x05netns\x18\x03 \x01(\tB\t\xbaH\x06r\x04\xb8\xea0\x01R\x05netns\x12(\n" +
+	"\n" +
+	"guest_name\x18\x04 \x01(\tB\t\xbaH\x06r\x04\xb0\xea0\x01R\tguestName\"^\n" +
+	"\x0eDetachResponse\x126\n" +
+	"\n" +
+	"generation\x18\x01 \x01(\v2\x16.vrouter.v1.GenerationR\n" +
+	"generation\x12\x14\n" +
+	"\x05found\x18\x02 \x01(\bR\x05found\"f\n" +
 	"\vListRequest\x12*\n" +
 	"\x05kinds\x18\x01 \x03(\tB\x14\xbaH\x11\x92\x01\x0e\x10\x10\x18\x01\"\br\x06\xd0\xea0\x01\x10\x01R\x05kinds\x12+\n" +
 	"\x05names\x18\x02 \x03(\tB\x15\xbaH\x12\x92\x01\x0f\x10\x90N\x18\x01\"\br\x06\x88\xea0\x01\x10\x01R\x05names\"b\n" +
@@ -1302,10 +1744,12 @@ const file_vrouter_v1_agent_proto_rawDesc = "" +
 	"\bupserted\x18\x02 \x01(\v2\x14.vrouter.v1.ResourceH\x00R\bupserted\x123\n" +
 	"\adeleted\x18\x03 \x01(\v2\x17.vrouter.v1.ResourceKeyH\x00R\adeleted\x12\x18\n" +
 	"\x06synced\x18\x04 \x01(\bH\x00R\x06syncedB\a\n" +
-	"\x05event2\x9a\x06\n" +
+	"\x05event2\x9c\a\n" +
 	"\fAgentService\x12<\n" +
 	"\x05Apply\x12\x18.vrouter.v1.ApplyRequest\x1a\x19.vrouter.v1.ApplyResponse\x12=\n" +
-	"\x04Sync\x12\x17.vrouter.v1.SyncRequest\x1a\x18.vrouter.v1.SyncResponse(\x010\x01\x12;\n" +
+	"\x04Sync\x12\x17.vrouter.v1.SyncRequest\x1a\x18.vrouter.v1.SyncResponse(\x010\x01\x12?\n" +
+	"\x06Attach\x12\x19.vrouter.v1.AttachRequest\x1a\x1a.vrouter.v1.AttachResponse\x12?\n" +
+	"\x06Detach\x12\x19.vrouter.v1.DetachRequest\x1a\x1a.vrouter.v1.DetachResponse\x12;\n" +
 	"\x04List\x12\x17.vrouter.v1.ListRequest\x1a\x18.vrouter.v1.ListResponse0\x01\x12>\n" +
 	"\x05Watch\x12\x18.vrouter.v1.WatchRequest\x1a\x19.vrouter.v1.WatchResponse0\x01\x12B\n" +
 	"\aExplain\x12\x1a.vrouter.v1.ExplainRequest\x1a\x1b.vrouter.v1.ExplainResponse\x12J\n" +
@@ -1330,7 +1774,7 @@ func file_vrouter_v1_agent_proto_rawDescGZIP() []byte {
 	return file_vrouter_v1_agent_proto_rawDescData
 }
 
-var file_vrouter_v1_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 17)
+var file_vrouter_v1_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 22)
 var file_vrouter_v1_agent_proto_goTypes = []any{
 	(*ApplyRequest)(nil),        // 0: vrouter.v1.ApplyRequest
 	(*Prune)(nil),               // 1: vrouter.v1.Prune
@@ -1345,80 +1789,94 @@ var file_vrouter_v1_agent_proto_goTypes = []any{
 	(*SyncWelcome)(nil),         // 10: vrouter.v1.SyncWelcome
 	(*SyncAck)(nil),             // 11: vrouter.v1.SyncAck
 	(*SyncNack)(nil),            // 12: vrouter.v1.SyncNack
-	(*ListRequest)(nil),         // 13: vrouter.v1.ListRequest
-	(*ListResponse)(nil),        // 14: vrouter.v1.ListResponse
-	(*WatchRequest)(nil),        // 15: vrouter.v1.WatchRequest
-	(*WatchResponse)(nil),       // 16: vrouter.v1.WatchResponse
-	(*Resource)(nil),            // 17: vrouter.v1.Resource
-	(*ResourceKey)(nil),         // 18: vrouter.v1.ResourceKey
-	(*Generation)(nil),          // 19: vrouter.v1.Generation
-	(*ResourceResult)(nil),      // 20: vrouter.v1.ResourceResult
-	(*FieldViolation)(nil),      // 21: vrouter.v1.FieldViolation
-	(*ExplainRequest)(nil),      // 22: vrouter.v1.ExplainRequest
-	(*ListFlowsRequest)(nil),    // 23: vrouter.v1.ListFlowsRequest
-	(*WatchFlowsRequest)(nil),   // 24: vrouter.v1.WatchFlowsRequest
-	(*DeleteFlowsRequest)(nil),  // 25: vrouter.v1.DeleteFlowsRequest
-	(*ListDropsRequest)(nil),    // 26: vrouter.v1.ListDropsRequest
-	(*WatchDropsRequest)(nil),   // 27: vrouter.v1.WatchDropsRequest
-	(*GetStatusRequest)(nil),    // 28: vrouter.v1.GetStatusRequest
-	(*ExplainResponse)(nil),     // 29: vrouter.v1.ExplainResponse
-	(*ListFlowsResponse)(nil),   // 30: vrouter.v1.ListFlowsResponse
-	(*WatchFlowsResponse)(nil),  // 31: vrouter.v1.WatchFlowsResponse
-	(*DeleteFlowsResponse)(nil), // 32: vrouter.v1.DeleteFlowsResponse
-	(*ListDropsResponse)(nil),   // 33: vrouter.v1.ListDropsResponse
-	(*WatchDropsResponse)(nil),  // 34: vrouter.v1.WatchDropsResponse
-	(*GetStatusResponse)(nil),   // 35: vrouter.v1.GetStatusResponse
+	(*AttachRequest)(nil),       // 13: vrouter.v1.AttachRequest
+	(*AttachResponse)(nil),      // 14: vrouter.v1.AttachResponse
+	(*AttachedAddress)(nil),     // 15: vrouter.v1.AttachedAddress
+	(*DetachRequest)(nil),       // 16: vrouter.v1.DetachRequest
+	(*DetachResponse)(nil),      // 17: vrouter.v1.DetachResponse
+	(*ListRequest)(nil),         // 18: vrouter.v1.ListRequest
+	(*ListResponse)(nil),        // 19: vrouter.v1.ListResponse
+	(*WatchRequest)(nil),        // 20: vrouter.v1.WatchRequest
+	(*WatchResponse)(nil),       // 21: vrouter.v1.WatchResponse
+	(*Resource)(nil),            // 22: vrouter.v1.Resource
+	(*ResourceKey)(nil),         // 23: vrouter.v1.ResourceKey
+	(*Generation)(nil),          // 24: vrouter.v1.Generation
+	(*ResourceResult)(nil),      // 25: vrouter.v1.ResourceResult
+	(*FieldViolation)(nil),      // 26: vrouter.v1.FieldViolation
+	(*HostPort)(nil),            // 27: vrouter.v1.HostPort
+	(*ExplainRequest)(nil),      // 28: vrouter.v1.ExplainRequest
+	(*ListFlowsRequest)(nil),    // 29: vrouter.v1.ListFlowsRequest
+	(*WatchFlowsRequest)(nil),   // 30: vrouter.v1.WatchFlowsRequest
+	(*DeleteFlowsRequest)(nil),  // 31: vrouter.v1.DeleteFlowsRequest
+	(*ListDropsRequest)(nil),    // 32: vrouter.v1.ListDropsRequest
+	(*WatchDropsRequest)(nil),   // 33: vrouter.v1.WatchDropsRequest
+	(*GetStatusRequest)(nil),    // 34: vrouter.v1.GetStatusRequest
+	(*ExplainResponse)(nil),     // 35: vrouter.v1.ExplainResponse
+	(*ListFlowsResponse)(nil),   // 36: vrouter.v1.ListFlowsResponse
+	(*WatchFlowsResponse)(nil),  // 37: vrouter.v1.WatchFlowsResponse
+	(*DeleteFlowsResponse)(nil), // 38: vrouter.v1.DeleteFlowsResponse
+	(*ListDropsResponse)(nil),   // 39: vrouter.v1.ListDropsResponse
+	(*WatchDropsResponse)(nil),  // 40: vrouter.v1.WatchDropsResponse
+	(*GetStatusResponse)(nil),   // 41: vrouter.v1.GetStatusResponse
 }
 var file_vrouter_v1_agent_proto_depIdxs = []int32{
-	17, // 0: vrouter.v1.ApplyRequest.upserts:type_name -> vrouter.v1.Resource
-	18, // 1: vrouter.v1.ApplyRequest.deletes:type_name -> vrouter.v1.ResourceKey
+	22, // 0: vrouter.v1.ApplyRequest.upserts:type_name -> vrouter.v1.Resource
+	23, // 1: vrouter.v1.ApplyRequest.deletes:type_name -> vrouter.v1.ResourceKey
 	1,  // 2: vrouter.v1.ApplyRequest.prune:type_name -> vrouter.v1.Prune
-	19, // 3: vrouter.v1.ApplyResponse.generation:type_name -> vrouter.v1.Generation
-	20, // 4: vrouter.v1.ApplyResponse.results:type_name -> vrouter.v1.ResourceResult
+	24, // 3: vrouter.v1.ApplyResponse.generation:type_name -> vrouter.v1.Generation
+	25, // 4: vrouter.v1.ApplyResponse.results:type_name -> vrouter.v1.ResourceResult
 	4,  // 5: vrouter.v1.SyncRequest.hello:type_name -> vrouter.v1.SyncHello
 	5,  // 6: vrouter.v1.SyncRequest.snapshot_begin:type_name -> vrouter.v1.SyncSnapshotBegin
 	6,  // 7: vrouter.v1.SyncRequest.snapshot_chunk:type_name -> vrouter.v1.SyncSnapshotChunk
 	7,  // 8: vrouter.v1.SyncRequest.snapshot_end:type_name -> vrouter.v1.SyncSnapshotEnd
 	8,  // 9: vrouter.v1.SyncRequest.delta:type_name -> vrouter.v1.SyncDelta
-	17, // 10: vrouter.v1.SyncSnapshotChunk.resources:type_name -> vrouter.v1.Resource
-	17, // 11: vrouter.v1.SyncDelta.upserts:type_name -> vrouter.v1.Resource
-	18, // 12: vrouter.v1.SyncDelta.deletes:type_name -> vrouter.v1.ResourceKey
+	22, // 10: vrouter.v1.SyncSnapshotChunk.resources:type_name -> vrouter.v1.Resource
+	22, // 11: vrouter.v1.SyncDelta.upserts:type_name -> vrouter.v1.Resource
+	23, // 12: vrouter.v1.SyncDelta.deletes:type_name -> vrouter.v1.ResourceKey
 	10, // 13: vrouter.v1.SyncResponse.welcome:type_name -> vrouter.v1.SyncWelcome
 	11, // 14: vrouter.v1.SyncResponse.ack:type_name -> vrouter.v1.SyncAck
 	12, // 15: vrouter.v1.SyncResponse.nack:type_name -> vrouter.v1.SyncNack
-	19, // 16: vrouter.v1.SyncWelcome.generation:type_name -> vrouter.v1.Generation
-	19, // 17: vrouter.v1.SyncAck.generation:type_name -> vrouter.v1.Generation
-	21, // 18: vrouter.v1.SyncNack.violations:type_name -> vrouter.v1.FieldViolation
-	17, // 19: vrouter.v1.ListResponse.resources:type_name -> vrouter.v1.Resource
-	17, // 20: vrouter.v1.WatchResponse.upserted:type_name -> vrouter.v1.Resource
-	18, // 21: vrouter.v1.WatchResponse.deleted:type_name -> vrouter.v1.ResourceKey
-	0,  // 22: vrouter.v1.AgentService.Apply:input_type -> vrouter.v1.ApplyRequest
-	3,  // 23: vrouter.v1.AgentService.Sync:input_type -> vrouter.v1.SyncRequest
-	13, // 24: vrouter.v1.AgentService.List:input_type -> vrouter.v1.ListRequest
-	15, // 25: vrouter.v1.AgentService.Watch:input_type -> vrouter.v1.WatchRequest
-	22, // 26: vrouter.v1.AgentService.Explain:input_type -> vrouter.v1.ExplainRequest
-	23, // 27: vrouter.v1.AgentService.ListFlows:input_type -> vrouter.v1.ListFlowsRequest
-	24, // 28: vrouter.v1.AgentService.WatchFlows:input_type -> vrouter.v1.WatchFlowsRequest
-	25, // 29: vrouter.v1.AgentService.DeleteFlows:input_type -> vrouter.v1.DeleteFlowsRequest
-	26, // 30: vrouter.v1.AgentService.ListDrops:input_type -> vrouter.v1.ListDropsRequest
-	27, // 31: vrouter.v1.AgentService.WatchDrops:input_type -> vrouter.v1.WatchDropsRequest
-	28, // 32: vrouter.v1.AgentService.GetStatus:input_type -> vrouter.v1.GetStatusRequest
-	2,  // 33: vrouter.v1.AgentService.Apply:output_type -> vrouter.v1.ApplyResponse
-	9,  // 34: vrouter.v1.AgentService.Sync:output_type -> vrouter.v1.SyncResponse
-	14, // 35: vrouter.v1.AgentService.List:output_type -> vrouter.v1.ListResponse
-	16, // 36: vrouter.v1.AgentService.Watch:output_type -> vrouter.v1.WatchResponse
-	29, // 37: vrouter.v1.AgentService.Explain:output_type -> vrouter.v1.ExplainResponse
-	30, // 38: vrouter.v1.AgentService.ListFlows:output_type -> vrouter.v1.ListFlowsResponse
-	31, // 39: vrouter.v1.AgentService.WatchFlows:output_type -> vrouter.v1.WatchFlowsResponse
-	32, // 40: vrouter.v1.AgentService.DeleteFlows:output_type -> vrouter.v1.DeleteFlowsResponse
-	33, // 41: vrouter.v1.AgentService.ListDrops:output_type -> vrouter.v1.ListDropsResponse
-	34, // 42: vrouter.v1.AgentService.WatchDrops:output_type -> vrouter.v1.WatchDropsResponse
-	35, // 43: vrouter.v1.AgentService.GetStatus:output_type -> vrouter.v1.GetStatusResponse
-	33, // [33:44] is the sub-list for method output_type
-	22, // [22:33] is the sub-list for method input_type
-	22, // [22:22] is the sub-list for extension type_name
-	22, // [22:22] is the sub-list for extension extendee
-	0,  // [0:22] is the sub-list for field type_name
+	24, // 16: vrouter.v1.SyncWelcome.generation:type_name -> vrouter.v1.Generation
+	24, // 17: vrouter.v1.SyncAck.generation:type_name -> vrouter.v1.Generation
+	26, // 18: vrouter.v1.SyncNack.violations:type_name -> vrouter.v1.FieldViolation
+	27, // 19: vrouter.v1.AttachRequest.host_ports:type_name -> vrouter.v1.HostPort
+	24, // 20: vrouter.v1.AttachResponse.generation:type_name -> vrouter.v1.Generation
+	15, // 21: vrouter.v1.AttachResponse.addresses:type_name -> vrouter.v1.AttachedAddress
+	24, // 22: vrouter.v1.DetachResponse.generation:type_name -> vrouter.v1.Generation
+	22, // 23: vrouter.v1.ListResponse.resources:type_name -> vrouter.v1.Resource
+	22, // 24: vrouter.v1.WatchResponse.upserted:type_name -> vrouter.v1.Resource
+	23, // 25: vrouter.v1.WatchResponse.deleted:type_name -> vrouter.v1.ResourceKey
+	0,  // 26: vrouter.v1.AgentService.Apply:input_type -> vrouter.v1.ApplyRequest
+	3,  // 27: vrouter.v1.AgentService.Sync:input_type -> vrouter.v1.SyncRequest
+	13, // 28: vrouter.v1.AgentService.Attach:input_type -> vrouter.v1.AttachRequest
+	16, // 29: vrouter.v1.AgentService.Detach:input_type -> vrouter.v1.DetachRequest
+	18, // 30: vrouter.v1.AgentService.List:input_type -> vrouter.v1.ListRequest
+	20, // 31: vrouter.v1.AgentService.Watch:input_type -> vrouter.v1.WatchRequest
+	28, // 32: vrouter.v1.AgentService.Explain:input_type -> vrouter.v1.ExplainRequest
+	29, // 33: vrouter.v1.AgentService.ListFlows:input_type -> vrouter.v1.ListFlowsRequest
+	30, // 34: vrouter.v1.AgentService.WatchFlows:input_type -> vrouter.v1.WatchFlowsRequest
+	31, // 35: vrouter.v1.AgentService.DeleteFlows:input_type -> vrouter.v1.DeleteFlowsRequest
+	32, // 36: vrouter.v1.AgentService.ListDrops:input_type -> vrouter.v1.ListDropsRequest
+	33, // 37: vrouter.v1.AgentService.WatchDrops:input_type -> vrouter.v1.WatchDropsRequest
+	34, // 38: vrouter.v1.AgentService.GetStatus:input_type -> vrouter.v1.GetStatusRequest
+	2,  // 39: vrouter.v1.AgentService.Apply:output_type -> vrouter.v1.ApplyResponse
+	9,  // 40: vrouter.v1.AgentService.Sync:output_type -> vrouter.v1.SyncResponse
+	14, // 41: vrouter.v1.AgentService.Attach:output_type -> vrouter.v1.AttachResponse
+	17, // 42: vrouter.v1.AgentService.Detach:output_type -> vrouter.v1.DetachResponse
+	19, // 43: vrouter.v1.AgentService.List:output_type -> vrouter.v1.ListResponse
+	21, // 44: vrouter.v1.AgentService.Watch:output_type -> vrouter.v1.WatchResponse
+	35, // 45: vrouter.v1.AgentService.Explain:output_type -> vrouter.v1.ExplainResponse
+	36, // 46: vrouter.v1.AgentService.ListFlows:output_type -> vrouter.v1.ListFlowsResponse
+	37, // 47: vrouter.v1.AgentService.WatchFlows:output_type -> vrouter.v1.WatchFlowsResponse
+	38, // 48: vrouter.v1.AgentService.DeleteFlows:output_type -> vrouter.v1.DeleteFlowsResponse
+	39, // 49: vrouter.v1.AgentService.ListDrops:output_type -> vrouter.v1.ListDropsResponse
+	40, // 50: vrouter.v1.AgentService.WatchDrops:output_type -> vrouter.v1.WatchDropsResponse
+	41, // 51: vrouter.v1.AgentService.GetStatus:output_type -> vrouter.v1.GetStatusResponse
+	39, // [39:52] is the sub-list for method output_type
+	26, // [26:39] is the sub-list for method input_type
+	26, // [26:26] is the sub-list for extension type_name
+	26, // [26:26] is the sub-list for extension extendee
+	0,  // [0:26] is the sub-list for field type_name
 }
 
 func init() { file_vrouter_v1_agent_proto_init() }
@@ -1429,6 +1887,7 @@ func file_vrouter_v1_agent_proto_init() {
 	file_vrouter_v1_drop_proto_init()
 	file_vrouter_v1_explain_proto_init()
 	file_vrouter_v1_flow_proto_init()
+	file_vrouter_v1_resources_proto_init()
 	file_vrouter_v1_rules_proto_init()
 	file_vrouter_v1_state_proto_init()
 	file_vrouter_v1_status_proto_init()
@@ -1444,7 +1903,7 @@ func file_vrouter_v1_agent_proto_init() {
 		(*SyncResponse_Ack)(nil),
 		(*SyncResponse_Nack)(nil),
 	}
-	file_vrouter_v1_agent_proto_msgTypes[16].OneofWrappers = []any{
+	file_vrouter_v1_agent_proto_msgTypes[21].OneofWrappers = []any{
 		(*WatchResponse_Upserted)(nil),
 		(*WatchResponse_Deleted)(nil),
 		(*WatchResponse_Synced)(nil),
@@ -1455,7 +1914,7 @@ func file_vrouter_v1_agent_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_vrouter_v1_agent_proto_rawDesc), len(file_vrouter_v1_agent_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   17,
+			NumMessages:   22,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

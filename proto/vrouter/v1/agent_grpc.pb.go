@@ -26,6 +26,8 @@ const _ = grpc.SupportPackageIsVersion9
 const (
 	AgentService_Apply_FullMethodName       = "/vrouter.v1.AgentService/Apply"
 	AgentService_Sync_FullMethodName        = "/vrouter.v1.AgentService/Sync"
+	AgentService_Attach_FullMethodName      = "/vrouter.v1.AgentService/Attach"
+	AgentService_Detach_FullMethodName      = "/vrouter.v1.AgentService/Detach"
 	AgentService_List_FullMethodName        = "/vrouter.v1.AgentService/List"
 	AgentService_Watch_FullMethodName       = "/vrouter.v1.AgentService/Watch"
 	AgentService_Explain_FullMethodName     = "/vrouter.v1.AgentService/Explain"
@@ -47,6 +49,14 @@ type AgentServiceClient interface {
 	Apply(ctx context.Context, in *ApplyRequest, opts ...grpc.CallOption) (*ApplyResponse, error)
 	// Sync is the stream of a controller: a snapshot with an end marker, then deltas, each acknowledged.
 	Sync(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[SyncRequest, SyncResponse], error)
+	// Attach connects a container to an interface: it waits until the interface of that name and uid is there, gives it addresses, makes the
+	// device in the container's namespace and returns when it forwards and policy is in force. The same call again gives the same answer;
+	// another container of the same pod takes the place of the one before. What holds it up is Aborted (the interface has not come
+	// within the call's deadline, 20 seconds where it has none), NotFound (the namespace is not there), ResourceExhausted
+	// (no address is free) or AlreadyExists (an address or a port of the node is somebody else's); nothing is left behind then.
+	Attach(ctx context.Context, in *AttachRequest, opts ...grpc.CallOption) (*AttachResponse, error)
+	// Detach ends what Attach began for a container, and is content where it has ended already, or where another container has taken over.
+	Detach(ctx context.Context, in *DetachRequest, opts ...grpc.CallOption) (*DetachResponse, error)
 	// List streams the resources of one generation, ordered by kind and name.
 	List(ctx context.Context, in *ListRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[ListResponse], error)
 	// Watch streams the resources as List does, then each change.
@@ -97,6 +107,26 @@ func (c *agentServiceClient) Sync(ctx context.Context, opts ...grpc.CallOption) 
 
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type AgentService_SyncClient = grpc.BidiStreamingClient[SyncRequest, SyncResponse]
+
+func (c *agentServiceClient) Attach(ctx context.Context, in *AttachRequest, opts ...grpc.CallOption) (*AttachResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(AttachResponse)
+	err := c.cc.Invoke(ctx, AgentService_Attach_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *agentServiceClient) Detach(ctx context.Context, in *DetachRequest, opts ...grpc.CallOption) (*DetachResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(DetachResponse)
+	err := c.cc.Invoke(ctx, AgentService_Detach_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
 
 func (c *agentServiceClient) List(ctx context.Context, in *ListRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[ListResponse], error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
@@ -243,6 +273,14 @@ type AgentServiceServer interface {
 	Apply(context.Context, *ApplyRequest) (*ApplyResponse, error)
 	// Sync is the stream of a controller: a snapshot with an end marker, then deltas, each acknowledged.
 	Sync(grpc.BidiStreamingServer[SyncRequest, SyncResponse]) error
+	// Attach connects a container to an interface: it waits until the interface of that name and uid is there, gives it addresses, makes the
+	// device in the container's namespace and returns when it forwards and policy is in force. The same call again gives the same answer;
+	// another container of the same pod takes the place of the one before. What holds it up is Aborted (the interface has not come
+	// within the call's deadline, 20 seconds where it has none), NotFound (the namespace is not there), ResourceExhausted
+	// (no address is free) or AlreadyExists (an address or a port of the node is somebody else's); nothing is left behind then.
+	Attach(context.Context, *AttachRequest) (*AttachResponse, error)
+	// Detach ends what Attach began for a container, and is content where it has ended already, or where another container has taken over.
+	Detach(context.Context, *DetachRequest) (*DetachResponse, error)
 	// List streams the resources of one generation, ordered by kind and name.
 	List(*ListRequest, grpc.ServerStreamingServer[ListResponse]) error
 	// Watch streams the resources as List does, then each change.
@@ -276,6 +314,12 @@ func (UnimplementedAgentServiceServer) Apply(context.Context, *ApplyRequest) (*A
 }
 func (UnimplementedAgentServiceServer) Sync(grpc.BidiStreamingServer[SyncRequest, SyncResponse]) error {
 	return status.Error(codes.Unimplemented, "method Sync not implemented")
+}
+func (UnimplementedAgentServiceServer) Attach(context.Context, *AttachRequest) (*AttachResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Attach not implemented")
+}
+func (UnimplementedAgentServiceServer) Detach(context.Context, *DetachRequest) (*DetachResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Detach not implemented")
 }
 func (UnimplementedAgentServiceServer) List(*ListRequest, grpc.ServerStreamingServer[ListResponse]) error {
 	return status.Error(codes.Unimplemented, "method List not implemented")
@@ -349,6 +393,42 @@ func _AgentService_Sync_Handler(srv interface{}, stream grpc.ServerStream) error
 
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type AgentService_SyncServer = grpc.BidiStreamingServer[SyncRequest, SyncResponse]
+
+func _AgentService_Attach_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(AttachRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AgentServiceServer).Attach(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: AgentService_Attach_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AgentServiceServer).Attach(ctx, req.(*AttachRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _AgentService_Detach_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(DetachRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AgentServiceServer).Detach(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: AgentService_Detach_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AgentServiceServer).Detach(ctx, req.(*DetachRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
 
 func _AgentService_List_Handler(srv interface{}, stream grpc.ServerStream) error {
 	m := new(ListRequest)
@@ -487,6 +567,14 @@ var AgentService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "Apply",
 			Handler:    _AgentService_Apply_Handler,
+		},
+		{
+			MethodName: "Attach",
+			Handler:    _AgentService_Attach_Handler,
+		},
+		{
+			MethodName: "Detach",
+			Handler:    _AgentService_Detach_Handler,
 		},
 		{
 			MethodName: "Explain",

@@ -135,6 +135,8 @@ type ExplainResponse struct {
 	Steps []*ExplainStep `protobuf:"bytes,3,rep,name=steps,proto3" json:"steps,omitempty"`
 	// rule that decided, for example fabric-pods/1. Empty: no rule was asked.
 	Rule string `protobuf:"bytes,4,opt,name=rule,proto3" json:"rule,omitempty"`
+	// tier of the SecurityPolicy that the rule is of: ADMIN, NAMESPACE or BASELINE. Empty: no security policy decided.
+	Tier string `protobuf:"bytes,15,opt,name=tier,proto3" json:"tier,omitempty"`
 	// member that ECMP chose. Empty: no floating IP.
 	Member string `protobuf:"bytes,5,opt,name=member,proto3" json:"member,omitempty"`
 	// packet as the interface sends it.
@@ -213,6 +215,13 @@ func (x *ExplainResponse) GetSteps() []*ExplainStep {
 func (x *ExplainResponse) GetRule() string {
 	if x != nil {
 		return x.Rule
+	}
+	return ""
+}
+
+func (x *ExplainResponse) GetTier() string {
+	if x != nil {
+		return x.Tier
 	}
 	return ""
 }
@@ -367,12 +376,13 @@ const file_vrouter_v1_explain_proto_rawDesc = "" +
 	"sourcePort\x124\n" +
 	"\x10destination_port\x18\x06 \x01(\rB\t\xbaH\x06*\x04\x18\xff\xff\x03R\x0fdestinationPort\x122\n" +
 	"\x0fdestination_mac\x18\a \x01(\tB\t\xbaH\x06r\x04\xa8\xea0\x01R\x0edestinationMac:\xa9\x01\xbaH\xa5\x01\x1a\xa2\x01\n" +
-	"\rexplain.ports\x12OdestinationPort needs protocol TCP, UDP or SCTP, and these need destinationPort\x1a@(this.protocol in [6, 17, 132]) == (this.destination_port != 0u)\"\xda\x03\n" +
+	"\rexplain.ports\x12OdestinationPort needs protocol TCP, UDP or SCTP, and these need destinationPort\x1a@(this.protocol in [6, 17, 132]) == (this.destination_port != 0u)\"\xee\x03\n" +
 	"\x0fExplainResponse\x123\n" +
 	"\averdict\x18\x01 \x01(\x0e2\x19.vrouter.v1.Verdict.ValueR\averdict\x12\x16\n" +
 	"\x06reason\x18\x02 \x01(\tR\x06reason\x12-\n" +
 	"\x05steps\x18\x03 \x03(\v2\x17.vrouter.v1.ExplainStepR\x05steps\x12\x12\n" +
-	"\x04rule\x18\x04 \x01(\tR\x04rule\x12\x16\n" +
+	"\x04rule\x18\x04 \x01(\tR\x04rule\x12\x12\n" +
+	"\x04tier\x18\x0f \x01(\tR\x04tier\x12\x16\n" +
 	"\x06member\x18\x05 \x01(\tR\x06member\x12)\n" +
 	"\x06packet\x18\x06 \x01(\v2\x11.vrouter.v1.TupleR\x06packet\x12/\n" +
 	"\trewritten\x18\a \x01(\v2\x11.vrouter.v1.TupleR\trewritten\x12\x16\n" +

@@ -360,6 +360,8 @@ type Flow struct {
 	Member string `protobuf:"bytes,18,opt,name=member,proto3" json:"member,omitempty"`
 	// rule that decided, for example fabric-pods/1 or default/same-network.
 	Rule string `protobuf:"bytes,19,opt,name=rule,proto3" json:"rule,omitempty"`
+	// tier of the SecurityPolicy that the rule is of: ADMIN, NAMESPACE or BASELINE. Empty: no security policy decided.
+	Tier string `protobuf:"bytes,24,opt,name=tier,proto3" json:"tier,omitempty"`
 	// next_hop of the initiator's packets, for example interface web-1.
 	NextHop string `protobuf:"bytes,20,opt,name=next_hop,json=nextHop,proto3" json:"next_hop,omitempty"`
 	// reply_next_hop of the replies.
@@ -529,6 +531,13 @@ func (x *Flow) GetMember() string {
 func (x *Flow) GetRule() string {
 	if x != nil {
 		return x.Rule
+	}
+	return ""
+}
+
+func (x *Flow) GetTier() string {
+	if x != nil {
+		return x.Tier
 	}
 	return ""
 }
@@ -1102,7 +1111,7 @@ const file_vrouter_v1_flow_proto_rawDesc = "" +
 	"\x13VERDICT_UNSPECIFIED\x10\x00\x12\v\n" +
 	"\aFORWARD\x10\x01\x12\b\n" +
 	"\x04DROP\x10\x02\x12\t\n" +
-	"\x05REPLY\x10\x03\"\x94\a\n" +
+	"\x05REPLY\x10\x03\"\xa8\a\n" +
 	"\x04Flow\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x12\x10\n" +
 	"\x03vrf\x18\x02 \x01(\tR\x03vrf\x12+\n" +
@@ -1125,7 +1134,8 @@ const file_vrouter_v1_flow_proto_rawDesc = "" +
 	"\vfloating_ip\x18\x11 \x01(\tR\n" +
 	"floatingIp\x12\x16\n" +
 	"\x06member\x18\x12 \x01(\tR\x06member\x12\x12\n" +
-	"\x04rule\x18\x13 \x01(\tR\x04rule\x12\x19\n" +
+	"\x04rule\x18\x13 \x01(\tR\x04rule\x12\x12\n" +
+	"\x04tier\x18\x18 \x01(\tR\x04tier\x12\x19\n" +
 	"\bnext_hop\x18\x14 \x01(\tR\anextHop\x12$\n" +
 	"\x0ereply_next_hop\x18\x15 \x01(\tR\freplyNextHop\x12\x18\n" +
 	"\abridged\x18\x17 \x01(\bR\abridged\"n\n" +

@@ -142,7 +142,7 @@ func (x InstanceIP_Mode) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use InstanceIP_Mode.Descriptor instead.
 func (InstanceIP_Mode) EnumDescriptor() ([]byte, []int) {
-	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{7, 0}
+	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{10, 0}
 }
 
 // Direction says who may open flows, as in Contrail.
@@ -199,7 +199,7 @@ func (x FloatingIP_Direction) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use FloatingIP_Direction.Descriptor instead.
 func (FloatingIP_Direction) EnumDescriptor() ([]byte, []int) {
-	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{8, 0}
+	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{11, 0}
 }
 
 // TrafficPolicy says which members new flows may go to, with the meaning that it has in Kubernetes.
@@ -253,7 +253,7 @@ func (x FloatingIP_TrafficPolicy) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use FloatingIP_TrafficPolicy.Descriptor instead.
 func (FloatingIP_TrafficPolicy) EnumDescriptor() ([]byte, []int) {
-	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{8, 1}
+	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{11, 1}
 }
 
 // HashField is a part of the packet that chooses the member of a new flow.
@@ -318,7 +318,7 @@ func (x FloatingIP_HashField) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use FloatingIP_HashField.Descriptor instead.
 func (FloatingIP_HashField) EnumDescriptor() ([]byte, []int) {
-	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{8, 2}
+	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{11, 2}
 }
 
 // State says which flows the member takes.
@@ -380,7 +380,7 @@ func (x Member_State) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Member_State.Descriptor instead.
 func (Member_State) EnumDescriptor() ([]byte, []int) {
-	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{12, 0}
+	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{15, 0}
 }
 
 // Type of affinity.
@@ -433,7 +433,7 @@ func (x SessionAffinity_Type) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use SessionAffinity_Type.Descriptor instead.
 func (SessionAffinity_Type) EnumDescriptor() ([]byte, []int) {
-	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{13, 0}
+	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{16, 0}
 }
 
 // Provider says who balances.
@@ -482,7 +482,7 @@ func (x LoadBalancer_Provider) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use LoadBalancer_Provider.Descriptor instead.
 func (LoadBalancer_Provider) EnumDescriptor() ([]byte, []int) {
-	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{14, 0}
+	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{17, 0}
 }
 
 // Direction says which end may open the flow.
@@ -536,7 +536,7 @@ func (x NetworkPolicyRule_Direction) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use NetworkPolicyRule_Direction.Descriptor instead.
 func (NetworkPolicyRule_Direction) EnumDescriptor() ([]byte, []int) {
-	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{20, 0}
+	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{23, 0}
 }
 
 // Action of a rule.
@@ -589,7 +589,7 @@ func (x NetworkPolicyRule_Action) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use NetworkPolicyRule_Action.Descriptor instead.
 func (NetworkPolicyRule_Action) EnumDescriptor() ([]byte, []int) {
-	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{20, 1}
+	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{23, 1}
 }
 
 // PolicyType is a direction, seen from the selected interface.
@@ -642,7 +642,121 @@ func (x SecurityPolicy_PolicyType) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use SecurityPolicy_PolicyType.Descriptor instead.
 func (SecurityPolicy_PolicyType) EnumDescriptor() ([]byte, []int) {
-	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{23, 0}
+	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{27, 0}
+}
+
+// Tier is when a policy is asked.
+type SecurityPolicy_Tier int32
+
+const (
+	// Left out: NAMESPACE.
+	SecurityPolicy_TIER_UNSPECIFIED SecurityPolicy_Tier = 0
+	// First: what the administrator of the cluster decides, whatever the namespaces say.
+	SecurityPolicy_ADMIN SecurityPolicy_Tier = 1
+	// Second: what a namespace allows its own pods, as Kubernetes NetworkPolicy.
+	SecurityPolicy_NAMESPACE SecurityPolicy_Tier = 2
+	// Last: what the administrator decides for pods that no policy of tier NAMESPACE selects.
+	SecurityPolicy_BASELINE SecurityPolicy_Tier = 3
+)
+
+// Enum value maps for SecurityPolicy_Tier.
+var (
+	SecurityPolicy_Tier_name = map[int32]string{
+		0: "TIER_UNSPECIFIED",
+		1: "ADMIN",
+		2: "NAMESPACE",
+		3: "BASELINE",
+	}
+	SecurityPolicy_Tier_value = map[string]int32{
+		"TIER_UNSPECIFIED": 0,
+		"ADMIN":            1,
+		"NAMESPACE":        2,
+		"BASELINE":         3,
+	}
+)
+
+func (x SecurityPolicy_Tier) Enum() *SecurityPolicy_Tier {
+	p := new(SecurityPolicy_Tier)
+	*p = x
+	return p
+}
+
+func (x SecurityPolicy_Tier) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (SecurityPolicy_Tier) Descriptor() protoreflect.EnumDescriptor {
+	return file_vrouter_v1_resources_proto_enumTypes[11].Descriptor()
+}
+
+func (SecurityPolicy_Tier) Type() protoreflect.EnumType {
+	return &file_vrouter_v1_resources_proto_enumTypes[11]
+}
+
+func (x SecurityPolicy_Tier) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use SecurityPolicy_Tier.Descriptor instead.
+func (SecurityPolicy_Tier) EnumDescriptor() ([]byte, []int) {
+	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{27, 1}
+}
+
+// Action of a rule.
+type SecurityRule_Action int32
+
+const (
+	// Left out: ALLOW.
+	SecurityRule_ACTION_UNSPECIFIED SecurityRule_Action = 0
+	// The connection may be opened, as far as this direction goes. Final.
+	SecurityRule_ALLOW SecurityRule_Action = 1
+	// It may not. Final.
+	SecurityRule_DENY SecurityRule_Action = 2
+	// The next tier decides.
+	SecurityRule_PASS SecurityRule_Action = 3
+)
+
+// Enum value maps for SecurityRule_Action.
+var (
+	SecurityRule_Action_name = map[int32]string{
+		0: "ACTION_UNSPECIFIED",
+		1: "ALLOW",
+		2: "DENY",
+		3: "PASS",
+	}
+	SecurityRule_Action_value = map[string]int32{
+		"ACTION_UNSPECIFIED": 0,
+		"ALLOW":              1,
+		"DENY":               2,
+		"PASS":               3,
+	}
+)
+
+func (x SecurityRule_Action) Enum() *SecurityRule_Action {
+	p := new(SecurityRule_Action)
+	*p = x
+	return p
+}
+
+func (x SecurityRule_Action) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (SecurityRule_Action) Descriptor() protoreflect.EnumDescriptor {
+	return file_vrouter_v1_resources_proto_enumTypes[12].Descriptor()
+}
+
+func (SecurityRule_Action) Type() protoreflect.EnumType {
+	return &file_vrouter_v1_resources_proto_enumTypes[12]
+}
+
+func (x SecurityRule_Action) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use SecurityRule_Action.Descriptor instead.
+func (SecurityRule_Action) EnumDescriptor() ([]byte, []int) {
+	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{28, 0}
 }
 
 // Value is one of them.
@@ -686,11 +800,11 @@ func (x Encapsulation_Value) String() string {
 }
 
 func (Encapsulation_Value) Descriptor() protoreflect.EnumDescriptor {
-	return file_vrouter_v1_resources_proto_enumTypes[11].Descriptor()
+	return file_vrouter_v1_resources_proto_enumTypes[13].Descriptor()
 }
 
 func (Encapsulation_Value) Type() protoreflect.EnumType {
-	return &file_vrouter_v1_resources_proto_enumTypes[11]
+	return &file_vrouter_v1_resources_proto_enumTypes[13]
 }
 
 func (x Encapsulation_Value) Number() protoreflect.EnumNumber {
@@ -699,7 +813,7 @@ func (x Encapsulation_Value) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Encapsulation_Value.Descriptor instead.
 func (Encapsulation_Value) EnumDescriptor() ([]byte, []int) {
-	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{31, 0}
+	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{35, 0}
 }
 
 // Path that the session's packets take.
@@ -744,11 +858,11 @@ func (x Bfd_Path) String() string {
 }
 
 func (Bfd_Path) Descriptor() protoreflect.EnumDescriptor {
-	return file_vrouter_v1_resources_proto_enumTypes[12].Descriptor()
+	return file_vrouter_v1_resources_proto_enumTypes[14].Descriptor()
 }
 
 func (Bfd_Path) Type() protoreflect.EnumType {
-	return &file_vrouter_v1_resources_proto_enumTypes[12]
+	return &file_vrouter_v1_resources_proto_enumTypes[14]
 }
 
 func (x Bfd_Path) Number() protoreflect.EnumNumber {
@@ -757,7 +871,7 @@ func (x Bfd_Path) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Bfd_Path.Descriptor instead.
 func (Bfd_Path) EnumDescriptor() ([]byte, []int) {
-	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{36, 0}
+	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{40, 0}
 }
 
 // Protocol holds the transport protocols that rules, mappings and flows name.
@@ -998,7 +1112,10 @@ type VirtualMachineInterface struct {
 	// attachment says that a container runtime brings the device by CNI: the interface has no port until then. Namespace, name and MTU of
 	// the device, the MAC address, and an address of each family that addresses lacks come from the Attachment of this name with the same
 	// uid. Of tap only mtu and queues may be given. Default: none, the interface is whole by itself.
-	Attachment    *AttachmentRequest `protobuf:"bytes,12,opt,name=attachment,proto3" json:"attachment,omitempty"`
+	Attachment *AttachmentRequest `protobuf:"bytes,12,opt,name=attachment,proto3" json:"attachment,omitempty"`
+	// named_ports of the workload, which rules of SecurityPolicies that select the interface may name instead of numbers. One name may
+	// stand for several ports, of one protocol or of several.
+	NamedPorts    []*NamedPort `protobuf:"bytes,14,rep,name=named_ports,json=namedPorts,proto3" json:"named_ports,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1117,6 +1234,13 @@ func (x *VirtualMachineInterface) GetAttachment() *AttachmentRequest {
 	return nil
 }
 
+func (x *VirtualMachineInterface) GetNamedPorts() []*NamedPort {
+	if x != nil {
+		return x.NamedPorts
+	}
+	return nil
+}
+
 // AttachmentRequest names the pod that an interface waits for.
 type AttachmentRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1163,6 +1287,271 @@ func (x *AttachmentRequest) GetUid() string {
 	return ""
 }
 
+// Attachment is what a container runtime has connected to the interface of the same name by CNI, and the addresses that it was given. The
+// agent writes it for Attach and removes it for Detach; it outlives restarts of the daemon and what controllers do with the interface.
+type Attachment struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// uid of the pod; it takes effect while the interface asks for the same.
+	Uid string `protobuf:"bytes,1,opt,name=uid,proto3" json:"uid,omitempty"`
+	// container_id is the sandbox, as the runtime calls it. Only a Detach that names it removes the attachment.
+	ContainerId string `protobuf:"bytes,2,opt,name=container_id,json=containerId,proto3" json:"container_id,omitempty"`
+	// netns is the sandbox's namespace file.
+	Netns string `protobuf:"bytes,3,opt,name=netns,proto3" json:"netns,omitempty"`
+	// guest_name is the device's name inside netns. Default: eth0.
+	GuestName string `protobuf:"bytes,4,opt,name=guest_name,json=guestName,proto3" json:"guest_name,omitempty"`
+	// mtu in bytes, 1280 to 65521. Default: that of the interface's tap.
+	Mtu uint32 `protobuf:"varint,5,opt,name=mtu,proto3" json:"mtu,omitempty"`
+	// mac_address of the device. Default: the interface's.
+	MacAddress string `protobuf:"bytes,6,opt,name=mac_address,json=macAddress,proto3" json:"mac_address,omitempty"`
+	// virtual_network that addresses are of; the attachment takes effect while the interface stands in it.
+	VirtualNetwork string `protobuf:"bytes,7,opt,name=virtual_network,json=virtualNetwork,proto3" json:"virtual_network,omitempty"`
+	// addresses that were given, beside those of the interface itself. They belong to nobody else on this node, in whatever network.
+	Addresses []string `protobuf:"bytes,8,rep,name=addresses,proto3" json:"addresses,omitempty"`
+	// host_ports of the node that lead here. The agent keeps a FloatingIP in ip-fabric for them while the attachment is in effect.
+	HostPorts []*HostPort `protobuf:"bytes,9,rep,name=host_ports,json=hostPorts,proto3" json:"host_ports,omitempty"`
+	// configuration is the name of the CNI network configuration that it came by.
+	Configuration string `protobuf:"bytes,10,opt,name=configuration,proto3" json:"configuration,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Attachment) Reset() {
+	*x = Attachment{}
+	mi := &file_vrouter_v1_resources_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Attachment) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Attachment) ProtoMessage() {}
+
+func (x *Attachment) ProtoReflect() protoreflect.Message {
+	mi := &file_vrouter_v1_resources_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Attachment.ProtoReflect.Descriptor instead.
+func (*Attachment) Descriptor() ([]byte, []int) {
+	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *Attachment) GetUid() string {
+	if x != nil {
+		return x.Uid
+	}
+	return ""
+}
+
+func (x *Attachment) GetContainerId() string {
+	if x != nil {
+		return x.ContainerId
+	}
+	return ""
+}
+
+func (x *Attachment) GetNetns() string {
+	if x != nil {
+		return x.Netns
+	}
+	return ""
+}
+
+func (x *Attachment) GetGuestName() string {
+	if x != nil {
+		return x.GuestName
+	}
+	return ""
+}
+
+func (x *Attachment) GetMtu() uint32 {
+	if x != nil {
+		return x.Mtu
+	}
+	return 0
+}
+
+func (x *Attachment) GetMacAddress() string {
+	if x != nil {
+		return x.MacAddress
+	}
+	return ""
+}
+
+func (x *Attachment) GetVirtualNetwork() string {
+	if x != nil {
+		return x.VirtualNetwork
+	}
+	return ""
+}
+
+func (x *Attachment) GetAddresses() []string {
+	if x != nil {
+		return x.Addresses
+	}
+	return nil
+}
+
+func (x *Attachment) GetHostPorts() []*HostPort {
+	if x != nil {
+		return x.HostPorts
+	}
+	return nil
+}
+
+func (x *Attachment) GetConfiguration() string {
+	if x != nil {
+		return x.Configuration
+	}
+	return ""
+}
+
+// HostPort is a port of the node that leads to one of a container.
+type HostPort struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// host_port at the node, 1 to 65,535.
+	HostPort uint32 `protobuf:"varint,1,opt,name=host_port,json=hostPort,proto3" json:"host_port,omitempty"`
+	// container_port that it leads to. Default: host_port.
+	ContainerPort uint32 `protobuf:"varint,2,opt,name=container_port,json=containerPort,proto3" json:"container_port,omitempty"`
+	// protocol: TCP, UDP or SCTP. Default: TCP.
+	Protocol Protocol_Value `protobuf:"varint,3,opt,name=protocol,proto3,enum=vrouter.v1.Protocol_Value" json:"protocol,omitempty"`
+	// host_ip is the one address of the node that it is for. Default: all of the node's addresses.
+	HostIp        string `protobuf:"bytes,4,opt,name=host_ip,json=hostIp,proto3" json:"host_ip,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *HostPort) Reset() {
+	*x = HostPort{}
+	mi := &file_vrouter_v1_resources_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HostPort) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HostPort) ProtoMessage() {}
+
+func (x *HostPort) ProtoReflect() protoreflect.Message {
+	mi := &file_vrouter_v1_resources_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use HostPort.ProtoReflect.Descriptor instead.
+func (*HostPort) Descriptor() ([]byte, []int) {
+	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *HostPort) GetHostPort() uint32 {
+	if x != nil {
+		return x.HostPort
+	}
+	return 0
+}
+
+func (x *HostPort) GetContainerPort() uint32 {
+	if x != nil {
+		return x.ContainerPort
+	}
+	return 0
+}
+
+func (x *HostPort) GetProtocol() Protocol_Value {
+	if x != nil {
+		return x.Protocol
+	}
+	return Protocol_PROTOCOL_UNSPECIFIED
+}
+
+func (x *HostPort) GetHostIp() string {
+	if x != nil {
+		return x.HostIp
+	}
+	return ""
+}
+
+// NamedPort is a port of a workload that has a name, as a container's has in Kubernetes.
+type NamedPort struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// name of the port.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// protocol of the port: TCP, UDP or SCTP. Default: TCP.
+	Protocol Protocol_Value `protobuf:"varint,2,opt,name=protocol,proto3,enum=vrouter.v1.Protocol_Value" json:"protocol,omitempty"`
+	// port number, 1 to 65535.
+	Port          uint32 `protobuf:"varint,3,opt,name=port,proto3" json:"port,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *NamedPort) Reset() {
+	*x = NamedPort{}
+	mi := &file_vrouter_v1_resources_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *NamedPort) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*NamedPort) ProtoMessage() {}
+
+func (x *NamedPort) ProtoReflect() protoreflect.Message {
+	mi := &file_vrouter_v1_resources_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use NamedPort.ProtoReflect.Descriptor instead.
+func (*NamedPort) Descriptor() ([]byte, []int) {
+	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *NamedPort) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *NamedPort) GetProtocol() Protocol_Value {
+	if x != nil {
+		return x.Protocol
+	}
+	return Protocol_PROTOCOL_UNSPECIFIED
+}
+
+func (x *NamedPort) GetPort() uint32 {
+	if x != nil {
+		return x.Port
+	}
+	return 0
+}
+
 // AllowedAddressPair lets a workload send from addresses beyond its own (VRRP, nested pods).
 type AllowedAddressPair struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1176,7 +1565,7 @@ type AllowedAddressPair struct {
 
 func (x *AllowedAddressPair) Reset() {
 	*x = AllowedAddressPair{}
-	mi := &file_vrouter_v1_resources_proto_msgTypes[5]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1188,7 +1577,7 @@ func (x *AllowedAddressPair) String() string {
 func (*AllowedAddressPair) ProtoMessage() {}
 
 func (x *AllowedAddressPair) ProtoReflect() protoreflect.Message {
-	mi := &file_vrouter_v1_resources_proto_msgTypes[5]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1201,7 +1590,7 @@ func (x *AllowedAddressPair) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AllowedAddressPair.ProtoReflect.Descriptor instead.
 func (*AllowedAddressPair) Descriptor() ([]byte, []int) {
-	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{5}
+	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *AllowedAddressPair) GetPrefix() string {
@@ -1240,7 +1629,7 @@ type Tap struct {
 
 func (x *Tap) Reset() {
 	*x = Tap{}
-	mi := &file_vrouter_v1_resources_proto_msgTypes[6]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1252,7 +1641,7 @@ func (x *Tap) String() string {
 func (*Tap) ProtoMessage() {}
 
 func (x *Tap) ProtoReflect() protoreflect.Message {
-	mi := &file_vrouter_v1_resources_proto_msgTypes[6]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1265,7 +1654,7 @@ func (x *Tap) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Tap.ProtoReflect.Descriptor instead.
 func (*Tap) Descriptor() ([]byte, []int) {
-	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{6}
+	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Tap) GetName() string {
@@ -1328,7 +1717,7 @@ type InstanceIP struct {
 
 func (x *InstanceIP) Reset() {
 	*x = InstanceIP{}
-	mi := &file_vrouter_v1_resources_proto_msgTypes[7]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1340,7 +1729,7 @@ func (x *InstanceIP) String() string {
 func (*InstanceIP) ProtoMessage() {}
 
 func (x *InstanceIP) ProtoReflect() protoreflect.Message {
-	mi := &file_vrouter_v1_resources_proto_msgTypes[7]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1353,7 +1742,7 @@ func (x *InstanceIP) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InstanceIP.ProtoReflect.Descriptor instead.
 func (*InstanceIP) Descriptor() ([]byte, []int) {
-	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{7}
+	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *InstanceIP) GetAddress() string {
@@ -1424,7 +1813,7 @@ type FloatingIP struct {
 
 func (x *FloatingIP) Reset() {
 	*x = FloatingIP{}
-	mi := &file_vrouter_v1_resources_proto_msgTypes[8]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1436,7 +1825,7 @@ func (x *FloatingIP) String() string {
 func (*FloatingIP) ProtoMessage() {}
 
 func (x *FloatingIP) ProtoReflect() protoreflect.Message {
-	mi := &file_vrouter_v1_resources_proto_msgTypes[8]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1449,7 +1838,7 @@ func (x *FloatingIP) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FloatingIP.ProtoReflect.Descriptor instead.
 func (*FloatingIP) Descriptor() ([]byte, []int) {
-	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{8}
+	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *FloatingIP) GetAddress() string {
@@ -1566,7 +1955,7 @@ type HealthCheck struct {
 
 func (x *HealthCheck) Reset() {
 	*x = HealthCheck{}
-	mi := &file_vrouter_v1_resources_proto_msgTypes[9]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1578,7 +1967,7 @@ func (x *HealthCheck) String() string {
 func (*HealthCheck) ProtoMessage() {}
 
 func (x *HealthCheck) ProtoReflect() protoreflect.Message {
-	mi := &file_vrouter_v1_resources_proto_msgTypes[9]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1591,7 +1980,7 @@ func (x *HealthCheck) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HealthCheck.ProtoReflect.Descriptor instead.
 func (*HealthCheck) Descriptor() ([]byte, []int) {
-	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{9}
+	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *HealthCheck) GetPort() uint32 {
@@ -1626,7 +2015,7 @@ type FloatingIpPortMappings struct {
 
 func (x *FloatingIpPortMappings) Reset() {
 	*x = FloatingIpPortMappings{}
-	mi := &file_vrouter_v1_resources_proto_msgTypes[10]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1638,7 +2027,7 @@ func (x *FloatingIpPortMappings) String() string {
 func (*FloatingIpPortMappings) ProtoMessage() {}
 
 func (x *FloatingIpPortMappings) ProtoReflect() protoreflect.Message {
-	mi := &file_vrouter_v1_resources_proto_msgTypes[10]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1651,7 +2040,7 @@ func (x *FloatingIpPortMappings) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FloatingIpPortMappings.ProtoReflect.Descriptor instead.
 func (*FloatingIpPortMappings) Descriptor() ([]byte, []int) {
-	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{10}
+	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *FloatingIpPortMappings) GetPortMappings() []*PortMapping {
@@ -1676,7 +2065,7 @@ type PortMapping struct {
 
 func (x *PortMapping) Reset() {
 	*x = PortMapping{}
-	mi := &file_vrouter_v1_resources_proto_msgTypes[11]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1688,7 +2077,7 @@ func (x *PortMapping) String() string {
 func (*PortMapping) ProtoMessage() {}
 
 func (x *PortMapping) ProtoReflect() protoreflect.Message {
-	mi := &file_vrouter_v1_resources_proto_msgTypes[11]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1701,7 +2090,7 @@ func (x *PortMapping) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PortMapping.ProtoReflect.Descriptor instead.
 func (*PortMapping) Descriptor() ([]byte, []int) {
-	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{11}
+	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *PortMapping) GetSrcPort() uint32 {
@@ -1725,11 +2114,11 @@ func (x *PortMapping) GetProtocol() Protocol_Value {
 	return Protocol_PROTOCOL_UNSPECIFIED
 }
 
-// Member is one interface behind a floating IP, on this node or on another.
+// Member is one interface behind a floating IP, on this node or on another, or a host of the fabric.
 type Member struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// virtual_machine_interface that serves. With tunnel it is the name that the interface has on its own node; the choice of members
-	// follows from the names, so that all nodes choose alike.
+	// virtual_machine_interface that serves. With tunnel it is the name that the interface has on its own node, with host any name that
+	// the member keeps; the choice of members follows from the names, so that all nodes choose alike.
 	VirtualMachineInterface string `protobuf:"bytes,1,opt,name=virtual_machine_interface,json=virtualMachineInterface,proto3" json:"virtual_machine_interface,omitempty"`
 	// state of the member.
 	State Member_State `protobuf:"varint,2,opt,name=state,proto3,enum=vrouter.v1.Member_State" json:"state,omitempty"`
@@ -1742,7 +2131,8 @@ type Member struct {
 	Address string `protobuf:"bytes,5,opt,name=address,proto3" json:"address,omitempty"`
 	// tunnel to the node where the interface is. Left out: the interface is on this node.
 	Tunnel *Tunnel `protobuf:"bytes,6,opt,name=tunnel,proto3" json:"tunnel,omitempty"`
-	// host: the member is no interface of a vRouter but a host of the fabric, this node included, reached at address.
+	// host says that the member is a host of the fabric at address and no interface of a vRouter: this node itself, where address is
+	// one of its own, or any host that the node reaches by its uplink. Who calls one elsewhere is seen there as this node.
 	Host          bool `protobuf:"varint,7,opt,name=host,proto3" json:"host,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1750,7 +2140,7 @@ type Member struct {
 
 func (x *Member) Reset() {
 	*x = Member{}
-	mi := &file_vrouter_v1_resources_proto_msgTypes[12]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1762,7 +2152,7 @@ func (x *Member) String() string {
 func (*Member) ProtoMessage() {}
 
 func (x *Member) ProtoReflect() protoreflect.Message {
-	mi := &file_vrouter_v1_resources_proto_msgTypes[12]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1775,7 +2165,7 @@ func (x *Member) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Member.ProtoReflect.Descriptor instead.
 func (*Member) Descriptor() ([]byte, []int) {
-	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{12}
+	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Member) GetVirtualMachineInterface() string {
@@ -1841,7 +2231,7 @@ type SessionAffinity struct {
 
 func (x *SessionAffinity) Reset() {
 	*x = SessionAffinity{}
-	mi := &file_vrouter_v1_resources_proto_msgTypes[13]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1853,7 +2243,7 @@ func (x *SessionAffinity) String() string {
 func (*SessionAffinity) ProtoMessage() {}
 
 func (x *SessionAffinity) ProtoReflect() protoreflect.Message {
-	mi := &file_vrouter_v1_resources_proto_msgTypes[13]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1866,7 +2256,7 @@ func (x *SessionAffinity) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SessionAffinity.ProtoReflect.Descriptor instead.
 func (*SessionAffinity) Descriptor() ([]byte, []int) {
-	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{13}
+	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *SessionAffinity) GetType() SessionAffinity_Type {
@@ -1904,7 +2294,7 @@ type LoadBalancer struct {
 
 func (x *LoadBalancer) Reset() {
 	*x = LoadBalancer{}
-	mi := &file_vrouter_v1_resources_proto_msgTypes[14]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1916,7 +2306,7 @@ func (x *LoadBalancer) String() string {
 func (*LoadBalancer) ProtoMessage() {}
 
 func (x *LoadBalancer) ProtoReflect() protoreflect.Message {
-	mi := &file_vrouter_v1_resources_proto_msgTypes[14]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1929,7 +2319,7 @@ func (x *LoadBalancer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LoadBalancer.ProtoReflect.Descriptor instead.
 func (*LoadBalancer) Descriptor() ([]byte, []int) {
-	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{14}
+	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *LoadBalancer) GetProvider() LoadBalancer_Provider {
@@ -1982,7 +2372,7 @@ type ServiceReference struct {
 
 func (x *ServiceReference) Reset() {
 	*x = ServiceReference{}
-	mi := &file_vrouter_v1_resources_proto_msgTypes[15]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1994,7 +2384,7 @@ func (x *ServiceReference) String() string {
 func (*ServiceReference) ProtoMessage() {}
 
 func (x *ServiceReference) ProtoReflect() protoreflect.Message {
-	mi := &file_vrouter_v1_resources_proto_msgTypes[15]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2007,7 +2397,7 @@ func (x *ServiceReference) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ServiceReference.ProtoReflect.Descriptor instead.
 func (*ServiceReference) Descriptor() ([]byte, []int) {
-	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{15}
+	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *ServiceReference) GetNamespace() string {
@@ -2050,7 +2440,7 @@ type Listener struct {
 
 func (x *Listener) Reset() {
 	*x = Listener{}
-	mi := &file_vrouter_v1_resources_proto_msgTypes[16]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2062,7 +2452,7 @@ func (x *Listener) String() string {
 func (*Listener) ProtoMessage() {}
 
 func (x *Listener) ProtoReflect() protoreflect.Message {
-	mi := &file_vrouter_v1_resources_proto_msgTypes[16]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2075,7 +2465,7 @@ func (x *Listener) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Listener.ProtoReflect.Descriptor instead.
 func (*Listener) Descriptor() ([]byte, []int) {
-	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{16}
+	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *Listener) GetName() string {
@@ -2126,7 +2516,7 @@ type Pool struct {
 
 func (x *Pool) Reset() {
 	*x = Pool{}
-	mi := &file_vrouter_v1_resources_proto_msgTypes[17]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2138,7 +2528,7 @@ func (x *Pool) String() string {
 func (*Pool) ProtoMessage() {}
 
 func (x *Pool) ProtoReflect() protoreflect.Message {
-	mi := &file_vrouter_v1_resources_proto_msgTypes[17]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2151,7 +2541,7 @@ func (x *Pool) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Pool.ProtoReflect.Descriptor instead.
 func (*Pool) Descriptor() ([]byte, []int) {
-	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{17}
+	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *Pool) GetTargetPort() string {
@@ -2187,7 +2577,7 @@ type PoolMember struct {
 
 func (x *PoolMember) Reset() {
 	*x = PoolMember{}
-	mi := &file_vrouter_v1_resources_proto_msgTypes[18]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2199,7 +2589,7 @@ func (x *PoolMember) String() string {
 func (*PoolMember) ProtoMessage() {}
 
 func (x *PoolMember) ProtoReflect() protoreflect.Message {
-	mi := &file_vrouter_v1_resources_proto_msgTypes[18]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2212,7 +2602,7 @@ func (x *PoolMember) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PoolMember.ProtoReflect.Descriptor instead.
 func (*PoolMember) Descriptor() ([]byte, []int) {
-	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{18}
+	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *PoolMember) GetVirtualMachineInterface() string {
@@ -2265,7 +2655,7 @@ type NetworkPolicy struct {
 
 func (x *NetworkPolicy) Reset() {
 	*x = NetworkPolicy{}
-	mi := &file_vrouter_v1_resources_proto_msgTypes[19]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2277,7 +2667,7 @@ func (x *NetworkPolicy) String() string {
 func (*NetworkPolicy) ProtoMessage() {}
 
 func (x *NetworkPolicy) ProtoReflect() protoreflect.Message {
-	mi := &file_vrouter_v1_resources_proto_msgTypes[19]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2290,7 +2680,7 @@ func (x *NetworkPolicy) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NetworkPolicy.ProtoReflect.Descriptor instead.
 func (*NetworkPolicy) Descriptor() ([]byte, []int) {
-	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{19}
+	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *NetworkPolicy) GetVirtualNetworks() []string {
@@ -2334,7 +2724,7 @@ type NetworkPolicyRule struct {
 
 func (x *NetworkPolicyRule) Reset() {
 	*x = NetworkPolicyRule{}
-	mi := &file_vrouter_v1_resources_proto_msgTypes[20]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2346,7 +2736,7 @@ func (x *NetworkPolicyRule) String() string {
 func (*NetworkPolicyRule) ProtoMessage() {}
 
 func (x *NetworkPolicyRule) ProtoReflect() protoreflect.Message {
-	mi := &file_vrouter_v1_resources_proto_msgTypes[20]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2359,7 +2749,7 @@ func (x *NetworkPolicyRule) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NetworkPolicyRule.ProtoReflect.Descriptor instead.
 func (*NetworkPolicyRule) Descriptor() ([]byte, []int) {
-	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{20}
+	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *NetworkPolicyRule) GetName() string {
@@ -2440,7 +2830,7 @@ type PolicyEndpoint struct {
 
 func (x *PolicyEndpoint) Reset() {
 	*x = PolicyEndpoint{}
-	mi := &file_vrouter_v1_resources_proto_msgTypes[21]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2452,7 +2842,7 @@ func (x *PolicyEndpoint) String() string {
 func (*PolicyEndpoint) ProtoMessage() {}
 
 func (x *PolicyEndpoint) ProtoReflect() protoreflect.Message {
-	mi := &file_vrouter_v1_resources_proto_msgTypes[21]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2465,7 +2855,7 @@ func (x *PolicyEndpoint) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PolicyEndpoint.ProtoReflect.Descriptor instead.
 func (*PolicyEndpoint) Descriptor() ([]byte, []int) {
-	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{21}
+	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *PolicyEndpoint) GetVirtualNetwork() string {
@@ -2502,7 +2892,7 @@ type PortRange struct {
 
 func (x *PortRange) Reset() {
 	*x = PortRange{}
-	mi := &file_vrouter_v1_resources_proto_msgTypes[22]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2514,7 +2904,7 @@ func (x *PortRange) String() string {
 func (*PortRange) ProtoMessage() {}
 
 func (x *PortRange) ProtoReflect() protoreflect.Message {
-	mi := &file_vrouter_v1_resources_proto_msgTypes[22]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2527,7 +2917,7 @@ func (x *PortRange) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PortRange.ProtoReflect.Descriptor instead.
 func (*PortRange) Descriptor() ([]byte, []int) {
-	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{22}
+	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *PortRange) GetStart() uint32 {
@@ -2544,9 +2934,64 @@ func (x *PortRange) GetEnd() uint32 {
 	return 0
 }
 
-// SecurityPolicy has the semantics of a Kubernetes NetworkPolicy. An interface that no policy selects for a direction is open in that
-// direction; a selected one takes only what some rule of some policy allows. Replies pass; traffic between an interface and
-// its own node passes. Decided after address translation, on the workloads' own addresses and ports.
+// AddressSet is addresses under a name, which the peers of SecurityPolicies give: pods of all nodes, by whatever they are selected
+// for. A change of a set concerns no policy that names it, only the connections of the addresses that come or go.
+type AddressSet struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// addresses of the set: single addresses, IPv4 and IPv6, and prefixes, for example 10.244.1.7, fd00:244::7 or 192.0.2.0/24. None:
+	// who names the set matches nobody. They are checked one by one by the agent and not here, for a set may be large.
+	Addresses     []string `protobuf:"bytes,1,rep,name=addresses,proto3" json:"addresses,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AddressSet) Reset() {
+	*x = AddressSet{}
+	mi := &file_vrouter_v1_resources_proto_msgTypes[26]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AddressSet) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AddressSet) ProtoMessage() {}
+
+func (x *AddressSet) ProtoReflect() protoreflect.Message {
+	mi := &file_vrouter_v1_resources_proto_msgTypes[26]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AddressSet.ProtoReflect.Descriptor instead.
+func (*AddressSet) Descriptor() ([]byte, []int) {
+	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{26}
+}
+
+func (x *AddressSet) GetAddresses() []string {
+	if x != nil {
+		return x.Addresses
+	}
+	return nil
+}
+
+// SecurityPolicy says who may open connections to and from the interfaces that it selects. Decided after address translation, on the
+// workloads' own addresses and ports, in three tiers, for each direction on its own: the policies of tier ADMIN by their priority;
+// then those of tier NAMESPACE, which have the semantics of a Kubernetes NetworkPolicy; then those of tier BASELINE; and what none of
+// them decides passes. A connection needs the leave of its source's egress and of its destination's ingress, each given at the node
+// where that interface is. Replies pass; traffic between an interface and its own node, and of an interface with itself, passes
+// whatever the policies say.
+//
+// Tier NAMESPACE: an interface that no policy selects for a direction goes on to tier BASELINE; a selected one takes only what some rule
+// of some policy allows, and that is final. Tiers ADMIN and BASELINE isolate nobody: the first rule that matches, in the order of the
+// priorities and then of the rules, allows, denies, or passes the question on to the next tier.
 type SecurityPolicy struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// namespace whose interfaces the policy selects. Default: the empty namespace.
@@ -2555,17 +3000,24 @@ type SecurityPolicy struct {
 	Subject *LabelSelector `protobuf:"bytes,2,opt,name=subject,proto3" json:"subject,omitempty"`
 	// policy_types that the policy isolates. Default: INGRESS, and EGRESS if egress has rules.
 	PolicyTypes []SecurityPolicy_PolicyType `protobuf:"varint,3,rep,packed,name=policy_types,json=policyTypes,proto3,enum=vrouter.v1.SecurityPolicy_PolicyType" json:"policy_types,omitempty"`
-	// ingress rules; any one that matches allows. None: nothing comes in.
+	// ingress rules. Tier NAMESPACE: any one that matches allows, and none means that nothing comes in. Other tiers: in order.
 	Ingress []*SecurityRule `protobuf:"bytes,4,rep,name=ingress,proto3" json:"ingress,omitempty"`
-	// egress rules; any one that matches allows. None: nothing goes out.
-	Egress        []*SecurityRule `protobuf:"bytes,5,rep,name=egress,proto3" json:"egress,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	// egress rules. Tier NAMESPACE: any one that matches allows, and none means that nothing goes out. Other tiers: in order.
+	Egress []*SecurityRule `protobuf:"bytes,5,rep,name=egress,proto3" json:"egress,omitempty"`
+	// tier of the policy. Default: NAMESPACE.
+	Tier SecurityPolicy_Tier `protobuf:"varint,6,opt,name=tier,proto3,enum=vrouter.v1.SecurityPolicy_Tier" json:"tier,omitempty"`
+	// priority within tier ADMIN or BASELINE, 0 to 1000; the lower is asked first, and equal ones in the order of the policies' names.
+	Priority uint32 `protobuf:"varint,7,opt,name=priority,proto3" json:"priority,omitempty"`
+	// namespace_selector selects interfaces of all namespaces with these labels, in place of those of one namespace: the policy is one of
+	// the whole cluster. Empty: all namespaces.
+	NamespaceSelector *LabelSelector `protobuf:"bytes,8,opt,name=namespace_selector,json=namespaceSelector,proto3" json:"namespace_selector,omitempty"`
+	unknownFields     protoimpl.UnknownFields
+	sizeCache         protoimpl.SizeCache
 }
 
 func (x *SecurityPolicy) Reset() {
 	*x = SecurityPolicy{}
-	mi := &file_vrouter_v1_resources_proto_msgTypes[23]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2577,7 +3029,7 @@ func (x *SecurityPolicy) String() string {
 func (*SecurityPolicy) ProtoMessage() {}
 
 func (x *SecurityPolicy) ProtoReflect() protoreflect.Message {
-	mi := &file_vrouter_v1_resources_proto_msgTypes[23]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2590,7 +3042,7 @@ func (x *SecurityPolicy) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SecurityPolicy.ProtoReflect.Descriptor instead.
 func (*SecurityPolicy) Descriptor() ([]byte, []int) {
-	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{23}
+	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *SecurityPolicy) GetNamespace() string {
@@ -2628,7 +3080,28 @@ func (x *SecurityPolicy) GetEgress() []*SecurityRule {
 	return nil
 }
 
-// SecurityRule allows traffic with any of its peers on any of its ports.
+func (x *SecurityPolicy) GetTier() SecurityPolicy_Tier {
+	if x != nil {
+		return x.Tier
+	}
+	return SecurityPolicy_TIER_UNSPECIFIED
+}
+
+func (x *SecurityPolicy) GetPriority() uint32 {
+	if x != nil {
+		return x.Priority
+	}
+	return 0
+}
+
+func (x *SecurityPolicy) GetNamespaceSelector() *LabelSelector {
+	if x != nil {
+		return x.NamespaceSelector
+	}
+	return nil
+}
+
+// SecurityRule speaks of traffic with any of its peers on any of its ports.
 type SecurityRule struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// name of the rule in flows and explain. Default: its direction and place, counted from 1.
@@ -2637,15 +3110,17 @@ type SecurityRule struct {
 	Peers []*SecurityPeer `protobuf:"bytes,2,rep,name=peers,proto3" json:"peers,omitempty"`
 	// ports of the end that is opened to. None: all ports of all protocols.
 	Ports []*SecurityPort `protobuf:"bytes,3,rep,name=ports,proto3" json:"ports,omitempty"`
-	// log writes one line for each flow that this rule allows, rate-limited.
-	Log           bool `protobuf:"varint,4,opt,name=log,proto3" json:"log,omitempty"`
+	// log writes one line for each flow that this rule decides, rate-limited.
+	Log bool `protobuf:"varint,4,opt,name=log,proto3" json:"log,omitempty"`
+	// action of the rule. Default: ALLOW, the only one that tier NAMESPACE has.
+	Action        SecurityRule_Action `protobuf:"varint,5,opt,name=action,proto3,enum=vrouter.v1.SecurityRule_Action" json:"action,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *SecurityRule) Reset() {
 	*x = SecurityRule{}
-	mi := &file_vrouter_v1_resources_proto_msgTypes[24]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2657,7 +3132,7 @@ func (x *SecurityRule) String() string {
 func (*SecurityRule) ProtoMessage() {}
 
 func (x *SecurityRule) ProtoReflect() protoreflect.Message {
-	mi := &file_vrouter_v1_resources_proto_msgTypes[24]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2670,7 +3145,7 @@ func (x *SecurityRule) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SecurityRule.ProtoReflect.Descriptor instead.
 func (*SecurityRule) Descriptor() ([]byte, []int) {
-	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{24}
+	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *SecurityRule) GetName() string {
@@ -2701,7 +3176,14 @@ func (x *SecurityRule) GetLog() bool {
 	return false
 }
 
-// SecurityPeer is the other end: interfaces by label, or addresses.
+func (x *SecurityRule) GetAction() SecurityRule_Action {
+	if x != nil {
+		return x.Action
+	}
+	return SecurityRule_ACTION_UNSPECIFIED
+}
+
+// SecurityPeer is the other end: interfaces of this node by label, or addresses, wherever they are.
 type SecurityPeer struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// selector of interfaces by label, in the policy's own namespace unless namespaceSelector is given too. Empty: all.
@@ -2709,14 +3191,16 @@ type SecurityPeer struct {
 	// namespace_selector of namespaces by their labels. Alone: all interfaces of those namespaces. Empty: all namespaces.
 	NamespaceSelector *LabelSelector `protobuf:"bytes,2,opt,name=namespace_selector,json=namespaceSelector,proto3" json:"namespace_selector,omitempty"`
 	// ip_block of addresses.
-	IpBlock       *IpBlock `protobuf:"bytes,3,opt,name=ip_block,json=ipBlock,proto3" json:"ip_block,omitempty"`
+	IpBlock *IpBlock `protobuf:"bytes,3,opt,name=ip_block,json=ipBlock,proto3" json:"ip_block,omitempty"`
+	// address_set that holds the address of the other end.
+	AddressSet    string `protobuf:"bytes,4,opt,name=address_set,json=addressSet,proto3" json:"address_set,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *SecurityPeer) Reset() {
 	*x = SecurityPeer{}
-	mi := &file_vrouter_v1_resources_proto_msgTypes[25]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2728,7 +3212,7 @@ func (x *SecurityPeer) String() string {
 func (*SecurityPeer) ProtoMessage() {}
 
 func (x *SecurityPeer) ProtoReflect() protoreflect.Message {
-	mi := &file_vrouter_v1_resources_proto_msgTypes[25]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2741,7 +3225,7 @@ func (x *SecurityPeer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SecurityPeer.ProtoReflect.Descriptor instead.
 func (*SecurityPeer) Descriptor() ([]byte, []int) {
-	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{25}
+	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *SecurityPeer) GetSelector() *LabelSelector {
@@ -2765,6 +3249,13 @@ func (x *SecurityPeer) GetIpBlock() *IpBlock {
 	return nil
 }
 
+func (x *SecurityPeer) GetAddressSet() string {
+	if x != nil {
+		return x.AddressSet
+	}
+	return ""
+}
+
 // IpBlock is a prefix with holes.
 type IpBlock struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -2778,7 +3269,7 @@ type IpBlock struct {
 
 func (x *IpBlock) Reset() {
 	*x = IpBlock{}
-	mi := &file_vrouter_v1_resources_proto_msgTypes[26]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2790,7 +3281,7 @@ func (x *IpBlock) String() string {
 func (*IpBlock) ProtoMessage() {}
 
 func (x *IpBlock) ProtoReflect() protoreflect.Message {
-	mi := &file_vrouter_v1_resources_proto_msgTypes[26]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2803,7 +3294,7 @@ func (x *IpBlock) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use IpBlock.ProtoReflect.Descriptor instead.
 func (*IpBlock) Descriptor() ([]byte, []int) {
-	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{26}
+	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *IpBlock) GetCidr() string {
@@ -2820,7 +3311,7 @@ func (x *IpBlock) GetExcept() []string {
 	return nil
 }
 
-// SecurityPort is a protocol with a port or a range of ports. Named ports are resolved by the control plane.
+// SecurityPort is a protocol with a port or a range of ports, or a port of the selected interface by its name.
 type SecurityPort struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// protocol that matches. Default: TCP.
@@ -2828,14 +3319,17 @@ type SecurityPort struct {
 	// port that matches, 1 to 65535. Default: all ports of the protocol.
 	Port uint32 `protobuf:"varint,2,opt,name=port,proto3" json:"port,omitempty"`
 	// end_port makes a range from port to end_port, both included.
-	EndPort       uint32 `protobuf:"varint,3,opt,name=end_port,json=endPort,proto3" json:"end_port,omitempty"`
+	EndPort uint32 `protobuf:"varint,3,opt,name=end_port,json=endPort,proto3" json:"end_port,omitempty"`
+	// name of a port, in place of its number: those of the selected interface's named_ports that have this name and protocol; with protocol
+	// ANY those of any protocol. In ingress rules only: whose ports the peers of an egress rule have, the control plane knows.
+	Name          string `protobuf:"bytes,4,opt,name=name,proto3" json:"name,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *SecurityPort) Reset() {
 	*x = SecurityPort{}
-	mi := &file_vrouter_v1_resources_proto_msgTypes[27]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2847,7 +3341,7 @@ func (x *SecurityPort) String() string {
 func (*SecurityPort) ProtoMessage() {}
 
 func (x *SecurityPort) ProtoReflect() protoreflect.Message {
-	mi := &file_vrouter_v1_resources_proto_msgTypes[27]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2860,7 +3354,7 @@ func (x *SecurityPort) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SecurityPort.ProtoReflect.Descriptor instead.
 func (*SecurityPort) Descriptor() ([]byte, []int) {
-	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{27}
+	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *SecurityPort) GetProtocol() Protocol_Value {
@@ -2884,6 +3378,13 @@ func (x *SecurityPort) GetEndPort() uint32 {
 	return 0
 }
 
+func (x *SecurityPort) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
 // LabelSelector matches a set of labels; every condition must hold. Empty: matches everything.
 type LabelSelector struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -2897,7 +3398,7 @@ type LabelSelector struct {
 
 func (x *LabelSelector) Reset() {
 	*x = LabelSelector{}
-	mi := &file_vrouter_v1_resources_proto_msgTypes[28]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2909,7 +3410,7 @@ func (x *LabelSelector) String() string {
 func (*LabelSelector) ProtoMessage() {}
 
 func (x *LabelSelector) ProtoReflect() protoreflect.Message {
-	mi := &file_vrouter_v1_resources_proto_msgTypes[28]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2922,7 +3423,7 @@ func (x *LabelSelector) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LabelSelector.ProtoReflect.Descriptor instead.
 func (*LabelSelector) Descriptor() ([]byte, []int) {
-	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{28}
+	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *LabelSelector) GetMatchLabels() map[string]string {
@@ -2954,7 +3455,7 @@ type LabelSelectorRequirement struct {
 
 func (x *LabelSelectorRequirement) Reset() {
 	*x = LabelSelectorRequirement{}
-	mi := &file_vrouter_v1_resources_proto_msgTypes[29]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2966,7 +3467,7 @@ func (x *LabelSelectorRequirement) String() string {
 func (*LabelSelectorRequirement) ProtoMessage() {}
 
 func (x *LabelSelectorRequirement) ProtoReflect() protoreflect.Message {
-	mi := &file_vrouter_v1_resources_proto_msgTypes[29]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2979,7 +3480,7 @@ func (x *LabelSelectorRequirement) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LabelSelectorRequirement.ProtoReflect.Descriptor instead.
 func (*LabelSelectorRequirement) Descriptor() ([]byte, []int) {
-	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{29}
+	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *LabelSelectorRequirement) GetKey() string {
@@ -3027,7 +3528,7 @@ type Route struct {
 
 func (x *Route) Reset() {
 	*x = Route{}
-	mi := &file_vrouter_v1_resources_proto_msgTypes[30]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3039,7 +3540,7 @@ func (x *Route) String() string {
 func (*Route) ProtoMessage() {}
 
 func (x *Route) ProtoReflect() protoreflect.Message {
-	mi := &file_vrouter_v1_resources_proto_msgTypes[30]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3052,7 +3553,7 @@ func (x *Route) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Route.ProtoReflect.Descriptor instead.
 func (*Route) Descriptor() ([]byte, []int) {
-	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{30}
+	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *Route) GetVrf() string {
@@ -3099,7 +3600,7 @@ type Encapsulation struct {
 
 func (x *Encapsulation) Reset() {
 	*x = Encapsulation{}
-	mi := &file_vrouter_v1_resources_proto_msgTypes[31]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3111,7 +3612,7 @@ func (x *Encapsulation) String() string {
 func (*Encapsulation) ProtoMessage() {}
 
 func (x *Encapsulation) ProtoReflect() protoreflect.Message {
-	mi := &file_vrouter_v1_resources_proto_msgTypes[31]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3124,7 +3625,7 @@ func (x *Encapsulation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Encapsulation.ProtoReflect.Descriptor instead.
 func (*Encapsulation) Descriptor() ([]byte, []int) {
-	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{31}
+	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{35}
 }
 
 // Tunnel leads to another node. At least one of label and vni is given: label is what MPLS encapsulations need, vni is what
@@ -3149,7 +3650,7 @@ type Tunnel struct {
 
 func (x *Tunnel) Reset() {
 	*x = Tunnel{}
-	mi := &file_vrouter_v1_resources_proto_msgTypes[32]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3161,7 +3662,7 @@ func (x *Tunnel) String() string {
 func (*Tunnel) ProtoMessage() {}
 
 func (x *Tunnel) ProtoReflect() protoreflect.Message {
-	mi := &file_vrouter_v1_resources_proto_msgTypes[32]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3174,7 +3675,7 @@ func (x *Tunnel) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Tunnel.ProtoReflect.Descriptor instead.
 func (*Tunnel) Descriptor() ([]byte, []int) {
-	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{32}
+	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *Tunnel) GetRemote() string {
@@ -3233,7 +3734,7 @@ type NextHop struct {
 
 func (x *NextHop) Reset() {
 	*x = NextHop{}
-	mi := &file_vrouter_v1_resources_proto_msgTypes[33]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3245,7 +3746,7 @@ func (x *NextHop) String() string {
 func (*NextHop) ProtoMessage() {}
 
 func (x *NextHop) ProtoReflect() protoreflect.Message {
-	mi := &file_vrouter_v1_resources_proto_msgTypes[33]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3258,7 +3759,7 @@ func (x *NextHop) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NextHop.ProtoReflect.Descriptor instead.
 func (*NextHop) Descriptor() ([]byte, []int) {
-	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{33}
+	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *NextHop) GetWeight() uint32 {
@@ -3382,7 +3883,7 @@ type Fabric struct {
 
 func (x *Fabric) Reset() {
 	*x = Fabric{}
-	mi := &file_vrouter_v1_resources_proto_msgTypes[34]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3394,7 +3895,7 @@ func (x *Fabric) String() string {
 func (*Fabric) ProtoMessage() {}
 
 func (x *Fabric) ProtoReflect() protoreflect.Message {
-	mi := &file_vrouter_v1_resources_proto_msgTypes[34]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3407,7 +3908,7 @@ func (x *Fabric) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Fabric.ProtoReflect.Descriptor instead.
 func (*Fabric) Descriptor() ([]byte, []int) {
-	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{34}
+	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *Fabric) GetNodeAddresses() []string {
@@ -3468,7 +3969,7 @@ type Uplink struct {
 
 func (x *Uplink) Reset() {
 	*x = Uplink{}
-	mi := &file_vrouter_v1_resources_proto_msgTypes[35]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3480,7 +3981,7 @@ func (x *Uplink) String() string {
 func (*Uplink) ProtoMessage() {}
 
 func (x *Uplink) ProtoReflect() protoreflect.Message {
-	mi := &file_vrouter_v1_resources_proto_msgTypes[35]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3493,7 +3994,7 @@ func (x *Uplink) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Uplink.ProtoReflect.Descriptor instead.
 func (*Uplink) Descriptor() ([]byte, []int) {
-	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{35}
+	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *Uplink) GetDevice() string {
@@ -3536,7 +4037,7 @@ type Bfd struct {
 
 func (x *Bfd) Reset() {
 	*x = Bfd{}
-	mi := &file_vrouter_v1_resources_proto_msgTypes[36]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3548,7 +4049,7 @@ func (x *Bfd) String() string {
 func (*Bfd) ProtoMessage() {}
 
 func (x *Bfd) ProtoReflect() protoreflect.Message {
-	mi := &file_vrouter_v1_resources_proto_msgTypes[36]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3561,7 +4062,7 @@ func (x *Bfd) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Bfd.ProtoReflect.Descriptor instead.
 func (*Bfd) Descriptor() ([]byte, []int) {
-	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{36}
+	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *Bfd) GetPath() Bfd_Path {
@@ -3607,7 +4108,7 @@ type Peer struct {
 
 func (x *Peer) Reset() {
 	*x = Peer{}
-	mi := &file_vrouter_v1_resources_proto_msgTypes[37]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3619,7 +4120,7 @@ func (x *Peer) String() string {
 func (*Peer) ProtoMessage() {}
 
 func (x *Peer) ProtoReflect() protoreflect.Message {
-	mi := &file_vrouter_v1_resources_proto_msgTypes[37]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3632,7 +4133,7 @@ func (x *Peer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Peer.ProtoReflect.Descriptor instead.
 func (*Peer) Descriptor() ([]byte, []int) {
-	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{37}
+	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *Peer) GetName() string {
@@ -3680,7 +4181,7 @@ type Vhost struct {
 
 func (x *Vhost) Reset() {
 	*x = Vhost{}
-	mi := &file_vrouter_v1_resources_proto_msgTypes[38]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3692,7 +4193,7 @@ func (x *Vhost) String() string {
 func (*Vhost) ProtoMessage() {}
 
 func (x *Vhost) ProtoReflect() protoreflect.Message {
-	mi := &file_vrouter_v1_resources_proto_msgTypes[38]
+	mi := &file_vrouter_v1_resources_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3705,7 +4206,7 @@ func (x *Vhost) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Vhost.ProtoReflect.Descriptor instead.
 func (*Vhost) Descriptor() ([]byte, []int) {
-	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{38}
+	return file_vrouter_v1_resources_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *Vhost) GetName() string {
@@ -3787,7 +4288,7 @@ const file_vrouter_v1_resources_proto_rawDesc = "" +
 	"\x06Subnet\x12$\n" +
 	"\x06prefix\x18\x01 \x01(\tB\f\xbaH\t\xc8\x01\x01r\x04\x98\xea0\x01R\x06prefix\x12#\n" +
 	"\agateway\x18\x02 \x01(\tB\t\xbaH\x06r\x04\x90\xea0\x01R\agateway:\xfa\x01\xbaH\xf6\x01\x1a\xf3\x01\n" +
-	"\x0esubnet.gateway\x12agateway must be an address of the same family as prefix, for example 10.244.0.1 for 10.244.0.0/24\x1a~this.gateway == '' || !this.prefix.isIpPrefix() || !this.gateway.isIp() || (this.prefix.isIpPrefix(4) == this.gateway.isIp(4))\"\xfe\x06\n" +
+	"\x0esubnet.gateway\x12agateway must be an address of the same family as prefix, for example 10.244.0.1 for 10.244.0.0/24\x1a~this.gateway == '' || !this.prefix.isIpPrefix() || !this.gateway.isIp() || (this.prefix.isIpPrefix(4) == this.gateway.isIp(4))\"\xc1\a\n" +
 	"\x17VirtualMachineInterface\x125\n" +
 	"\x0fvirtual_network\x18\x01 \x01(\tB\f\xbaH\t\xc8\x01\x01r\x04\x88\xea0\x01R\x0evirtualNetwork\x12*\n" +
 	"\vmac_address\x18\x02 \x01(\tB\t\xbaH\x06r\x04\xa8\xea0\x01R\n" +
@@ -3807,7 +4308,9 @@ const file_vrouter_v1_resources_proto_rawDesc = "" +
 	"\x05label\x18\v \x01(\rB\x0e\xbaH\v\xd8\x01\x01*\x06\x18\xff\xff?(\x10R\x05label\x12=\n" +
 	"\n" +
 	"attachment\x18\f \x01(\v2\x1d.vrouter.v1.AttachmentRequestR\n" +
-	"attachment\x1a9\n" +
+	"attachment\x12A\n" +
+	"\vnamed_ports\x18\x0e \x03(\v2\x15.vrouter.v1.NamedPortB\t\xbaH\x06\x92\x01\x03\x10\x80\x02R\n" +
+	"namedPorts\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\x1aB\n" +
@@ -3816,7 +4319,34 @@ const file_vrouter_v1_resources_proto_rawDesc = "" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01B\r\n" +
 	"\v_anti_spoof\"2\n" +
 	"\x11AttachmentRequest\x12\x1d\n" +
-	"\x03uid\x18\x01 \x01(\tB\v\xbaH\b\xc8\x01\x01r\x03\x18\xfd\x01R\x03uid\"f\n" +
+	"\x03uid\x18\x01 \x01(\tB\v\xbaH\b\xc8\x01\x01r\x03\x18\xfd\x01R\x03uid\"\xd3\x03\n" +
+	"\n" +
+	"Attachment\x12\x1d\n" +
+	"\x03uid\x18\x01 \x01(\tB\v\xbaH\b\xc8\x01\x01r\x03\x18\xfd\x01R\x03uid\x12.\n" +
+	"\fcontainer_id\x18\x02 \x01(\tB\v\xbaH\b\xc8\x01\x01r\x03\x18\xfd\x01R\vcontainerId\x12\"\n" +
+	"\x05netns\x18\x03 \x01(\tB\f\xbaH\t\xc8\x01\x01r\x04\xb8\xea0\x01R\x05netns\x12(\n" +
+	"\n" +
+	"guest_name\x18\x04 \x01(\tB\t\xbaH\x06r\x04\xb0\xea0\x01R\tguestName\x12!\n" +
+	"\x03mtu\x18\x05 \x01(\rB\x0f\xbaH\f\xd8\x01\x01*\a\x18\xf1\xff\x03(\x80\n" +
+	"R\x03mtu\x12*\n" +
+	"\vmac_address\x18\x06 \x01(\tB\t\xbaH\x06r\x04\xa8\xea0\x01R\n" +
+	"macAddress\x125\n" +
+	"\x0fvirtual_network\x18\a \x01(\tB\f\xbaH\t\xc8\x01\x01r\x04\x88\xea0\x01R\x0evirtualNetwork\x122\n" +
+	"\taddresses\x18\b \x03(\tB\x14\xbaH\x11\x92\x01\x0e\x10@\x18\x01\"\br\x06\x90\xea0\x01\x10\x01R\taddresses\x12>\n" +
+	"\n" +
+	"host_ports\x18\t \x03(\v2\x14.vrouter.v1.HostPortB\t\xbaH\x06\x92\x01\x03\x10\x80\bR\thostPorts\x12.\n" +
+	"\rconfiguration\x18\n" +
+	" \x01(\tB\b\xbaH\x05r\x03\x18\xfd\x01R\rconfiguration\"\xd5\x01\n" +
+	"\bHostPort\x12(\n" +
+	"\thost_port\x18\x01 \x01(\rB\v\xbaH\b*\x06\x18\xff\xff\x03(\x01R\bhostPort\x120\n" +
+	"\x0econtainer_port\x18\x02 \x01(\rB\t\xbaH\x06*\x04\x18\xff\xff\x03R\rcontainerPort\x12I\n" +
+	"\bprotocol\x18\x03 \x01(\x0e2\x1a.vrouter.v1.Protocol.ValueB\x11\xbaH\x0e\x82\x01\v\x10\x01\x18\x00\x18\x06\x18\x11\x18\x84\x01R\bprotocol\x12\"\n" +
+	"\ahost_ip\x18\x04 \x01(\tB\t\xbaH\x06r\x04\x90\xea0\x01R\x06hostIp\"\xd7\x01\n" +
+	"\tNamedPort\x12 \n" +
+	"\x04name\x18\x01 \x01(\tB\f\xbaH\t\xc8\x01\x01r\x04\x88\xea0\x01R\x04name\x12\x86\x01\n" +
+	"\bprotocol\x18\x02 \x01(\x0e2\x1a.vrouter.v1.Protocol.ValueBN\xbaHK\xba\x01H\n" +
+	"\x13named_port.protocol\x12\x18must be TCP, UDP or SCTP\x1a\x17this in [0, 6, 17, 132]R\bprotocol\x12\x1f\n" +
+	"\x04port\x18\x03 \x01(\rB\v\xbaH\b*\x06\x18\xff\xff\x03(\x01R\x04port\"f\n" +
 	"\x12AllowedAddressPair\x12$\n" +
 	"\x06prefix\x18\x01 \x01(\tB\f\xbaH\t\xc8\x01\x01r\x04\x98\xea0\x01R\x06prefix\x12*\n" +
 	"\vmac_address\x18\x02 \x01(\tB\t\xbaH\x06r\x04\xa8\xea0\x01R\n" +
@@ -3889,7 +4419,7 @@ const file_vrouter_v1_resources_proto_rawDesc = "" +
 	"\bsrc_port\x18\x01 \x01(\rB\v\xbaH\b*\x06\x18\xff\xff\x03(\x01R\asrcPort\x12$\n" +
 	"\bdst_port\x18\x02 \x01(\rB\t\xbaH\x06*\x04\x18\xff\xff\x03R\adstPort\x12\xa6\x01\n" +
 	"\bprotocol\x18\x03 \x01(\x0e2\x1a.vrouter.v1.Protocol.ValueBn\xbaHk\xba\x01h\n" +
-	"\x15port_mapping.protocol\x126must be TCP, UDP or SCTP: only these have ports to map\x1a\x17this in [0, 6, 17, 132]R\bprotocol\"\xeb\x05\n" +
+	"\x15port_mapping.protocol\x126must be TCP, UDP or SCTP: only these have ports to map\x1a\x17this in [0, 6, 17, 132]R\bprotocol\"\x8d\a\n" +
 	"\x06Member\x12H\n" +
 	"\x19virtual_machine_interface\x18\x01 \x01(\tB\f\xbaH\t\xc8\x01\x01r\x04\x88\xea0\x01R\x17virtualMachineInterface\x128\n" +
 	"\x05state\x18\x02 \x01(\x0e2\x18.vrouter.v1.Member.StateB\b\xbaH\x05\x82\x01\x02\x10\x01R\x05state\x12 \n" +
@@ -3905,7 +4435,8 @@ const file_vrouter_v1_resources_proto_rawDesc = "" +
 	"\aSERVING\x10\x02\x12\f\n" +
 	"\bDRAINING\x10\x03\x12\x0e\n" +
 	"\n" +
-	"LOCAL_ONLY\x10\x04:\x8d\x01\xbaH\x89\x01\x1a\x86\x01\n" +
+	"LOCAL_ONLY\x10\x04:\xaf\x02\xbaH\xab\x02\x1a\x9f\x01\n" +
+	"\vmember.host\x12Ya member that is a host needs its address, for example address: 192.0.2.12, and no tunnel\x1a5!this.host || this.address != '' && !has(this.tunnel)\x1a\x86\x01\n" +
 	"\rmember.tunnel\x12La member behind a tunnel needs its address, for example address: 10.244.1.11\x1a'!has(this.tunnel) || this.address != ''\"\xbc\x01\n" +
 	"\x0fSessionAffinity\x12>\n" +
 	"\x04type\x18\x01 \x01(\x0e2 .vrouter.v1.SessionAffinity.TypeB\b\xbaH\x05\x82\x01\x02\x10\x01R\x04type\x122\n" +
@@ -3980,37 +4511,64 @@ const file_vrouter_v1_resources_proto_rawDesc = "" +
 	"\tPortRange\x12\x1f\n" +
 	"\x05start\x18\x01 \x01(\rB\t\xbaH\x06*\x04\x18\xff\xff\x03R\x05start\x12\x1b\n" +
 	"\x03end\x18\x02 \x01(\rB\t\xbaH\x06*\x04\x18\xff\xff\x03R\x03end:\x85\x01\xbaH\x81\x01\x1a\x7f\n" +
-	"\x10port_range.order\x12Aend must not be below start, for example {start: 8000, end: 8080}\x1a(this.end == 0u || this.end >= this.start\"\x8b\x03\n" +
+	"\x10port_range.order\x12Aend must not be below start, for example {start: 8000, end: 8080}\x1a(this.end == 0u || this.end >= this.start\"6\n" +
+	"\n" +
+	"AddressSet\x12(\n" +
+	"\taddresses\x18\x01 \x03(\tB\n" +
+	"\xbaH\a\x92\x01\x04\x10\x80\xb5\x18R\taddresses\"\xf7\n" +
+	"\n" +
 	"\x0eSecurityPolicy\x12'\n" +
 	"\tnamespace\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x88\xea0\x01R\tnamespace\x123\n" +
 	"\asubject\x18\x02 \x01(\v2\x19.vrouter.v1.LabelSelectorR\asubject\x12[\n" +
 	"\fpolicy_types\x18\x03 \x03(\x0e2%.vrouter.v1.SecurityPolicy.PolicyTypeB\x11\xbaH\x0e\x92\x01\v\x18\x01\"\a\x82\x01\x04\x10\x01 \x00R\vpolicyTypes\x12=\n" +
 	"\aingress\x18\x04 \x03(\v2\x18.vrouter.v1.SecurityRuleB\t\xbaH\x06\x92\x01\x03\x10\x90NR\aingress\x12;\n" +
-	"\x06egress\x18\x05 \x03(\v2\x18.vrouter.v1.SecurityRuleB\t\xbaH\x06\x92\x01\x03\x10\x90NR\x06egress\"B\n" +
+	"\x06egress\x18\x05 \x03(\v2\x18.vrouter.v1.SecurityRuleB\t\xbaH\x06\x92\x01\x03\x10\x90NR\x06egress\x12=\n" +
+	"\x04tier\x18\x06 \x01(\x0e2\x1f.vrouter.v1.SecurityPolicy.TierB\b\xbaH\x05\x82\x01\x02\x10\x01R\x04tier\x12$\n" +
+	"\bpriority\x18\a \x01(\rB\b\xbaH\x05*\x03\x18\xe8\aR\bpriority\x12H\n" +
+	"\x12namespace_selector\x18\b \x01(\v2\x19.vrouter.v1.LabelSelectorR\x11namespaceSelector\"B\n" +
 	"\n" +
 	"PolicyType\x12\x1b\n" +
 	"\x17POLICY_TYPE_UNSPECIFIED\x10\x00\x12\v\n" +
 	"\aINGRESS\x10\x01\x12\n" +
 	"\n" +
-	"\x06EGRESS\x10\x02\"\xb5\x01\n" +
+	"\x06EGRESS\x10\x02\"D\n" +
+	"\x04Tier\x12\x14\n" +
+	"\x10TIER_UNSPECIFIED\x10\x00\x12\t\n" +
+	"\x05ADMIN\x10\x01\x12\r\n" +
+	"\tNAMESPACE\x10\x02\x12\f\n" +
+	"\bBASELINE\x10\x03:\xf4\x05\xbaH\xf0\x05\x1a\xb5\x01\n" +
+	"\x18security_policy.priority\x12mpriority belongs to the tiers ADMIN and BASELINE; policies of tier NAMESPACE have none, because they only add\x1a*this.priority == 0u || this.tier in [1, 3]\x1a\xe2\x01\n" +
+	"\x16security_policy.action\x12\\rules of tier NAMESPACE only allow; give the policy tier ADMIN or BASELINE for DENY and PASS\x1ajthis.tier in [1, 3] || (this.ingress.all(r, r.action in [0, 1]) && this.egress.all(r, r.action in [0, 1]))\x1a\xcc\x01\n" +
+	"\x1csecurity_policy.policy_types\x12spolicyTypes belong to tier NAMESPACE; the tiers ADMIN and BASELINE isolate nobody, their rules speak for themselves\x1a7this.policy_types.size() == 0 || !(this.tier in [1, 3])\x1a\x81\x01\n" +
+	"\x19security_policy.namespace\x12-give namespace or namespaceSelector, not both\x1a5this.namespace == '' || !has(this.namespace_selector)\"\xb9\x02\n" +
 	"\fSecurityRule\x12\x1d\n" +
 	"\x04name\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x88\xea0\x01R\x04name\x129\n" +
 	"\x05peers\x18\x02 \x03(\v2\x18.vrouter.v1.SecurityPeerB\t\xbaH\x06\x92\x01\x03\x10\x90NR\x05peers\x129\n" +
 	"\x05ports\x18\x03 \x03(\v2\x18.vrouter.v1.SecurityPortB\t\xbaH\x06\x92\x01\x03\x10\x80\bR\x05ports\x12\x10\n" +
-	"\x03log\x18\x04 \x01(\bR\x03log\"\x9c\x03\n" +
+	"\x03log\x18\x04 \x01(\bR\x03log\x12A\n" +
+	"\x06action\x18\x05 \x01(\x0e2\x1f.vrouter.v1.SecurityRule.ActionB\b\xbaH\x05\x82\x01\x02\x10\x01R\x06action\"?\n" +
+	"\x06Action\x12\x16\n" +
+	"\x12ACTION_UNSPECIFIED\x10\x00\x12\t\n" +
+	"\x05ALLOW\x10\x01\x12\b\n" +
+	"\x04DENY\x10\x02\x12\b\n" +
+	"\x04PASS\x10\x03\"\xde\x03\n" +
 	"\fSecurityPeer\x125\n" +
 	"\bselector\x18\x01 \x01(\v2\x19.vrouter.v1.LabelSelectorR\bselector\x12H\n" +
 	"\x12namespace_selector\x18\x02 \x01(\v2\x19.vrouter.v1.LabelSelectorR\x11namespaceSelector\x12.\n" +
-	"\bip_block\x18\x03 \x01(\v2\x13.vrouter.v1.IpBlockR\aipBlock:\xda\x01\xbaH\xd6\x01\x1a\xd3\x01\n" +
-	"\x12security_peer.kind\x128give ipBlock alone, or selector and/or namespaceSelector\x1a\x82\x01has(this.ip_block) ? (!has(this.selector) && !has(this.namespace_selector)) : (has(this.selector) || has(this.namespace_selector))\"X\n" +
+	"\bip_block\x18\x03 \x01(\v2\x13.vrouter.v1.IpBlockR\aipBlock\x12*\n" +
+	"\vaddress_set\x18\x04 \x01(\tB\t\xbaH\x06r\x04\x88\xea0\x01R\n" +
+	"addressSet:\xf0\x01\xbaH\xec\x01\x1a\xe9\x01\n" +
+	"\x12security_peer.kind\x12Mgive ipBlock alone, or addressSet alone, or selector and/or namespaceSelector\x1a\x83\x01(has(this.ip_block) ? 1 : 0) + (this.address_set != '' ? 1 : 0) + (has(this.selector) || has(this.namespace_selector) ? 1 : 0) == 1\"X\n" +
 	"\aIpBlock\x12 \n" +
 	"\x04cidr\x18\x01 \x01(\tB\f\xbaH\t\xc8\x01\x01r\x04\x98\xea0\x01R\x04cidr\x12+\n" +
-	"\x06except\x18\x02 \x03(\tB\x13\xbaH\x10\x92\x01\r\x10\x80\b\"\br\x06\x98\xea0\x01\x10\x01R\x06except\"\xbc\x04\n" +
+	"\x06except\x18\x02 \x03(\tB\x13\xbaH\x10\x92\x01\r\x10\x80\b\"\br\x06\x98\xea0\x01\x10\x01R\x06except\"\xad\x06\n" +
 	"\fSecurityPort\x12\xb3\x01\n" +
 	"\bprotocol\x18\x01 \x01(\x0e2\x1a.vrouter.v1.Protocol.ValueB{\xbaHx\xba\x01u\n" +
 	"\x16security_port.protocol\x12:must be TCP, UDP, SCTP, ICMP (both ICMP and ICMPv6) or ANY\x1a\x1fthis in [0, 1, 6, 17, 132, 255]R\bprotocol\x12\x1d\n" +
 	"\x04port\x18\x02 \x01(\rB\t\xbaH\x06*\x04\x18\xff\xff\x03R\x04port\x12$\n" +
-	"\bend_port\x18\x03 \x01(\rB\t\xbaH\x06*\x04\x18\xff\xff\x03R\aendPort:\xb0\x02\xbaH\xac\x02\x1a\xb8\x01\n" +
+	"\bend_port\x18\x03 \x01(\rB\t\xbaH\x06*\x04\x18\xff\xff\x03R\aendPort\x12\x1d\n" +
+	"\x04name\x18\x04 \x01(\tB\t\xbaH\x06r\x04\x88\xea0\x01R\x04name:\x82\x04\xbaH\xfe\x03\x1a\xcf\x01\n" +
+	"\x12security_port.name\x12Sname stands in place of port and endPort, and its protocol is TCP, UDP, SCTP or ANY\x1adthis.name == '' || (this.port == 0u && this.end_port == 0u && this.protocol in [0, 6, 17, 132, 255])\x1a\xb8\x01\n" +
 	"\x16security_port.end_port\x12VendPort needs port and must not be below it, for example {port: 32000, endPort: 32768}\x1aFthis.end_port == 0u || (this.port != 0u && this.end_port >= this.port)\x1ao\n" +
 	"\x12security_port.port\x12$port needs protocol TCP, UDP or SCTP\x1a3this.port == 0u || this.protocol in [0, 6, 17, 132]\"\x97\x02\n" +
 	"\rLabelSelector\x12h\n" +
@@ -4115,8 +4673,8 @@ func file_vrouter_v1_resources_proto_rawDescGZIP() []byte {
 	return file_vrouter_v1_resources_proto_rawDescData
 }
 
-var file_vrouter_v1_resources_proto_enumTypes = make([]protoimpl.EnumInfo, 13)
-var file_vrouter_v1_resources_proto_msgTypes = make([]protoimpl.MessageInfo, 42)
+var file_vrouter_v1_resources_proto_enumTypes = make([]protoimpl.EnumInfo, 15)
+var file_vrouter_v1_resources_proto_msgTypes = make([]protoimpl.MessageInfo, 46)
 var file_vrouter_v1_resources_proto_goTypes = []any{
 	(Protocol_Value)(0),              // 0: vrouter.v1.Protocol.Value
 	(InstanceIP_Mode)(0),             // 1: vrouter.v1.InstanceIP.Mode
@@ -4129,115 +4687,128 @@ var file_vrouter_v1_resources_proto_goTypes = []any{
 	(NetworkPolicyRule_Direction)(0), // 8: vrouter.v1.NetworkPolicyRule.Direction
 	(NetworkPolicyRule_Action)(0),    // 9: vrouter.v1.NetworkPolicyRule.Action
 	(SecurityPolicy_PolicyType)(0),   // 10: vrouter.v1.SecurityPolicy.PolicyType
-	(Encapsulation_Value)(0),         // 11: vrouter.v1.Encapsulation.Value
-	(Bfd_Path)(0),                    // 12: vrouter.v1.Bfd.Path
-	(*Protocol)(nil),                 // 13: vrouter.v1.Protocol
-	(*VirtualNetwork)(nil),           // 14: vrouter.v1.VirtualNetwork
-	(*Subnet)(nil),                   // 15: vrouter.v1.Subnet
-	(*VirtualMachineInterface)(nil),  // 16: vrouter.v1.VirtualMachineInterface
-	(*AttachmentRequest)(nil),        // 17: vrouter.v1.AttachmentRequest
-	(*AllowedAddressPair)(nil),       // 18: vrouter.v1.AllowedAddressPair
-	(*Tap)(nil),                      // 19: vrouter.v1.Tap
-	(*InstanceIP)(nil),               // 20: vrouter.v1.InstanceIP
-	(*FloatingIP)(nil),               // 21: vrouter.v1.FloatingIP
-	(*HealthCheck)(nil),              // 22: vrouter.v1.HealthCheck
-	(*FloatingIpPortMappings)(nil),   // 23: vrouter.v1.FloatingIpPortMappings
-	(*PortMapping)(nil),              // 24: vrouter.v1.PortMapping
-	(*Member)(nil),                   // 25: vrouter.v1.Member
-	(*SessionAffinity)(nil),          // 26: vrouter.v1.SessionAffinity
-	(*LoadBalancer)(nil),             // 27: vrouter.v1.LoadBalancer
-	(*ServiceReference)(nil),         // 28: vrouter.v1.ServiceReference
-	(*Listener)(nil),                 // 29: vrouter.v1.Listener
-	(*Pool)(nil),                     // 30: vrouter.v1.Pool
-	(*PoolMember)(nil),               // 31: vrouter.v1.PoolMember
-	(*NetworkPolicy)(nil),            // 32: vrouter.v1.NetworkPolicy
-	(*NetworkPolicyRule)(nil),        // 33: vrouter.v1.NetworkPolicyRule
-	(*PolicyEndpoint)(nil),           // 34: vrouter.v1.PolicyEndpoint
-	(*PortRange)(nil),                // 35: vrouter.v1.PortRange
-	(*SecurityPolicy)(nil),           // 36: vrouter.v1.SecurityPolicy
-	(*SecurityRule)(nil),             // 37: vrouter.v1.SecurityRule
-	(*SecurityPeer)(nil),             // 38: vrouter.v1.SecurityPeer
-	(*IpBlock)(nil),                  // 39: vrouter.v1.IpBlock
-	(*SecurityPort)(nil),             // 40: vrouter.v1.SecurityPort
-	(*LabelSelector)(nil),            // 41: vrouter.v1.LabelSelector
-	(*LabelSelectorRequirement)(nil), // 42: vrouter.v1.LabelSelectorRequirement
-	(*Route)(nil),                    // 43: vrouter.v1.Route
-	(*Encapsulation)(nil),            // 44: vrouter.v1.Encapsulation
-	(*Tunnel)(nil),                   // 45: vrouter.v1.Tunnel
-	(*NextHop)(nil),                  // 46: vrouter.v1.NextHop
-	(*Fabric)(nil),                   // 47: vrouter.v1.Fabric
-	(*Uplink)(nil),                   // 48: vrouter.v1.Uplink
-	(*Bfd)(nil),                      // 49: vrouter.v1.Bfd
-	(*Peer)(nil),                     // 50: vrouter.v1.Peer
-	(*Vhost)(nil),                    // 51: vrouter.v1.Vhost
-	nil,                              // 52: vrouter.v1.VirtualMachineInterface.LabelsEntry
-	nil,                              // 53: vrouter.v1.VirtualMachineInterface.NamespaceLabelsEntry
-	nil,                              // 54: vrouter.v1.LabelSelector.MatchLabelsEntry
+	(SecurityPolicy_Tier)(0),         // 11: vrouter.v1.SecurityPolicy.Tier
+	(SecurityRule_Action)(0),         // 12: vrouter.v1.SecurityRule.Action
+	(Encapsulation_Value)(0),         // 13: vrouter.v1.Encapsulation.Value
+	(Bfd_Path)(0),                    // 14: vrouter.v1.Bfd.Path
+	(*Protocol)(nil),                 // 15: vrouter.v1.Protocol
+	(*VirtualNetwork)(nil),           // 16: vrouter.v1.VirtualNetwork
+	(*Subnet)(nil),                   // 17: vrouter.v1.Subnet
+	(*VirtualMachineInterface)(nil),  // 18: vrouter.v1.VirtualMachineInterface
+	(*AttachmentRequest)(nil),        // 19: vrouter.v1.AttachmentRequest
+	(*Attachment)(nil),               // 20: vrouter.v1.Attachment
+	(*HostPort)(nil),                 // 21: vrouter.v1.HostPort
+	(*NamedPort)(nil),                // 22: vrouter.v1.NamedPort
+	(*AllowedAddressPair)(nil),       // 23: vrouter.v1.AllowedAddressPair
+	(*Tap)(nil),                      // 24: vrouter.v1.Tap
+	(*InstanceIP)(nil),               // 25: vrouter.v1.InstanceIP
+	(*FloatingIP)(nil),               // 26: vrouter.v1.FloatingIP
+	(*HealthCheck)(nil),              // 27: vrouter.v1.HealthCheck
+	(*FloatingIpPortMappings)(nil),   // 28: vrouter.v1.FloatingIpPortMappings
+	(*PortMapping)(nil),              // 29: vrouter.v1.PortMapping
+	(*Member)(nil),                   // 30: vrouter.v1.Member
+	(*SessionAffinity)(nil),          // 31: vrouter.v1.SessionAffinity
+	(*LoadBalancer)(nil),             // 32: vrouter.v1.LoadBalancer
+	(*ServiceReference)(nil),         // 33: vrouter.v1.ServiceReference
+	(*Listener)(nil),                 // 34: vrouter.v1.Listener
+	(*Pool)(nil),                     // 35: vrouter.v1.Pool
+	(*PoolMember)(nil),               // 36: vrouter.v1.PoolMember
+	(*NetworkPolicy)(nil),            // 37: vrouter.v1.NetworkPolicy
+	(*NetworkPolicyRule)(nil),        // 38: vrouter.v1.NetworkPolicyRule
+	(*PolicyEndpoint)(nil),           // 39: vrouter.v1.PolicyEndpoint
+	(*PortRange)(nil),                // 40: vrouter.v1.PortRange
+	(*AddressSet)(nil),               // 41: vrouter.v1.AddressSet
+	(*SecurityPolicy)(nil),           // 42: vrouter.v1.SecurityPolicy
+	(*SecurityRule)(nil),             // 43: vrouter.v1.SecurityRule
+	(*SecurityPeer)(nil),             // 44: vrouter.v1.SecurityPeer
+	(*IpBlock)(nil),                  // 45: vrouter.v1.IpBlock
+	(*SecurityPort)(nil),             // 46: vrouter.v1.SecurityPort
+	(*LabelSelector)(nil),            // 47: vrouter.v1.LabelSelector
+	(*LabelSelectorRequirement)(nil), // 48: vrouter.v1.LabelSelectorRequirement
+	(*Route)(nil),                    // 49: vrouter.v1.Route
+	(*Encapsulation)(nil),            // 50: vrouter.v1.Encapsulation
+	(*Tunnel)(nil),                   // 51: vrouter.v1.Tunnel
+	(*NextHop)(nil),                  // 52: vrouter.v1.NextHop
+	(*Fabric)(nil),                   // 53: vrouter.v1.Fabric
+	(*Uplink)(nil),                   // 54: vrouter.v1.Uplink
+	(*Bfd)(nil),                      // 55: vrouter.v1.Bfd
+	(*Peer)(nil),                     // 56: vrouter.v1.Peer
+	(*Vhost)(nil),                    // 57: vrouter.v1.Vhost
+	nil,                              // 58: vrouter.v1.VirtualMachineInterface.LabelsEntry
+	nil,                              // 59: vrouter.v1.VirtualMachineInterface.NamespaceLabelsEntry
+	nil,                              // 60: vrouter.v1.LabelSelector.MatchLabelsEntry
 }
 var file_vrouter_v1_resources_proto_depIdxs = []int32{
-	15, // 0: vrouter.v1.VirtualNetwork.subnets:type_name -> vrouter.v1.Subnet
-	18, // 1: vrouter.v1.VirtualMachineInterface.allowed_address_pairs:type_name -> vrouter.v1.AllowedAddressPair
-	52, // 2: vrouter.v1.VirtualMachineInterface.labels:type_name -> vrouter.v1.VirtualMachineInterface.LabelsEntry
-	53, // 3: vrouter.v1.VirtualMachineInterface.namespace_labels:type_name -> vrouter.v1.VirtualMachineInterface.NamespaceLabelsEntry
-	19, // 4: vrouter.v1.VirtualMachineInterface.tap:type_name -> vrouter.v1.Tap
-	17, // 5: vrouter.v1.VirtualMachineInterface.attachment:type_name -> vrouter.v1.AttachmentRequest
-	1,  // 6: vrouter.v1.InstanceIP.mode:type_name -> vrouter.v1.InstanceIP.Mode
-	2,  // 7: vrouter.v1.FloatingIP.direction:type_name -> vrouter.v1.FloatingIP.Direction
-	23, // 8: vrouter.v1.FloatingIP.floating_ip_port_mappings:type_name -> vrouter.v1.FloatingIpPortMappings
-	25, // 9: vrouter.v1.FloatingIP.members:type_name -> vrouter.v1.Member
-	26, // 10: vrouter.v1.FloatingIP.session_affinity:type_name -> vrouter.v1.SessionAffinity
-	4,  // 11: vrouter.v1.FloatingIP.hash_fields:type_name -> vrouter.v1.FloatingIP.HashField
-	3,  // 12: vrouter.v1.FloatingIP.external_traffic_policy:type_name -> vrouter.v1.FloatingIP.TrafficPolicy
-	3,  // 13: vrouter.v1.FloatingIP.internal_traffic_policy:type_name -> vrouter.v1.FloatingIP.TrafficPolicy
-	22, // 14: vrouter.v1.FloatingIP.health_check:type_name -> vrouter.v1.HealthCheck
-	24, // 15: vrouter.v1.FloatingIpPortMappings.port_mappings:type_name -> vrouter.v1.PortMapping
-	0,  // 16: vrouter.v1.PortMapping.protocol:type_name -> vrouter.v1.Protocol.Value
-	5,  // 17: vrouter.v1.Member.state:type_name -> vrouter.v1.Member.State
-	24, // 18: vrouter.v1.Member.target_ports:type_name -> vrouter.v1.PortMapping
-	45, // 19: vrouter.v1.Member.tunnel:type_name -> vrouter.v1.Tunnel
-	6,  // 20: vrouter.v1.SessionAffinity.type:type_name -> vrouter.v1.SessionAffinity.Type
-	7,  // 21: vrouter.v1.LoadBalancer.provider:type_name -> vrouter.v1.LoadBalancer.Provider
-	28, // 22: vrouter.v1.LoadBalancer.service:type_name -> vrouter.v1.ServiceReference
-	29, // 23: vrouter.v1.LoadBalancer.listeners:type_name -> vrouter.v1.Listener
-	0,  // 24: vrouter.v1.Listener.protocol:type_name -> vrouter.v1.Protocol.Value
-	30, // 25: vrouter.v1.Listener.pool:type_name -> vrouter.v1.Pool
-	31, // 26: vrouter.v1.Pool.members:type_name -> vrouter.v1.PoolMember
-	5,  // 27: vrouter.v1.PoolMember.state:type_name -> vrouter.v1.Member.State
-	33, // 28: vrouter.v1.NetworkPolicy.rules:type_name -> vrouter.v1.NetworkPolicyRule
-	34, // 29: vrouter.v1.NetworkPolicyRule.source:type_name -> vrouter.v1.PolicyEndpoint
-	34, // 30: vrouter.v1.NetworkPolicyRule.destination:type_name -> vrouter.v1.PolicyEndpoint
-	8,  // 31: vrouter.v1.NetworkPolicyRule.direction:type_name -> vrouter.v1.NetworkPolicyRule.Direction
-	9,  // 32: vrouter.v1.NetworkPolicyRule.action:type_name -> vrouter.v1.NetworkPolicyRule.Action
-	0,  // 33: vrouter.v1.NetworkPolicyRule.protocol:type_name -> vrouter.v1.Protocol.Value
-	35, // 34: vrouter.v1.NetworkPolicyRule.source_ports:type_name -> vrouter.v1.PortRange
-	35, // 35: vrouter.v1.NetworkPolicyRule.destination_ports:type_name -> vrouter.v1.PortRange
-	41, // 36: vrouter.v1.SecurityPolicy.subject:type_name -> vrouter.v1.LabelSelector
-	10, // 37: vrouter.v1.SecurityPolicy.policy_types:type_name -> vrouter.v1.SecurityPolicy.PolicyType
-	37, // 38: vrouter.v1.SecurityPolicy.ingress:type_name -> vrouter.v1.SecurityRule
-	37, // 39: vrouter.v1.SecurityPolicy.egress:type_name -> vrouter.v1.SecurityRule
-	38, // 40: vrouter.v1.SecurityRule.peers:type_name -> vrouter.v1.SecurityPeer
-	40, // 41: vrouter.v1.SecurityRule.ports:type_name -> vrouter.v1.SecurityPort
-	41, // 42: vrouter.v1.SecurityPeer.selector:type_name -> vrouter.v1.LabelSelector
-	41, // 43: vrouter.v1.SecurityPeer.namespace_selector:type_name -> vrouter.v1.LabelSelector
-	39, // 44: vrouter.v1.SecurityPeer.ip_block:type_name -> vrouter.v1.IpBlock
-	0,  // 45: vrouter.v1.SecurityPort.protocol:type_name -> vrouter.v1.Protocol.Value
-	54, // 46: vrouter.v1.LabelSelector.match_labels:type_name -> vrouter.v1.LabelSelector.MatchLabelsEntry
-	42, // 47: vrouter.v1.LabelSelector.match_expressions:type_name -> vrouter.v1.LabelSelectorRequirement
-	46, // 48: vrouter.v1.Route.next_hops:type_name -> vrouter.v1.NextHop
-	11, // 49: vrouter.v1.Tunnel.encapsulations:type_name -> vrouter.v1.Encapsulation.Value
-	45, // 50: vrouter.v1.NextHop.tunnel:type_name -> vrouter.v1.Tunnel
-	51, // 51: vrouter.v1.Fabric.vhost0:type_name -> vrouter.v1.Vhost
-	48, // 52: vrouter.v1.Fabric.uplink:type_name -> vrouter.v1.Uplink
-	11, // 53: vrouter.v1.Fabric.encapsulations:type_name -> vrouter.v1.Encapsulation.Value
-	50, // 54: vrouter.v1.Fabric.peers:type_name -> vrouter.v1.Peer
-	35, // 55: vrouter.v1.Fabric.snat_ports:type_name -> vrouter.v1.PortRange
-	12, // 56: vrouter.v1.Bfd.path:type_name -> vrouter.v1.Bfd.Path
-	49, // 57: vrouter.v1.Peer.bfd:type_name -> vrouter.v1.Bfd
-	58, // [58:58] is the sub-list for method output_type
-	58, // [58:58] is the sub-list for method input_type
-	58, // [58:58] is the sub-list for extension type_name
-	58, // [58:58] is the sub-list for extension extendee
-	0,  // [0:58] is the sub-list for field type_name
+	17, // 0: vrouter.v1.VirtualNetwork.subnets:type_name -> vrouter.v1.Subnet
+	23, // 1: vrouter.v1.VirtualMachineInterface.allowed_address_pairs:type_name -> vrouter.v1.AllowedAddressPair
+	58, // 2: vrouter.v1.VirtualMachineInterface.labels:type_name -> vrouter.v1.VirtualMachineInterface.LabelsEntry
+	59, // 3: vrouter.v1.VirtualMachineInterface.namespace_labels:type_name -> vrouter.v1.VirtualMachineInterface.NamespaceLabelsEntry
+	24, // 4: vrouter.v1.VirtualMachineInterface.tap:type_name -> vrouter.v1.Tap
+	19, // 5: vrouter.v1.VirtualMachineInterface.attachment:type_name -> vrouter.v1.AttachmentRequest
+	22, // 6: vrouter.v1.VirtualMachineInterface.named_ports:type_name -> vrouter.v1.NamedPort
+	21, // 7: vrouter.v1.Attachment.host_ports:type_name -> vrouter.v1.HostPort
+	0,  // 8: vrouter.v1.HostPort.protocol:type_name -> vrouter.v1.Protocol.Value
+	0,  // 9: vrouter.v1.NamedPort.protocol:type_name -> vrouter.v1.Protocol.Value
+	1,  // 10: vrouter.v1.InstanceIP.mode:type_name -> vrouter.v1.InstanceIP.Mode
+	2,  // 11: vrouter.v1.FloatingIP.direction:type_name -> vrouter.v1.FloatingIP.Direction
+	28, // 12: vrouter.v1.FloatingIP.floating_ip_port_mappings:type_name -> vrouter.v1.FloatingIpPortMappings
+	30, // 13: vrouter.v1.FloatingIP.members:type_name -> vrouter.v1.Member
+	31, // 14: vrouter.v1.FloatingIP.session_affinity:type_name -> vrouter.v1.SessionAffinity
+	4,  // 15: vrouter.v1.FloatingIP.hash_fields:type_name -> vrouter.v1.FloatingIP.HashField
+	3,  // 16: vrouter.v1.FloatingIP.external_traffic_policy:type_name -> vrouter.v1.FloatingIP.TrafficPolicy
+	3,  // 17: vrouter.v1.FloatingIP.internal_traffic_policy:type_name -> vrouter.v1.FloatingIP.TrafficPolicy
+	27, // 18: vrouter.v1.FloatingIP.health_check:type_name -> vrouter.v1.HealthCheck
+	29, // 19: vrouter.v1.FloatingIpPortMappings.port_mappings:type_name -> vrouter.v1.PortMapping
+	0,  // 20: vrouter.v1.PortMapping.protocol:type_name -> vrouter.v1.Protocol.Value
+	5,  // 21: vrouter.v1.Member.state:type_name -> vrouter.v1.Member.State
+	29, // 22: vrouter.v1.Member.target_ports:type_name -> vrouter.v1.PortMapping
+	51, // 23: vrouter.v1.Member.tunnel:type_name -> vrouter.v1.Tunnel
+	6,  // 24: vrouter.v1.SessionAffinity.type:type_name -> vrouter.v1.SessionAffinity.Type
+	7,  // 25: vrouter.v1.LoadBalancer.provider:type_name -> vrouter.v1.LoadBalancer.Provider
+	33, // 26: vrouter.v1.LoadBalancer.service:type_name -> vrouter.v1.ServiceReference
+	34, // 27: vrouter.v1.LoadBalancer.listeners:type_name -> vrouter.v1.Listener
+	0,  // 28: vrouter.v1.Listener.protocol:type_name -> vrouter.v1.Protocol.Value
+	35, // 29: vrouter.v1.Listener.pool:type_name -> vrouter.v1.Pool
+	36, // 30: vrouter.v1.Pool.members:type_name -> vrouter.v1.PoolMember
+	5,  // 31: vrouter.v1.PoolMember.state:type_name -> vrouter.v1.Member.State
+	38, // 32: vrouter.v1.NetworkPolicy.rules:type_name -> vrouter.v1.NetworkPolicyRule
+	39, // 33: vrouter.v1.NetworkPolicyRule.source:type_name -> vrouter.v1.PolicyEndpoint
+	39, // 34: vrouter.v1.NetworkPolicyRule.destination:type_name -> vrouter.v1.PolicyEndpoint
+	8,  // 35: vrouter.v1.NetworkPolicyRule.direction:type_name -> vrouter.v1.NetworkPolicyRule.Direction
+	9,  // 36: vrouter.v1.NetworkPolicyRule.action:type_name -> vrouter.v1.NetworkPolicyRule.Action
+	0,  // 37: vrouter.v1.NetworkPolicyRule.protocol:type_name -> vrouter.v1.Protocol.Value
+	40, // 38: vrouter.v1.NetworkPolicyRule.source_ports:type_name -> vrouter.v1.PortRange
+	40, // 39: vrouter.v1.NetworkPolicyRule.destination_ports:type_name -> vrouter.v1.PortRange
+	47, // 40: vrouter.v1.SecurityPolicy.subject:type_name -> vrouter.v1.LabelSelector
+	10, // 41: vrouter.v1.SecurityPolicy.policy_types:type_name -> vrouter.v1.SecurityPolicy.PolicyType
+	43, // 42: vrouter.v1.SecurityPolicy.ingress:type_name -> vrouter.v1.SecurityRule
+	43, // 43: vrouter.v1.SecurityPolicy.egress:type_name -> vrouter.v1.SecurityRule
+	11, // 44: vrouter.v1.SecurityPolicy.tier:type_name -> vrouter.v1.SecurityPolicy.Tier
+	47, // 45: vrouter.v1.SecurityPolicy.namespace_selector:type_name -> vrouter.v1.LabelSelector
+	44, // 46: vrouter.v1.SecurityRule.peers:type_name -> vrouter.v1.SecurityPeer
+	46, // 47: vrouter.v1.SecurityRule.ports:type_name -> vrouter.v1.SecurityPort
+	12, // 48: vrouter.v1.SecurityRule.action:type_name -> vrouter.v1.SecurityRule.Action
+	47, // 49: vrouter.v1.SecurityPeer.selector:type_name -> vrouter.v1.LabelSelector
+	47, // 50: vrouter.v1.SecurityPeer.namespace_selector:type_name -> vrouter.v1.LabelSelector
+	45, // 51: vrouter.v1.SecurityPeer.ip_block:type_name -> vrouter.v1.IpBlock
+	0,  // 52: vrouter.v1.SecurityPort.protocol:type_name -> vrouter.v1.Protocol.Value
+	60, // 53: vrouter.v1.LabelSelector.match_labels:type_name -> vrouter.v1.LabelSelector.MatchLabelsEntry
+	48, // 54: vrouter.v1.LabelSelector.match_expressions:type_name -> vrouter.v1.LabelSelectorRequirement
+	52, // 55: vrouter.v1.Route.next_hops:type_name -> vrouter.v1.NextHop
+	13, // 56: vrouter.v1.Tunnel.encapsulations:type_name -> vrouter.v1.Encapsulation.Value
+	51, // 57: vrouter.v1.NextHop.tunnel:type_name -> vrouter.v1.Tunnel
+	57, // 58: vrouter.v1.Fabric.vhost0:type_name -> vrouter.v1.Vhost
+	54, // 59: vrouter.v1.Fabric.uplink:type_name -> vrouter.v1.Uplink
+	13, // 60: vrouter.v1.Fabric.encapsulations:type_name -> vrouter.v1.Encapsulation.Value
+	56, // 61: vrouter.v1.Fabric.peers:type_name -> vrouter.v1.Peer
+	40, // 62: vrouter.v1.Fabric.snat_ports:type_name -> vrouter.v1.PortRange
+	14, // 63: vrouter.v1.Bfd.path:type_name -> vrouter.v1.Bfd.Path
+	55, // 64: vrouter.v1.Peer.bfd:type_name -> vrouter.v1.Bfd
+	65, // [65:65] is the sub-list for method output_type
+	65, // [65:65] is the sub-list for method input_type
+	65, // [65:65] is the sub-list for extension type_name
+	65, // [65:65] is the sub-list for extension extendee
+	0,  // [0:65] is the sub-list for field type_name
 }
 
 func init() { file_vrouter_v1_resources_proto_init() }
@@ -4247,7 +4818,7 @@ func file_vrouter_v1_resources_proto_init() {
 	}
 	file_vrouter_v1_rules_proto_init()
 	file_vrouter_v1_resources_proto_msgTypes[3].OneofWrappers = []any{}
-	file_vrouter_v1_resources_proto_msgTypes[33].OneofWrappers = []any{
+	file_vrouter_v1_resources_proto_msgTypes[37].OneofWrappers = []any{
 		(*NextHop_Interface)(nil),
 		(*NextHop_Vrf)(nil),
 		(*NextHop_Receive)(nil),
@@ -4259,8 +4830,8 @@ func file_vrouter_v1_resources_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_vrouter_v1_resources_proto_rawDesc), len(file_vrouter_v1_resources_proto_rawDesc)),
-			NumEnums:      13,
-			NumMessages:   42,
+			NumEnums:      15,
+			NumMessages:   46,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

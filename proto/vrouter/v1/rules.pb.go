@@ -186,10 +186,10 @@ const file_vrouter_v1_rules_proto_rawDesc = "" +
 	"\vlabel_value\x12\x19.buf.validate.StringRules\x18\xa9\x8d\x06 \x01(\bB\xed\x01\xc2H\xe9\x01\n" +
 	"\xe6\x01\n" +
 	"\x13vrouter.label_value\x12wmust be a label value: empty, or at most 63 letters, digits, '-', '_' and '.' that start and end with a letter or digit\x1aV!rule || this == '' || this.matches('^[A-Za-z0-9]([A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?$')R\n" +
-	"labelValue:\x85\x03\n" +
-	"\x04kind\x12\x19.buf.validate.StringRules\x18\xaa\x8d\x06 \x01(\bB\xd3\x02\xc2H\xcf\x02\n" +
-	"\xcc\x02\n" +
-	"\fvrouter.kind\x12\x8a\x01must be one of VirtualNetwork, VirtualMachineInterface, InstanceIP, FloatingIP, LoadBalancer, NetworkPolicy, SecurityPolicy, Route, Fabric\x1a\xae\x01!rule || this == '' || this in ['VirtualNetwork', 'VirtualMachineInterface', 'InstanceIP', 'FloatingIP', 'LoadBalancer', 'NetworkPolicy', 'SecurityPolicy', 'Route', 'Fabric']R\x04kindB:Z8github.com/vrouter-go/vrouter/proto/vrouter/v1;vrouterv1b\beditionsp\xe8\a"
+	"labelValue:\xb9\x03\n" +
+	"\x04kind\x12\x19.buf.validate.StringRules\x18\xaa\x8d\x06 \x01(\bB\x87\x03\xc2H\x83\x03\n" +
+	"\x80\x03\n" +
+	"\fvrouter.kind\x12\xa2\x01must be one of VirtualNetwork, VirtualMachineInterface, InstanceIP, FloatingIP, LoadBalancer, NetworkPolicy, AddressSet, SecurityPolicy, Route, Fabric, Attachment\x1a\xca\x01!rule || this == '' || this in ['VirtualNetwork', 'VirtualMachineInterface', 'InstanceIP', 'FloatingIP', 'LoadBalancer', 'NetworkPolicy', 'AddressSet', 'SecurityPolicy', 'Route', 'Fabric', 'Attachment']R\x04kindB:Z8github.com/vrouter-go/vrouter/proto/vrouter/v1;vrouterv1b\beditionsp\xe8\a"
 
 var file_vrouter_v1_rules_proto_goTypes = []any{
 	(*validate.StringRules)(nil), // 0: buf.validate.StringRules

@@ -15,7 +15,7 @@ import (
 func TestRulesCompile(t *testing.T) {
 	var messages []proto.Message
 	for _, file := range []protoreflect.FileDescriptor{File_vrouter_v1_agent_proto, File_vrouter_v1_flow_proto, File_vrouter_v1_drop_proto,
-		File_vrouter_v1_explain_proto, File_vrouter_v1_status_proto, File_vrouter_v1_state_proto, File_vrouter_v1_resources_proto} {
+		File_vrouter_v1_explain_proto, File_vrouter_v1_status_proto, File_vrouter_v1_state_proto, File_vrouter_v1_resources_proto, File_vrouter_v1_journey_proto} {
 		for i := range file.Messages().Len() {
 			messages = append(messages, newMessage(t, file.Messages().Get(i).FullName()))
 		}

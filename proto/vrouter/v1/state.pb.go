@@ -147,7 +147,7 @@ type Resource struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// name of the resource, unique within its kind.
 	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
-	// owner is who wrote the resource last: "operator" for Apply, a controller's id for Sync. The agent sets it; ignored in requests. Pruning
+	// owner is who wrote the resource last: "operator" for Apply, "cni" for Attach, a controller's id for Sync. The agent sets it; ignored in requests. Pruning
 	// and sweeping touch only resources of the same owner.
 	Owner string `protobuf:"bytes,2,opt,name=owner,proto3" json:"owner,omitempty"`
 	// generation of the state in which the resource changed last. The agent sets it; ignored in requests.
@@ -162,9 +162,11 @@ type Resource struct {
 	//	*Resource_FloatingIp
 	//	*Resource_LoadBalancer
 	//	*Resource_NetworkPolicy
+	//	*Resource_AddressSet
 	//	*Resource_SecurityPolicy
 	//	*Resource_Route
 	//	*Resource_Fabric
+	//	*Resource_Attachment
 	Spec          isResource_Spec `protobuf_oneof:"spec"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -282,6 +284,15 @@ func (x *Resource) GetNetworkPolicy() *NetworkPolicy {
 	return nil
 }
 
+func (x *Resource) GetAddressSet() *AddressSet {
+	if x != nil {
+		if x, ok := x.Spec.(*Resource_AddressSet); ok {
+			return x.AddressSet
+		}
+	}
+	return nil
+}
+
 func (x *Resource) GetSecurityPolicy() *SecurityPolicy {
 	if x != nil {
 		if x, ok := x.Spec.(*Resource_SecurityPolicy); ok {
@@ -304,6 +315,15 @@ func (x *Resource) GetFabric() *Fabric {
 	if x != nil {
 		if x, ok := x.Spec.(*Resource_Fabric); ok {
 			return x.Fabric
+		}
+	}
+	return nil
+}
+
+func (x *Resource) GetAttachment() *Attachment {
+	if x != nil {
+		if x, ok := x.Spec.(*Resource_Attachment); ok {
+			return x.Attachment
 		}
 	}
 	return nil
@@ -343,6 +363,11 @@ type Resource_NetworkPolicy struct {
 	NetworkPolicy *NetworkPolicy `protobuf:"bytes,14,opt,name=network_policy,json=networkPolicy,proto3,oneof"`
 }
 
+type Resource_AddressSet struct {
+	// Addresses that rules between workloads name.
+	AddressSet *AddressSet `protobuf:"bytes,21,opt,name=address_set,json=addressSet,proto3,oneof"`
+}
+
 type Resource_SecurityPolicy struct {
 	// Rules between workloads.
 	SecurityPolicy *SecurityPolicy `protobuf:"bytes,15,opt,name=security_policy,json=securityPolicy,proto3,oneof"`
@@ -358,6 +383,11 @@ type Resource_Fabric struct {
 	Fabric *Fabric `protobuf:"bytes,17,opt,name=fabric,proto3,oneof"`
 }
 
+type Resource_Attachment struct {
+	// What a container runtime has connected.
+	Attachment *Attachment `protobuf:"bytes,22,opt,name=attachment,proto3,oneof"`
+}
+
 func (*Resource_VirtualNetwork) isResource_Spec() {}
 
 func (*Resource_VirtualMachineInterface) isResource_Spec() {}
@@ -370,11 +400,15 @@ func (*Resource_LoadBalancer) isResource_Spec() {}
 
 func (*Resource_NetworkPolicy) isResource_Spec() {}
 
+func (*Resource_AddressSet) isResource_Spec() {}
+
 func (*Resource_SecurityPolicy) isResource_Spec() {}
 
 func (*Resource_Route) isResource_Spec() {}
 
 func (*Resource_Fabric) isResource_Spec() {}
+
+func (*Resource_Attachment) isResource_Spec() {}
 
 // ResourceKey names one resource.
 type ResourceKey struct {
@@ -610,7 +644,7 @@ var File_vrouter_v1_state_proto protoreflect.FileDescriptor
 const file_vrouter_v1_state_proto_rawDesc = "" +
 	"\n" +
 	"\x16vrouter/v1/state.proto\x12\n" +
-	"vrouter.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1avrouter/v1/resources.proto\x1a\x16vrouter/v1/rules.proto\"\xb6\x05\n" +
+	"vrouter.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1avrouter/v1/resources.proto\x1a\x16vrouter/v1/rules.proto\"\xab\x06\n" +
 	"\bResource\x12 \n" +
 	"\x04name\x18\x01 \x01(\tB\f\xbaH\t\xc8\x01\x01r\x04\x88\xea0\x01R\x04name\x12\x14\n" +
 	"\x05owner\x18\x02 \x01(\tR\x05owner\x12\x1e\n" +
@@ -625,10 +659,15 @@ const file_vrouter_v1_state_proto_rawDesc = "" +
 	"\vfloating_ip\x18\r \x01(\v2\x16.vrouter.v1.FloatingIPH\x00R\n" +
 	"floatingIp\x12?\n" +
 	"\rload_balancer\x18\x14 \x01(\v2\x18.vrouter.v1.LoadBalancerH\x00R\floadBalancer\x12B\n" +
-	"\x0enetwork_policy\x18\x0e \x01(\v2\x19.vrouter.v1.NetworkPolicyH\x00R\rnetworkPolicy\x12E\n" +
+	"\x0enetwork_policy\x18\x0e \x01(\v2\x19.vrouter.v1.NetworkPolicyH\x00R\rnetworkPolicy\x129\n" +
+	"\vaddress_set\x18\x15 \x01(\v2\x16.vrouter.v1.AddressSetH\x00R\n" +
+	"addressSet\x12E\n" +
 	"\x0fsecurity_policy\x18\x0f \x01(\v2\x1a.vrouter.v1.SecurityPolicyH\x00R\x0esecurityPolicy\x12)\n" +
 	"\x05route\x18\x10 \x01(\v2\x11.vrouter.v1.RouteH\x00R\x05route\x12,\n" +
-	"\x06fabric\x18\x11 \x01(\v2\x12.vrouter.v1.FabricH\x00R\x06fabricB\r\n" +
+	"\x06fabric\x18\x11 \x01(\v2\x12.vrouter.v1.FabricH\x00R\x06fabric\x128\n" +
+	"\n" +
+	"attachment\x18\x16 \x01(\v2\x16.vrouter.v1.AttachmentH\x00R\n" +
+	"attachmentB\r\n" +
 	"\x04spec\x12\x05\xbaH\x02\b\x01\"Q\n" +
 	"\vResourceKey\x12 \n" +
 	"\x04kind\x18\x01 \x01(\tB\f\xbaH\t\xc8\x01\x01r\x04\xd0\xea0\x01R\x04kind\x12 \n" +
@@ -685,9 +724,11 @@ var file_vrouter_v1_state_proto_goTypes = []any{
 	(*FloatingIP)(nil),              // 10: vrouter.v1.FloatingIP
 	(*LoadBalancer)(nil),            // 11: vrouter.v1.LoadBalancer
 	(*NetworkPolicy)(nil),           // 12: vrouter.v1.NetworkPolicy
-	(*SecurityPolicy)(nil),          // 13: vrouter.v1.SecurityPolicy
-	(*Route)(nil),                   // 14: vrouter.v1.Route
-	(*Fabric)(nil),                  // 15: vrouter.v1.Fabric
+	(*AddressSet)(nil),              // 13: vrouter.v1.AddressSet
+	(*SecurityPolicy)(nil),          // 14: vrouter.v1.SecurityPolicy
+	(*Route)(nil),                   // 15: vrouter.v1.Route
+	(*Fabric)(nil),                  // 16: vrouter.v1.Fabric
+	(*Attachment)(nil),              // 17: vrouter.v1.Attachment
 }
 var file_vrouter_v1_state_proto_depIdxs = []int32{
 	7,  // 0: vrouter.v1.Resource.virtual_network:type_name -> vrouter.v1.VirtualNetwork
@@ -696,18 +737,20 @@ var file_vrouter_v1_state_proto_depIdxs = []int32{
 	10, // 3: vrouter.v1.Resource.floating_ip:type_name -> vrouter.v1.FloatingIP
 	11, // 4: vrouter.v1.Resource.load_balancer:type_name -> vrouter.v1.LoadBalancer
 	12, // 5: vrouter.v1.Resource.network_policy:type_name -> vrouter.v1.NetworkPolicy
-	13, // 6: vrouter.v1.Resource.security_policy:type_name -> vrouter.v1.SecurityPolicy
-	14, // 7: vrouter.v1.Resource.route:type_name -> vrouter.v1.Route
-	15, // 8: vrouter.v1.Resource.fabric:type_name -> vrouter.v1.Fabric
-	0,  // 9: vrouter.v1.Generation.level:type_name -> vrouter.v1.Generation.Level
-	3,  // 10: vrouter.v1.ResourceResult.key:type_name -> vrouter.v1.ResourceKey
-	1,  // 11: vrouter.v1.ResourceResult.outcome:type_name -> vrouter.v1.ResourceResult.Outcome
-	3,  // 12: vrouter.v1.FieldViolation.resource:type_name -> vrouter.v1.ResourceKey
-	13, // [13:13] is the sub-list for method output_type
-	13, // [13:13] is the sub-list for method input_type
-	13, // [13:13] is the sub-list for extension type_name
-	13, // [13:13] is the sub-list for extension extendee
-	0,  // [0:13] is the sub-list for field type_name
+	13, // 6: vrouter.v1.Resource.address_set:type_name -> vrouter.v1.AddressSet
+	14, // 7: vrouter.v1.Resource.security_policy:type_name -> vrouter.v1.SecurityPolicy
+	15, // 8: vrouter.v1.Resource.route:type_name -> vrouter.v1.Route
+	16, // 9: vrouter.v1.Resource.fabric:type_name -> vrouter.v1.Fabric
+	17, // 10: vrouter.v1.Resource.attachment:type_name -> vrouter.v1.Attachment
+	0,  // 11: vrouter.v1.Generation.level:type_name -> vrouter.v1.Generation.Level
+	3,  // 12: vrouter.v1.ResourceResult.key:type_name -> vrouter.v1.ResourceKey
+	1,  // 13: vrouter.v1.ResourceResult.outcome:type_name -> vrouter.v1.ResourceResult.Outcome
+	3,  // 14: vrouter.v1.FieldViolation.resource:type_name -> vrouter.v1.ResourceKey
+	15, // [15:15] is the sub-list for method output_type
+	15, // [15:15] is the sub-list for method input_type
+	15, // [15:15] is the sub-list for extension type_name
+	15, // [15:15] is the sub-list for extension extendee
+	0,  // [0:15] is the sub-list for field type_name
 }
 
 func init() { file_vrouter_v1_state_proto_init() }
@@ -724,9 +767,11 @@ func file_vrouter_v1_state_proto_init() {
 		(*Resource_FloatingIp)(nil),
 		(*Resource_LoadBalancer)(nil),
 		(*Resource_NetworkPolicy)(nil),
+		(*Resource_AddressSet)(nil),
 		(*Resource_SecurityPolicy)(nil),
 		(*Resource_Route)(nil),
 		(*Resource_Fabric)(nil),
+		(*Resource_Attachment)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{

@@ -1,0 +1,91 @@
+//go:build linux && kube
+
+package kube_test
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"net/netip"
+	"syscall"
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/vrouter-go/vrouter/test/kube/cluster"
+)
+
+// TestKubeProxyBeside is NodePort as Contrail has it: a real kube-proxy in the node's
+// namespace takes nodeIP:nodePort, and what it translates reaches the pod through vhost0 and
+// the policy between the fabric and the pod network. The Service comes, changes its type
+// and goes, and a pod leaves by its label.
+func TestKubeProxyBeside(t *testing.T) {
+	t.Parallel()
+	for _, mode := range []string{"iptables", "nftables"} {
+		t.Run(mode, func(t *testing.T) {
+			t.Parallel()
+			c := newCluster(t, cluster.Options{Dataplane: cluster.VRouter, Proxy: mode})
+			for _, n := range c.Nodes { // the kernel forwards what kube-proxy translated
+				if err := n.Route(); err != nil {
+					t.Fatal(err)
+				}
+			}
+			t.Run("node-port", func(t *testing.T) { nodePort(in(t, c, "node-port")) })
+			t.Run("type-change", func(t *testing.T) { typeChange(in(t, c, "type-change")) })
+			t.Run("leave-by-label", func(t *testing.T) { leaveByLabel(in(t, c, "leave-by-label")) })
+		})
+	}
+}
+
+// TestKilled ends vrkube and vrouter at random moments, by signals that they cannot see,
+// while members come and go: no call fails while vrkube is away or starts, connections
+// outlive both, and in the end the Service has the members that Kubernetes says.
+func TestKilled(t *testing.T) {
+	t.Parallel()
+	w := in(t, newCluster(t, cluster.Options{Dataplane: cluster.VRouter}), "killed")
+	seed := rand.Uint64()
+	t.Logf("seed %d", seed)
+	random := rand.New(rand.NewPCG(seed, 0))
+	client, addresses := w.underLoad(func() {
+		for round := range 6 {
+			n := w.Nodes[random.IntN(len(w.Nodes))].VRouter
+			w.must(n.StopKube(syscall.SIGKILL))
+			w.patchDeployment("web", fmt.Sprintf(`{"spec":{"replicas":%d}}`, 3+round%3))
+			time.Sleep(time.Duration(random.IntN(500)) * time.Millisecond) // the moment is what varies
+			w.must(n.StartKube())
+			w.deployed("web")
+		}
+	})
+	both(addresses, func(network string, to netip.AddrPort, _ int) { w.reached(client, network, to, w.names("web")...) })
+	for _, n := range w.Nodes {
+		talk := w.open(client, addresses[0])
+		w.must(n.VRouter.StopAgent(syscall.SIGKILL))
+		w.must(n.VRouter.StartAgent(t.Context()))
+		w.must(talk.Say(patience))
+	}
+	w.moves(client, addresses)
+}
+
+// TestIsolation: the pods of an isolated namespace reach each other and their Services, and
+// nobody else's; the node's probes reach them.
+func TestIsolation(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, cluster.Options{Dataplane: cluster.VRouter})
+	shared, island := in(t, c, "shared"), isolated(t, c, "island")
+	for _, w := range []*world{shared, island} {
+		w.pod("server", "node-1", map[string]string{"app": "web"})
+		w.pod("client", "node-2", nil)
+	}
+	services := map[*world]*corev1.Service{}
+	for _, w := range []*world{shared, island} {
+		services[w] = w.expose("web", corev1.ServiceTypeClusterIP, map[string]string{"app": "web"}, nil)
+	}
+	for _, w := range []*world{shared, island} {
+		both(clusterIPs(services[w]), func(network string, to netip.AddrPort, _ int) { w.reached(w.network("client"), network, to, "server") })
+	}
+	for from, to := range map[*world]*world{shared: island, island: shared} {
+		both(append(clusterIPs(services[to]), podAt(to.ready("server"), echoPort)...), func(network string, at netip.AddrPort, _ int) {
+			from.unreached(from.network("client"), network, at)
+		})
+	}
+}
