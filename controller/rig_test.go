@@ -105,33 +105,24 @@ func newJudge(t interface{ Fatalf(string, ...any) }) *judge {
 	return &judge{t: t, state: state.New(), given: map[string]int{}, part: "1"}
 }
 
-// apply carries a change out as the agent would. What the agent of another day knows is
-// left out, and interfaces get the addresses that they would have by CNI.
+// apply carries a change out as the agent would. Interfaces get the addresses that they
+// would have by CNI.
 func (j *judge) apply(c Change) {
 	req := state.Request{Owner: "vrkube"}
 	for _, r := range c.Upserts {
 		r = proto.Clone(r).(*pb.Resource)
-		switch {
-		case r.GetLoadBalancer() != nil:
-			continue
-		case r.GetVirtualMachineInterface() != nil:
-			vmi := r.GetVirtualMachineInterface()
+		if vmi := r.GetVirtualMachineInterface(); vmi != nil {
 			vmi.Attachment = nil
 			if j.given[r.GetName()] == 0 {
 				j.given[r.GetName()] = len(j.given) + 2
 			}
 			n := j.given[r.GetName()]
 			vmi.Addresses = []string{fmt.Sprintf("10.244.%s.%d", j.part, n), fmt.Sprintf("fd00:244:%s::%x", j.part, n)}
-		case r.GetFloatingIp() != nil:
-			f := r.GetFloatingIp()
-			f.Members = slices.DeleteFunc(f.Members, (*pb.Member).GetHost)
 		}
 		req.Upserts = append(req.Upserts, r)
 	}
 	for _, k := range c.Deletes {
-		if k.GetKind() != "LoadBalancer" {
-			req.Deletes = append(req.Deletes, state.Key{Kind: k.GetKind(), Name: k.GetName()})
-		}
+		req.Deletes = append(req.Deletes, state.Key{Kind: k.GetKind(), Name: k.GetName()})
 	}
 	tx, err := j.state.Begin(req)
 	if err != nil {
