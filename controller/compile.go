@@ -55,11 +55,7 @@ func (c *compiler) compile() Change {
 // compileNetworks plans the networks anew where something that they follow from has
 // changed, and has compiled what depends on the plan.
 func (c *compiler) compileNetworks(d *model.Dirty) {
-	stale := c.plan == nil || d.Networks
-	for name := range d.Pods { // the ways to an isolated namespace's pods depend on where these are
-		stale = stale || c.plan.Isolated(name.Namespace)
-	}
-	if !stale {
+	if c.plan != nil && !d.Networks {
 		return
 	}
 	plan := network.NewPlan(c.view, c.networks)

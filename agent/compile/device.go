@@ -84,7 +84,8 @@ func (c *Compiler) vhostSpec(v *pb.Vhost) *ports.Spec {
 }
 
 // reachable returns the prefixes that a NetworkPolicy lets the node open flows
-// to: subnets of the networks, and the service addresses outside them.
+// to: subnets of the networks, the service addresses outside them, and what routes of
+// the node's own network have on other nodes.
 func (c *Compiler) reachable() []netip.Prefix {
 	fabric := c.networks[state.FabricNetwork]
 	networks := append([]string{fabric.name}, fabric.imports...)
@@ -110,6 +111,7 @@ func (c *Compiler) reachable() []netip.Prefix {
 			prefixes = append(prefixes, host(f.place.Address))
 		}
 	}
+	prefixes = append(prefixes, c.beyond(fabric)...)
 	slices.SortFunc(prefixes, func(a, b netip.Prefix) int {
 		if d := a.Addr().Compare(b.Addr()); d != 0 {
 			return d
@@ -117,6 +119,21 @@ func (c *Compiler) reachable() []netip.Prefix {
 		return a.Bits() - b.Bits()
 	})
 	return slices.Compact(prefixes)
+}
+
+// beyond returns the prefixes that routes of a network lead to through one tunnel each.
+// Not where the tunnel's own end is among them, and no single address, which may be a
+// node's: those are the kernel's to reach.
+func (c *Compiler) beyond(n *network) (prefixes []netip.Prefix) {
+	for p, list := range n.own {
+		if list[0].class != classRoute || p.IsSingleIP() {
+			continue
+		}
+		if ends := c.leads[list[0].from]; len(ends) == 1 && !p.Contains(ends[0].Remote) {
+			prefixes = append(prefixes, p)
+		}
+	}
+	return prefixes
 }
 
 // covered reports whether one of list holds all of p.

@@ -205,7 +205,7 @@ func (c *Compiler) compileRoutes(affected []state.Key) error {
 		}
 		prefix, err := netip.ParsePrefix(r.GetPrefix())
 		if err != nil || n == nil {
-			c.place(k, nil)
+			c.dirty.vhost = c.place(k, nil) || c.dirty.vhost
 			c.dropService(slot)
 			if bridged {
 				continue
@@ -244,7 +244,7 @@ func (c *Compiler) compileRoutes(affected []state.Key) error {
 				}
 			}
 		}
-		c.place(k, []placement{{n.name, prefix, contribution{class: classRoute, route: route, leak: leak}}})
+		c.dirty.vhost = c.place(k, []placement{{n.name, prefix, contribution{class: classRoute, route: route, leak: leak}}}) || c.dirty.vhost
 	}
 	return nil
 }

@@ -56,6 +56,9 @@ type Options struct {
 	ServiceCIDRs []netip.Prefix
 	// PodCIDRs are this node's ranges of pod addresses. Empty: what its Node says.
 	PodCIDRs []netip.Prefix
+	// Shared are the namespaces whose services the pods of isolated namespaces may call.
+	// Nil: default and kube-system, where the API and DNS are.
+	Shared []string
 	// MTU of the pods' interfaces in bytes, 1280 to 65521. 0: the agent's default.
 	MTU uint32
 }
@@ -192,6 +195,19 @@ func (p *Plan) Of(namespace string) Network { return p.networks[p.isolated[names
 
 // Isolated reports whether a namespace has networks of its own.
 func (p *Plan) Isolated(namespace string) bool { return p.isolated[namespace] != 0 }
+
+// Guests returns the networks of the isolated namespaces whose pods may call the services
+// of a namespace that is none of them.
+func (p *Plan) Guests(namespace string) []Network {
+	shared := p.options.Shared
+	if shared == nil {
+		shared = []string{"default", "kube-system"}
+	}
+	if p.Isolated(namespace) || !slices.Contains(shared, namespace) {
+		return nil
+	}
+	return p.networks[1:]
+}
 
 // Tunnel returns the way to the pods of a namespace on another node, nil where there is
 // none: no overlay, or no address of the node.

@@ -53,36 +53,29 @@ func (p *Plan) podNetwork(n Network, own []netip.Prefix) *pb.Resource {
 	return &pb.Resource{Name: n.Pods, Spec: &pb.Resource_VirtualNetwork{VirtualNetwork: vn}}
 }
 
-// serviceNetwork holds the cluster IPs. The default one has their ranges as subnets: what
-// nobody has there is dropped and does not leave the node.
+// serviceNetwork holds cluster IPs, with their ranges as subnets: what nobody has there is
+// dropped and does not leave the node.
 func (p *Plan) serviceNetwork(v *model.View, n Network) *pb.Resource {
 	vn := &pb.VirtualNetwork{}
-	if n.Namespace == "" {
-		ranges := p.options.ServiceCIDRs
-		if len(ranges) == 0 {
-			ranges = v.ServiceCIDRs()
-		}
-		for _, prefix := range disjoint(ranges) {
-			vn.Subnets = append(vn.Subnets, &pb.Subnet{Prefix: prefix.String()})
-		}
+	ranges := p.options.ServiceCIDRs
+	if len(ranges) == 0 {
+		ranges = v.ServiceCIDRs()
+	}
+	for _, prefix := range disjoint(ranges) {
+		vn.Subnets = append(vn.Subnets, &pb.Subnet{Prefix: prefix.String()})
 	}
 	return &pb.Resource{Name: n.Services, Spec: &pb.Resource_VirtualNetwork{VirtualNetwork: vn}}
 }
 
 // policies let a pod network and the network of the nodes talk, for probes, NodePorts and
-// what lies outside; pods call services, and so does the node. Pods of an isolated
-// namespace call the services of the others too, DNS among them, as in Contrail.
+// what lies outside; pods call services, and so does the node.
 func (p *Plan) policies(n Network) []*pb.Resource {
 	prefix := prefixOf(n.Namespace)
-	list := []*pb.Resource{
+	return []*pb.Resource{
 		joined(prefix+"-ip-fabric-podnetwork", Fabric, n.Pods),
 		joined(prefix+"-ip-fabric-servicenetwork", Fabric, n.Services),
 		joined(prefix+"-pod-service", n.Pods, n.Services),
 	}
-	if n.Namespace != "" {
-		list = append(list, joined(prefix+"-pod-default-service", n.Pods, defaultServices))
-	}
-	return list
 }
 
 // joined is a policy that lets two networks talk.
@@ -100,7 +93,9 @@ func joined(name, a, b string) *pb.Resource {
 
 // routes lead to the other nodes: to their own addresses, and to the pods on them from
 // each network. A node has pods of all networks in one range, so what its own network,
-// ip-fabric, sends there is looked up there among all of them.
+// ip-fabric, sends there is looked up there among all of them. Every pod network has a
+// route of its own to every node, where it has pods or not: it takes over those of
+// ip-fabric else, which lead to everybody's pods.
 func (p *Plan) routes(v *model.View, own []netip.Prefix) []*pb.Resource {
 	var list []*pb.Resource
 	taken := slices.Clone(own)
@@ -120,21 +115,11 @@ func (p *Plan) routes(v *model.View, own []netip.Prefix) []*pb.Resource {
 			part := "pods-" + string(rune('0'+i%10))
 			list = append(list, route(model.ResourceName(Fabric, node, part), Fabric, prefix, p.tunnel(node, fabricNumber)))
 			for _, n := range p.networks {
-				if n.Namespace == "" || p.runs(v, node, n.Namespace) {
-					list = append(list, route(model.ResourceName(n.Pods, node, part), n.Pods, prefix, p.tunnel(node, n.Number)))
-				}
+				list = append(list, route(model.ResourceName(n.Pods, node, part), n.Pods, prefix, p.tunnel(node, n.Number)))
 			}
 		}
 	}
 	return list
-}
-
-// runs reports whether a node has pods of a namespace.
-func (p *Plan) runs(v *model.View, node, namespace string) bool {
-	return slices.ContainsFunc(v.PodsIn(namespace), func(n model.Name) bool {
-		pod := v.Pod(n)
-		return pod.Node == node && pod.HasInterface()
-	})
 }
 
 func route(name, vrf string, prefix netip.Prefix, t *pb.Tunnel) *pb.Resource {

@@ -24,10 +24,15 @@ type Frontend struct {
 
 // address is one address of a service.
 type address struct {
-	addr     netip.Addr
-	part     string // of its resources' names
-	network  string
-	cluster  bool // a cluster IP
+	addr    netip.Addr
+	part    string // of its resources' names
+	network string
+	cluster bool // a cluster IP
+	// guest says that it is a cluster IP in the network of an isolated namespace's services,
+	// for the pods there alone, who have a way of their own to the members: number is its
+	// label. So answers come back into the network that they are awaited in.
+	guest    bool
+	number   uint32
 	node     bool // one of this node's, for node ports
 	balanced bool // of a load balancer
 }
@@ -64,8 +69,12 @@ func (c *Compiler) addresses(name model.Name, svc *corev1.Service, is4 bool) []a
 		ips = []string{svc.Spec.ClusterIP}
 	}
 	for _, ip := range ips {
-		if len(list) == 0 { // one of each family
-			add(ip, address{part: "clusterip" + family, network: c.Plan.Of(name.Namespace).Services, cluster: true})
+		if len(list) > 0 {
+			break // one of each family
+		}
+		add(ip, address{part: "clusterip" + family, network: c.Plan.Of(name.Namespace).Services, cluster: true})
+		for _, n := range c.Plan.Guests(name.Namespace) {
+			add(ip, address{part: "clusterip" + family + "-in-" + n.Namespace, network: n.Services, cluster: true, guest: true, number: n.Number})
 		}
 	}
 	for i, a := range c.nodePortAddresses(is4) {
@@ -127,6 +136,7 @@ func (c *Compiler) Frontends(name model.Name) []Frontend {
 	}
 	var list []Frontend
 	for _, is4 := range [...]bool{true, false} {
+		list = append(list, c.checked(svc, is4)...)
 		for _, a := range c.addresses(name, svc, is4) {
 			for i := range svc.Spec.Ports {
 				if m := mapping(a, &pool{port: &svc.Spec.Ports[i]}); m != nil {
@@ -163,17 +173,32 @@ func sourceRanges(svc *corev1.Service, is4 bool) []string {
 	return list
 }
 
-// healthCheck is the server that tells load balancers outside whether this node has
-// backends; nil where the service has none, or the node no address of the family.
-func (j *job) healthCheck(is4 bool) *pb.HealthCheck {
-	s := &j.svc.Spec
+// checked returns where the server of a service's health check listens, at this node's
+// addresses of a family; none where the service has no such server.
+func (c *Compiler) checked(svc *corev1.Service, is4 bool) []Frontend {
+	s := &svc.Spec
 	if s.Type != corev1.ServiceTypeLoadBalancer || s.ExternalTrafficPolicy != corev1.ServiceExternalTrafficPolicyLocal ||
 		s.HealthCheckNodePort < 1 || s.HealthCheckNodePort > 65535 {
 		return nil
 	}
-	sameFamily := func(a netip.Addr) bool { return a.Is4() == is4 }
-	if !slices.ContainsFunc(model.InternalIPs(j.View.NodeNamed(j.View.Node)), sameFamily) {
+	var list []Frontend
+	for _, a := range model.NodeIPs(c.View.NodeNamed(c.View.Node)) {
+		if a.Is4() == is4 && routable(a) {
+			list = append(list, Frontend{Network: network.Fabric, Address: a, Protocol: pb.Protocol_TCP, Port: uint16(s.HealthCheckNodePort)})
+		}
+	}
+	return list
+}
+
+// healthCheck is the server that tells load balancers outside whether this node has
+// backends; nil where the service has none, or the node no address of the family.
+func (j *job) healthCheck(is4 bool) *pb.HealthCheck {
+	at := j.checked(j.svc, is4)
+	if len(at) == 0 || slices.ContainsFunc(at, func(f Frontend) bool { return !j.owns(f) }) {
 		return nil
 	}
-	return &pb.HealthCheck{Port: uint32(s.HealthCheckNodePort), ServiceNamespace: j.name.Namespace, ServiceName: j.name.Name}
+	for _, f := range at {
+		j.served[f] = struct{}{}
+	}
+	return &pb.HealthCheck{Port: uint32(at[0].Port), ServiceNamespace: j.name.Namespace, ServiceName: j.name.Name}
 }

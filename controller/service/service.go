@@ -124,7 +124,7 @@ func sameMembers(a, b []*pb.Member) bool {
 func (j *job) serve(a address, groups []group) {
 	name := model.ResourceName(j.name.Namespace, j.name.Name, a.part)
 	parent := ""
-	if a.cluster {
+	if a.cluster && !a.guest {
 		parent = name
 	}
 	made := false
@@ -135,7 +135,7 @@ func (j *job) serve(a address, groups []group) {
 		}
 		fip.Parent = parent
 		if parent == "" {
-			fip.Address, fip.VirtualNetwork = a.addr.String(), network.Fabric
+			fip.Address, fip.VirtualNetwork = a.addr.String(), a.network
 		}
 		called := name
 		if i > 0 {
@@ -145,7 +145,7 @@ func (j *job) serve(a address, groups []group) {
 		j.floatingIPs = append(j.floatingIPs, called)
 		made = true
 	}
-	if a.cluster && made {
+	if parent != "" && made {
 		j.add(name, &pb.Resource{Spec: &pb.Resource_InstanceIp{InstanceIp: &pb.InstanceIP{
 			Address: a.addr.String(), VirtualNetwork: j.Plan.Of(j.name.Namespace).Services,
 		}}})
@@ -184,6 +184,9 @@ func (j *job) floatingIP(a address, g group) *pb.FloatingIP {
 		served = append(served, p)
 	}
 	fip.Members = members(fip.FloatingIpPortMappings.PortMappings, served)
+	if a.guest {
+		fip.Members = through(fip.Members, a.number)
+	}
 	switch {
 	case a.cluster && j.svc.Spec.InternalTrafficPolicy != nil && *j.svc.Spec.InternalTrafficPolicy == corev1.ServiceInternalTrafficPolicyLocal:
 		// Whoever calls the cluster IP, from outside as well.
@@ -194,7 +197,7 @@ func (j *job) floatingIP(a address, g group) *pb.FloatingIP {
 	if a.balanced {
 		fip.SourceRanges = sourceRanges(j.svc, a.addr.Is4())
 	}
-	if a.cluster {
+	if a.cluster && !a.guest {
 		fip.HealthCheck = j.healthCheck(a.addr.Is4())
 	}
 	return fip
@@ -261,6 +264,18 @@ func members(mappings []*pb.PortMapping, pools []*pool) []*pb.Member {
 		}
 	}
 	return list
+}
+
+// through returns members with tunnels that have a number for identifier.
+func through(list []*pb.Member, number uint32) []*pb.Member {
+	clones := cloneMembers(list)
+	for i, m := range clones {
+		m.TargetPorts = list[i].GetTargetPorts()
+		if t := m.GetTunnel(); t != nil {
+			m.Tunnel = &pb.Tunnel{Remote: t.GetRemote(), Label: number, Vni: number}
+		}
+	}
+	return clones
 }
 
 func cloneMembers(list []*pb.Member) []*pb.Member {
