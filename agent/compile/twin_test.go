@@ -53,6 +53,7 @@ func TestNewLabels(t *testing.T) {
 		{"the same as first", 80, map[string]string{"app": "a", "job": "x", "n": "2"}, []uint16{9, 80}},
 		{"the same, another port", 8080, map[string]string{"app": "a", "job": "x", "n": "3"}, []uint16{9, 8080}},
 		{"the same as the last", 8080, map[string]string{"app": "a", "job": "x", "n": "4"}, []uint16{9, 8080}},
+		{"the labels of the last, another port", 80, map[string]string{"app": "a", "job": "x", "n": "4"}, []uint16{9, 80}},
 		{"one policy, another one", 80, map[string]string{"job": "x", "n": "5"}, []uint16{9}},
 		{"none", 80, map[string]string{"n": "6"}, nil},
 	} {
