@@ -578,13 +578,13 @@ var dropDescriptions = [NumDropReasons]DropDescription{
 	},
 	DropSecurityEgress: {
 		"SECURITY_EGRESS",
-		"A SecurityPolicy selects the sending workload for egress, and none of its rules allows this peer and port.",
-		"`vrctl explain` names the policy; add an egress rule if the traffic is meant (DNS is often forgotten).",
+		"A SecurityPolicy of tier NAMESPACE selects the sending workload for egress and no rule allows this peer and port, or one of tier ADMIN or BASELINE denies it.",
+		"`vrctl explain` names the rule and its tier; add an egress rule if the traffic is meant (DNS is often forgotten).",
 	},
 	DropSecurityIngress: {
 		"SECURITY_INGRESS",
-		"A SecurityPolicy selects the receiving workload for ingress, and none of its rules allows this peer and port.",
-		"`vrctl explain` names the policy; add an ingress rule if the traffic is meant.",
+		"A SecurityPolicy of tier NAMESPACE selects the receiving workload for ingress and no rule allows this peer and port, or one of tier ADMIN or BASELINE denies it.",
+		"`vrctl explain` names the rule and its tier; add an ingress rule if the traffic is meant.",
 	},
 
 	// Floating IPs and NAT.

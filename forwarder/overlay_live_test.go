@@ -2,6 +2,7 @@ package forwarder
 
 import (
 	"encoding/binary"
+	"net/netip"
 	"strings"
 	"testing"
 
@@ -272,6 +273,51 @@ func TestPoliciesOfTwoNodes(t *testing.T) {
 		t.Errorf("drops %s", p.drops())
 	}
 	p.nothing()
+}
+
+// Each end's SecurityPolicy is asked at its own node, about the other end as it is: a
+// pod of the other node by its address, which a set of addresses holds, and a client
+// of a service there by its own.
+func TestSecurityPolicyKnowsPodsOfOtherNodes(t *testing.T) {
+	p := newPair(t, way{MPLSoverUDP, 4})
+	p.remoteMembers()
+	a, b := p.nodes[0], p.nodes[1]
+	one := func(s string) []netip.Prefix { return []netip.Prefix{netip.MustParsePrefix(s)} }
+	rule := func(d policy.Direction, set uint32) []policy.SecurityRule {
+		return []policy.SecurityRule{{Rule: policy.FirstRule, Direction: d, Peers: []policy.Peer{{Set: set}}}}
+	}
+	b.state.security = []policy.SecurityPolicy{{Subjects: []uint32{policy.FirstIdentity + uint32(web2Port)}, Ingress: true, Rules: rule(policy.Ingress, 1)}}
+	b.state.addresses = []policy.AddressChange{{Set: 1, Add: one("10.244.0.11/32")}}
+	b.publish()
+	arrives := func(from uint16, src string, sport uint16, pass bool) {
+		t.Helper()
+		before := b.drops(uplinkPort, DropSecurityIngress)
+		b.sent(web2Port)
+		a.inject(from, build(t, udpTo(from, src, "10.244.0.12", sport, 3, "x")))
+		p.run()
+		if n := len(b.sent(web2Port)); (n == 1) != pass || (b.drops(uplinkPort, DropSecurityIngress) == before) != pass {
+			t.Errorf("from %s: %d arrived, drops %s", src, n, p.drops())
+		}
+	}
+	arrives(web1Port, "10.244.0.11", 1, true)
+	arrives(clientPort, "203.0.113.7", 1, false)
+	b.state.addresses = []policy.AddressChange{{Set: 1, Add: one("203.0.113.0/24")}}
+	b.publish()
+	arrives(web1Port, "10.244.0.11", 2, false)
+	arrives(web1Port, "10.244.0.11", 1, false) // the live session is judged again
+	arrives(clientPort, "203.0.113.7", 2, true)
+
+	a.state.security = []policy.SecurityPolicy{{Subjects: []uint32{policy.FirstIdentity + uint32(clientPort)}, Egress: true, Rules: rule(policy.Egress, 1)}}
+	a.state.addresses = []policy.AddressChange{{Set: 1, Add: one("10.244.0.12/32")}}
+	a.publish()
+	arrives(clientPort, "203.0.113.7", 3, true)
+	a.state.addresses = nil
+	a.publish()
+	a.inject(clientPort, build(t, udpTo(clientPort, "203.0.113.7", "10.244.0.12", 4, 3, "x")))
+	p.run()
+	if n := a.drops(clientPort, DropSecurityEgress); n != 1 {
+		t.Errorf("the source's node let %d of 1 out; drops %s", 1-n, p.drops())
+	}
 }
 
 func TestExplainAcrossNodes(t *testing.T) {

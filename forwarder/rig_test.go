@@ -39,6 +39,7 @@ type state struct {
 	floating   []*FloatingIP
 	policies   []policy.NetworkPolicy
 	security   []policy.SecurityPolicy
+	addresses  []policy.AddressChange
 	nodes      map[[16]byte]struct{}
 	snat       SNAT
 	neighbors  map[[16]byte]nexthop.ID // of OnLinkNextHop
@@ -247,6 +248,9 @@ func (r *rig) publish() {
 		snap.VRFs[vrf].Overlay = s.overlays[vrf]
 	}
 	if snap.Policy, err = snap.Policy.WithNetworks(s.policies); err != nil {
+		r.t.Fatal(err)
+	}
+	if snap.Policy, err = snap.Policy.WithAddresses(s.addresses); err != nil {
 		r.t.Fatal(err)
 	}
 	if snap.Policy, err = snap.Policy.WithSecurity(s.security); err != nil {

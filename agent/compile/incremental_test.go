@@ -155,7 +155,7 @@ func drawResource(t *rapid.T) *pb.Resource {
 		}
 		return &pb.Resource{Name: fmt.Sprintf("v%d", i), Spec: &pb.Resource_VirtualMachineInterface{VirtualMachineInterface: &pb.VirtualMachineInterface{
 			VirtualNetwork: pick(networks[:3]...), Addresses: []string{fmt.Sprintf("10.1.0.%d", i+10+n(2)), fmt.Sprintf("fd00::%d", i+10)},
-			Labels: map[string]string{"app": pick("a", "b")}, Namespace: pick("", "ns"), NamespaceLabels: map[string]string{"team": pick("x", "y")},
+			Labels: map[string]string{"app": pick("a", "b"), "job": pick("1", "2", "3", "4")}, Namespace: pick("", "ns"), NamespaceLabels: map[string]string{"team": pick("x", "y")},
 			NamedPorts:          []*pb.NamedPort{{Name: pick("web", "dns"), Port: rapid.SampledFrom([]uint32{80, 443}).Draw(t, "named port")}},
 			AllowedAddressPairs: []*pb.AllowedAddressPair{{Prefix: pick("10.1.0.99/32", "10.9.0.0/16")}}, Label: label(),
 		}}}
@@ -266,6 +266,9 @@ func drawSecurityPolicy(t *rapid.T) *pb.SecurityPolicy {
 		return &pb.LabelSelector{MatchLabels: map[string]string{"app": pick("a", "b")}}
 	}
 	sp := &pb.SecurityPolicy{Namespace: pick("", "ns"), Subject: app(), Tier: pb.SecurityPolicy_Tier(n(3))}
+	if n(4) == 1 {
+		sp.Subject.MatchLabels["job"] = pick("1", "2")
+	}
 	if sp.GetTier() != pb.SecurityPolicy_NAMESPACE {
 		sp.Namespace, sp.NamespaceSelector = "", &pb.LabelSelector{MatchLabels: map[string]string{"team": pick("x", "y")}}
 		sp.Priority = uint32(n(2))

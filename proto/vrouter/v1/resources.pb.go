@@ -4295,9 +4295,9 @@ const file_vrouter_v1_resources_proto_rawDesc = "" +
 	"macAddress\x120\n" +
 	"\taddresses\x18\x03 \x03(\tB\x12\xbaH\x0f\x92\x01\f\x10@\x18\x01\"\x06r\x04\x90\xea0\x01R\taddresses\x12\\\n" +
 	"\x15allowed_address_pairs\x18\x04 \x03(\v2\x1e.vrouter.v1.AllowedAddressPairB\b\xbaH\x05\x92\x01\x02\x10@R\x13allowedAddressPairs\x12b\n" +
-	"\x06labels\x18\x05 \x03(\v2/.vrouter.v1.VirtualMachineInterface.LabelsEntryB\x19\xbaH\x16\x9a\x01\x13\x10\x80\x01\"\x06r\x04\xc0\xea0\x01*\x06r\x04\xc8\xea0\x01R\x06labels\x12'\n" +
+	"\x06labels\x18\x05 \x03(\v2/.vrouter.v1.VirtualMachineInterface.LabelsEntryB\x19\xbaH\x16\x9a\x01\x13\x10\x90N\"\x06r\x04\xc0\xea0\x01*\x06r\x04\xc8\xea0\x01R\x06labels\x12'\n" +
 	"\tnamespace\x18\x06 \x01(\tB\t\xbaH\x06r\x04\x88\xea0\x01R\tnamespace\x12~\n" +
-	"\x10namespace_labels\x18\a \x03(\v28.vrouter.v1.VirtualMachineInterface.NamespaceLabelsEntryB\x19\xbaH\x16\x9a\x01\x13\x10\x80\x01\"\x06r\x04\xc0\xea0\x01*\x06r\x04\xc8\xea0\x01R\x0fnamespaceLabels\x12!\n" +
+	"\x10namespace_labels\x18\a \x03(\v28.vrouter.v1.VirtualMachineInterface.NamespaceLabelsEntryB\x19\xbaH\x16\x9a\x01\x13\x10\x90N\"\x06r\x04\xc0\xea0\x01*\x06r\x04\xc8\xea0\x01R\x0fnamespaceLabels\x12!\n" +
 	"\x03tap\x18\b \x01(\v2\x0f.vrouter.v1.TapR\x03tap\x12)\n" +
 	"\n" +
 	"flow_quota\x18\t \x01(\rB\n" +
@@ -4561,7 +4561,7 @@ const file_vrouter_v1_resources_proto_rawDesc = "" +
 	"\x12security_peer.kind\x12Mgive ipBlock alone, or addressSet alone, or selector and/or namespaceSelector\x1a\x83\x01(has(this.ip_block) ? 1 : 0) + (this.address_set != '' ? 1 : 0) + (has(this.selector) || has(this.namespace_selector) ? 1 : 0) == 1\"X\n" +
 	"\aIpBlock\x12 \n" +
 	"\x04cidr\x18\x01 \x01(\tB\f\xbaH\t\xc8\x01\x01r\x04\x98\xea0\x01R\x04cidr\x12+\n" +
-	"\x06except\x18\x02 \x03(\tB\x13\xbaH\x10\x92\x01\r\x10\x80\b\"\br\x06\x98\xea0\x01\x10\x01R\x06except\"\xad\x06\n" +
+	"\x06except\x18\x02 \x03(\tB\x13\xbaH\x10\x92\x01\r\x10\x90N\"\br\x06\x98\xea0\x01\x10\x01R\x06except\"\xad\x06\n" +
 	"\fSecurityPort\x12\xb3\x01\n" +
 	"\bprotocol\x18\x01 \x01(\x0e2\x1a.vrouter.v1.Protocol.ValueB{\xbaHx\xba\x01u\n" +
 	"\x16security_port.protocol\x12:must be TCP, UDP, SCTP, ICMP (both ICMP and ICMPv6) or ANY\x1a\x1fthis in [0, 1, 6, 17, 132, 255]R\bprotocol\x12\x1d\n" +
@@ -4572,16 +4572,16 @@ const file_vrouter_v1_resources_proto_rawDesc = "" +
 	"\x16security_port.end_port\x12VendPort needs port and must not be below it, for example {port: 32000, endPort: 32768}\x1aFthis.end_port == 0u || (this.port != 0u && this.end_port >= this.port)\x1ao\n" +
 	"\x12security_port.port\x12$port needs protocol TCP, UDP or SCTP\x1a3this.port == 0u || this.protocol in [0, 6, 17, 132]\"\x97\x02\n" +
 	"\rLabelSelector\x12h\n" +
-	"\fmatch_labels\x18\x01 \x03(\v2*.vrouter.v1.LabelSelector.MatchLabelsEntryB\x19\xbaH\x16\x9a\x01\x13\x10\x80\x01\"\x06r\x04\xc0\xea0\x01*\x06r\x04\xc8\xea0\x01R\vmatchLabels\x12\\\n" +
-	"\x11match_expressions\x18\x02 \x03(\v2$.vrouter.v1.LabelSelectorRequirementB\t\xbaH\x06\x92\x01\x03\x10\x80\x01R\x10matchExpressions\x1a>\n" +
+	"\fmatch_labels\x18\x01 \x03(\v2*.vrouter.v1.LabelSelector.MatchLabelsEntryB\x19\xbaH\x16\x9a\x01\x13\x10\x90N\"\x06r\x04\xc0\xea0\x01*\x06r\x04\xc8\xea0\x01R\vmatchLabels\x12\\\n" +
+	"\x11match_expressions\x18\x02 \x03(\v2$.vrouter.v1.LabelSelectorRequirementB\t\xbaH\x06\x92\x01\x03\x10\x90NR\x10matchExpressions\x1a>\n" +
 	"\x10MatchLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xec\x03\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xed\x03\n" +
 	"\x18LabelSelectorRequirement\x12\x1b\n" +
 	"\x03key\x18\x01 \x01(\tB\t\xbaH\x06r\x04\xc0\xea0\x01R\x03key\x12\xa8\x01\n" +
 	"\boperator\x18\x02 \x01(\tB\x8b\x01\xbaH\x87\x01\xba\x01\x83\x01\n" +
-	"#label_selector_requirement.operator\x12)must be In, NotIn, Exists or DoesNotExist\x1a1this in ['In', 'NotIn', 'Exists', 'DoesNotExist']R\boperator\x12)\n" +
-	"\x06values\x18\x03 \x03(\tB\x11\xbaH\x0e\x92\x01\v\x10\x80\b\"\x06r\x04\xc8\xea0\x01R\x06values:\xdc\x01\xbaH\xd8\x01\x1a\xd5\x01\n" +
+	"#label_selector_requirement.operator\x12)must be In, NotIn, Exists or DoesNotExist\x1a1this in ['In', 'NotIn', 'Exists', 'DoesNotExist']R\boperator\x12*\n" +
+	"\x06values\x18\x03 \x03(\tB\x12\xbaH\x0f\x92\x01\f\x10\xa0\x8d\x06\"\x06r\x04\xc8\xea0\x01R\x06values:\xdc\x01\xbaH\xd8\x01\x1a\xd5\x01\n" +
 	"!label_selector_requirement.values\x12[In and NotIn need values, for example values: [web, api]; Exists and DoesNotExist take none\x1aSthis.operator in ['In', 'NotIn'] ? this.values.size() > 0 : this.values.size() == 0\"\xf6\a\n" +
 	"\x05Route\x12\x1e\n" +
 	"\x03vrf\x18\x01 \x01(\tB\f\xbaH\t\xc8\x01\x01r\x04\x88\xea0\x01R\x03vrf\x12!\n" +
