@@ -198,6 +198,21 @@ func (c *Cluster) start(ctx context.Context, n *Node) error {
 	return nil
 }
 
+// Failed returns what to say where a program of the control plane or of a node has ended
+// that should run.
+func (c *Cluster) Failed() error {
+	failed := c.Plane.Failed()
+	for _, n := range c.Nodes {
+		if n.VRouter != nil {
+			failed = errors.Join(failed, n.VRouter.Failed())
+		}
+		if n.Proxy != nil {
+			failed = errors.Join(failed, n.Proxy.Failed())
+		}
+	}
+	return failed
+}
+
 // Close ends everything, the newest first.
 func (c *Cluster) Close() error {
 	c.cancel()

@@ -102,6 +102,17 @@ func (v *VRouterNode) StopAgent(signal syscall.Signal) error { return stop(&v.Ru
 // StopKube ends vrkube by a signal; one that does not run is no error.
 func (v *VRouterNode) StopKube(signal syscall.Signal) error { return stop(&v.Kube, signal) }
 
+// Failed returns what to say where a program has ended that should run.
+func (v *VRouterNode) Failed() error {
+	var failed error
+	for _, p := range []*process.Process{v.Run, v.Kube} {
+		if p != nil {
+			failed = errors.Join(failed, p.Failed())
+		}
+	}
+	return failed
+}
+
 // stop ends a program; that it has ended by itself before is an error.
 func stop(p **process.Process, signal syscall.Signal) error {
 	if *p == nil {

@@ -94,13 +94,19 @@ func (p *Process) Stop(signal syscall.Signal, grace time.Duration) error {
 	return fmt.Errorf("%s did not end in %v after %v and was killed; see %s", p.name, grace, signal, p.log)
 }
 
-// Tail returns the end of the program's output, for error messages.
+// Tail returns the end of the program's output, or how its last panic began, for error
+// messages.
 func (p *Process) Tail() string {
 	text, err := os.ReadFile(p.log)
 	if err != nil {
 		return err.Error()
 	}
 	lines := strings.Split(strings.TrimSpace(string(text)), "\n")
+	for i := len(lines) - 1; i >= 0; i-- {
+		if strings.HasPrefix(lines[i], "panic: ") || strings.HasPrefix(lines[i], "fatal error: ") {
+			return strings.Join(lines[i:min(len(lines), i+20)], "\n")
+		}
+	}
 	return strings.Join(lines[max(0, len(lines)-20):], "\n")
 }
 
