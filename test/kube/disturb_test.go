@@ -122,8 +122,9 @@ func gone(w *world) {
 			w.must(p.Signal(s))
 		}
 	}
-	signal(syscall.SIGSTOP)
 	w.pod("other", "node-2", map[string]string{"app": "other"})
+	signal(syscall.SIGSTOP)
+	w.createPod(&corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: "late", Labels: map[string]string{"app": "other"}}, Spec: podSpec("node-1")})
 	w.patchService("web", `{"spec":{"selector":{"app":"other"}}}`)
 	w.must(w.Client().CoreV1().Services(w.namespace).Delete(w.t.Context(), "victim", metav1.DeleteOptions{}))
 	w.must(w.StopAPIServer(syscall.SIGKILL))
@@ -131,7 +132,8 @@ func gone(w *world) {
 	w.must(w.StartAPIServer(w.t.Context()))
 	w.must(w.isGone())
 	signal(syscall.SIGCONT)
-	both(addresses, func(network string, to netip.AddrPort, _ int) { w.reached(client, network, to, "other") })
+	w.ready("late")
+	both(addresses, func(network string, to netip.AddrPort, _ int) { w.reached(client, network, to, "other", "late") })
 	both(clusterIPs(victim), func(network string, to netip.AddrPort, _ int) { w.outcome(client, network, to, probe.TimedOut) })
 }
 
