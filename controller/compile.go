@@ -8,21 +8,17 @@ import (
 
 	"github.com/vrouter-go/vrouter/controller/model"
 	"github.com/vrouter-go/vrouter/controller/network"
+	"github.com/vrouter-go/vrouter/controller/policy"
 	"github.com/vrouter-go/vrouter/controller/service"
 	pb "github.com/vrouter-go/vrouter/proto/vrouter/v1"
 )
-
-// Policies compiles what a change says of policies. It returns the resources of each part
-// that may have changed, by a name for the part that stays; a part with none has gone. It
-// may keep state: it is called for every change, first for all there is.
-type Policies func(*model.View, *network.Plan, *model.Dirty) map[string][]*pb.Resource
 
 // compiler turns the view into resources, part by part. It belongs to one goroutine.
 type compiler struct {
 	view     *model.View
 	networks network.Options
 	services service.Options
-	policies Policies // nil: none
+	policies policies
 
 	plan    *network.Plan
 	claims  service.Claims
@@ -31,8 +27,8 @@ type compiler struct {
 
 func newCompiler(c *Config) *compiler {
 	return &compiler{
-		view: model.NewView(c.Node), networks: c.Network, services: c.Service, policies: c.Policies,
-		desired: newDesired(),
+		view: model.NewView(c.Node), networks: c.Network, services: c.Service,
+		policies: policies{index: policy.NewIndex(), log: c.Log}, desired: newDesired(),
 	}
 }
 
@@ -42,11 +38,7 @@ func (c *compiler) compile() Change {
 	c.compileNetworks(&d)
 	c.compilePods(&d)
 	c.compileServices(&d)
-	if c.policies != nil {
-		for name, list := range c.policies(c.view, c.plan, &d) {
-			c.desired.replace(part{"policy", name}, list)
-		}
-	}
+	c.compilePolicies(&d)
 	change := c.desired.take()
 	change.Triggered = d.Triggered
 	return change
@@ -76,7 +68,9 @@ func (c *compiler) compilePods(d *model.Dirty) {
 	}
 	for n := range pods {
 		var list []*pb.Resource
-		if vmi := c.plan.Interface(c.view, c.view.Pod(n)); vmi != nil {
+		pod := c.view.Pod(n)
+		if vmi := c.plan.Interface(c.view, pod); vmi != nil {
+			vmi.GetVirtualMachineInterface().NamedPorts = policy.NamedPorts(policyPod(pod, c.view.Node))
 			list = append(list, vmi)
 		}
 		c.desired.replace(part{"pod", n.String()}, list)

@@ -3,8 +3,10 @@ package controller
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"time"
 
+	"k8s.io/client-go/dynamic"
 	"k8s.io/client-go/kubernetes"
 
 	"github.com/vrouter-go/vrouter/controller/model"
@@ -21,8 +23,11 @@ type Config struct {
 	// Network and Service are the operator's choices.
 	Network network.Options
 	Service service.Options
-	// Policies translates network policies. Nil: none are.
-	Policies Policies
+	// Extensions reads the ClusterNetworkPolicies of a cluster that serves them. Nil: none
+	// are read.
+	Extensions dynamic.Interface
+	// Log gets what is wrong with objects of the cluster. Default: slog.Default().
+	Log *slog.Logger
 	// Apply hands a change on, the first one with Full. The controller calls it from one
 	// goroutine, in order, and does nothing else meanwhile.
 	Apply func(Change)
@@ -48,6 +53,9 @@ func New(c Config) (*Controller, error) {
 	case c.Apply == nil:
 		return nil, errors.New("controller: Apply is missing")
 	}
+	if c.Log == nil {
+		c.Log = slog.Default()
+	}
 	if c.Settle == 0 {
 		c.Settle = 5 * time.Millisecond
 	}
@@ -60,7 +68,7 @@ func New(c Config) (*Controller, error) {
 // Run follows the cluster until ctx ends, whose cause it returns. Nothing is handed on
 // before all objects have been read: half a cluster would cut the other half off.
 func (c *Controller) Run(ctx context.Context) error {
-	watch, err := model.NewWatch(c.config.Client, len(c.config.Network.ServiceCIDRs) == 0)
+	watch, err := model.NewWatch(c.config.Client, c.config.Extensions, len(c.config.Network.ServiceCIDRs) == 0)
 	if err != nil {
 		return err
 	}

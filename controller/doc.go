@@ -10,15 +10,3 @@
 // milliseconds later and never more than half of the time, compiles the parts that it
 // concerns and hands on how the result differs.
 package controller
-
-import (
-	_ "github.com/containernetworking/cni/libcni"
-	_ "github.com/containernetworking/cni/pkg/skel"
-	_ "github.com/containernetworking/cni/pkg/types/100"
-	_ "github.com/containernetworking/plugins/pkg/ns"
-	_ "k8s.io/client-go/dynamic"
-	_ "k8s.io/client-go/dynamic/dynamicinformer"
-	_ "k8s.io/client-go/kubernetes/fake"
-	_ "k8s.io/client-go/tools/clientcmd"
-	_ "sigs.k8s.io/yaml"
-)

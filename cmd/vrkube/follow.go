@@ -2,7 +2,9 @@ package main
 
 import (
 	"context"
+	"log/slog"
 
+	"k8s.io/client-go/dynamic"
 	"k8s.io/client-go/kubernetes"
 
 	"github.com/vrouter-go/vrouter/controller"
@@ -12,10 +14,10 @@ import (
 )
 
 // follow turns the cluster into changes for the agent until ctx ends.
-func follow(ctx context.Context, o *options, cluster kubernetes.Interface, apply func(agentsync.Change)) error {
+func follow(ctx context.Context, o *options, cluster kubernetes.Interface, extensions dynamic.Interface, log *slog.Logger, apply func(agentsync.Change)) error {
 	c, err := controller.New(controller.Config{
-		Client: cluster,
-		Node:   o.node,
+		Client: cluster, Extensions: extensions, Log: log,
+		Node: o.node,
 		Network: network.Options{
 			Uplink: o.uplink, Vhost0: o.vhost0, Overlay: o.overlay, MTU: o.mtu,
 			PodCIDRs: o.podPrefixes, ServiceCIDRs: o.servicePrefixes,

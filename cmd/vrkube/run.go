@@ -8,6 +8,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/spf13/cobra"
 	"golang.org/x/sync/errgroup"
+	"k8s.io/client-go/dynamic"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 
@@ -66,6 +67,12 @@ func run(ctx context.Context, o *options, config *rest.Config, log *slog.Logger)
 	if err != nil {
 		return err
 	}
+	custom := rest.CopyConfig(config) // custom resources come in JSON only
+	custom.ContentType, custom.AcceptContentTypes = "", ""
+	extensions, err := dynamic.NewForConfig(custom)
+	if err != nil {
+		return err
+	}
 	sync := agentsync.New(agentsync.Options{Agent: client.Config{Address: o.agent}, Log: log})
 	node, err := health.NewNode(cluster, o.node)
 	if err != nil {
@@ -77,7 +84,7 @@ func run(ctx context.Context, o *options, config *rest.Config, log *slog.Logger)
 
 	log.Info("vrkube runs", "version", version(), "node", o.node, "apiserver", config.Host, "agent", o.agent)
 	g, ctx := errgroup.WithContext(ctx)
-	g.Go(func() error { return follow(ctx, o, cluster, sync.Set) })
+	g.Go(func() error { return follow(ctx, o, cluster, extensions, log, sync.Set) })
 	g.Go(func() error { return sync.Run(ctx) })
 	g.Go(func() error { return node.Run(ctx) })
 	g.Go(func() error { return health.Serve(ctx, o.metrics, probe.Handler(registry)) })

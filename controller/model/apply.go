@@ -9,6 +9,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 	networkingv1 "k8s.io/api/networking/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 )
 
 // Kind says what an object is.
@@ -23,13 +24,14 @@ const (
 	SliceKind
 	PolicyKind
 	ServiceCIDRKind
+	ClusterPolicyKind
 )
 
 // Event is the state of one object: as it is now, or nil where it is gone.
 type Event struct {
 	Kind   Kind
 	Name   Name
-	Object any // *corev1.Namespace, *corev1.Node, *Pod, *corev1.Service, *discoveryv1.EndpointSlice, *networkingv1.NetworkPolicy, *networkingv1.ServiceCIDR
+	Object any // *corev1.Namespace, *corev1.Node, *Pod, *corev1.Service, *discoveryv1.EndpointSlice, *networkingv1.NetworkPolicy, *networkingv1.ServiceCIDR, *unstructured.Unstructured
 }
 
 // Apply takes an event up and notes what has to be compiled anew.
@@ -59,6 +61,10 @@ func (v *View) Apply(e Event) {
 		o, _ := e.Object.(*networkingv1.ServiceCIDR)
 		set(v.cidrs, e.Name.Name, o)
 		v.dirty.Networks = true
+	case ClusterPolicyKind:
+		o, _ := e.Object.(*unstructured.Unstructured)
+		set(v.clusterPolicies, e.Name.Name, o)
+		v.dirty.ClusterPolicies[e.Name.Name] = struct{}{}
 	}
 }
 

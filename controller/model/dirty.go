@@ -22,6 +22,8 @@ type Dirty struct {
 	Namespaces map[string]struct{}
 	// Policies are the NetworkPolicies that have changed.
 	Policies map[Name]struct{}
+	// ClusterPolicies are the ClusterNetworkPolicies that have changed.
+	ClusterPolicies map[string]struct{}
 	// Triggered is when the oldest of the changes of endpoints among these happened, by
 	// their EndpointSlices (endpoints.kubernetes.io/last-change-trigger-time). Zero: none
 	// says so.
@@ -29,12 +31,12 @@ type Dirty struct {
 }
 
 func newDirty() Dirty {
-	return Dirty{Services: map[Name]struct{}{}, Pods: map[Name]struct{}{}, Namespaces: map[string]struct{}{}, Policies: map[Name]struct{}{}}
+	return Dirty{Services: map[Name]struct{}{}, Pods: map[Name]struct{}{}, Namespaces: map[string]struct{}{}, Policies: map[Name]struct{}{}, ClusterPolicies: map[string]struct{}{}}
 }
 
 // Empty reports whether nothing has to be compiled.
 func (d *Dirty) Empty() bool {
-	return len(d.Services) == 0 && !d.AllServices && !d.Networks && len(d.Pods) == 0 && len(d.Namespaces) == 0 && len(d.Policies) == 0
+	return len(d.Services) == 0 && !d.AllServices && !d.Networks && len(d.Pods) == 0 && len(d.Namespaces) == 0 && len(d.Policies)+len(d.ClusterPolicies) == 0
 }
 
 // Take returns what has changed since the last call.

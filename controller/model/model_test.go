@@ -16,6 +16,8 @@ import (
 	"k8s.io/client-go/kubernetes/fake"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/cache"
+
+	"github.com/vrouter-go/vrouter/internal/naming"
 )
 
 func TestResourceName(t *testing.T) {
@@ -24,10 +26,10 @@ func TestResourceName(t *testing.T) {
 	}
 	long := strings.Repeat("a", 250) + "."
 	a, b := ResourceName(long, "web"), ResourceName(long, "wed")
-	if len(a) > maxName || a == b || strings.HasSuffix(a, ".") || a != ResourceName(long, "web") {
+	if len(a) > naming.Max || a == b || strings.HasSuffix(a, ".") || a != ResourceName(long, "web") {
 		t.Errorf("%s\n%s", a, b)
 	}
-	if got := ResourceName(strings.Repeat("a", maxName)); len(got) != maxName || strings.Contains(got, ".") {
+	if got := ResourceName(strings.Repeat("a", naming.Max)); len(got) != naming.Max || strings.Contains(got, ".") {
 		t.Errorf("one that just fits is cut: %s", got)
 	}
 }
@@ -233,7 +235,7 @@ func TestStripSlice(t *testing.T) {
 // What the informer found gone without having seen it go is gone, and a change that comes
 // twice before it is taken is one.
 func TestWatchNotes(t *testing.T) {
-	w, err := NewWatch(fake.NewClientset(), true)
+	w, err := NewWatch(fake.NewClientset(), nil, true)
 	if err != nil {
 		t.Fatal(err)
 	}

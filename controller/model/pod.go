@@ -7,6 +7,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 )
 
 // Pod is what the control plane keeps of a pod. A cluster has 150,000 of them, and
@@ -21,6 +22,9 @@ type Pod struct {
 	Node string
 	// HostNetwork says that the pod has no interface of its own.
 	HostNetwork bool
+	// Sandbox is the uid by which the container runtime knows the pod. A static pod's is
+	// the one that its kubelet gave it, not that of the object by which others see it.
+	Sandbox types.UID
 	// Finished pods have ended for good: their addresses may be another's by now.
 	Finished bool
 	// IPs of the pod, at most one of each family.
@@ -51,8 +55,12 @@ func NewPod(pod *corev1.Pod) *Pod {
 			Labels: pod.Labels, DeletionTimestamp: pod.DeletionTimestamp,
 		},
 		Node:        pod.Spec.NodeName,
+		Sandbox:     pod.UID,
 		HostNetwork: pod.Spec.HostNetwork,
 		Finished:    pod.Status.Phase == corev1.PodSucceeded || pod.Status.Phase == corev1.PodFailed,
+	}
+	if uid := pod.Annotations[corev1.MirrorPodAnnotationKey]; uid != "" {
+		p.Sandbox = types.UID(uid)
 	}
 	for _, ip := range pod.Status.PodIPs {
 		if a, err := netip.ParseAddr(ip.IP); err == nil {
@@ -87,7 +95,7 @@ func (p *Pod) addPorts(ports []corev1.ContainerPort) {
 // same reports whether nothing that anybody compiles has changed. A kubelet writes
 // the status of its pods all the time.
 func (p *Pod) same(o *Pod) bool {
-	return p.UID == o.UID && p.Node == o.Node && p.HostNetwork == o.HostNetwork && p.Finished == o.Finished &&
+	return p.UID == o.UID && p.Sandbox == o.Sandbox && p.Node == o.Node && p.HostNetwork == o.HostNetwork && p.Finished == o.Finished &&
 		p.DeletionTimestamp.Equal(o.DeletionTimestamp) &&
 		slices.Equal(p.IPs, o.IPs) && slices.Equal(p.Ports, o.Ports) && maps.Equal(p.Labels, o.Labels)
 }

@@ -11,6 +11,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 	networkingv1 "k8s.io/api/networking/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/types"
 )
 
@@ -27,13 +28,14 @@ type View struct {
 	// Node is the name of the node that is compiled for.
 	Node string
 
-	namespaces map[string]*corev1.Namespace
-	nodes      map[string]*corev1.Node
-	pods       map[Name]*Pod
-	services   map[Name]*corev1.Service
-	slices     map[Name]*discoveryv1.EndpointSlice
-	policies   map[Name]*networkingv1.NetworkPolicy
-	cidrs      map[string]*networkingv1.ServiceCIDR
+	namespaces      map[string]*corev1.Namespace
+	nodes           map[string]*corev1.Node
+	pods            map[Name]*Pod
+	services        map[Name]*corev1.Service
+	slices          map[Name]*discoveryv1.EndpointSlice
+	policies        map[Name]*networkingv1.NetworkPolicy
+	clusterPolicies map[string]*unstructured.Unstructured
+	cidrs           map[string]*networkingv1.ServiceCIDR
 
 	slicesOf        map[Name][]Name // of a service, in order
 	slicesWithPod   map[Name][]Name // that name a pod
@@ -51,7 +53,7 @@ func NewView(node string) *View {
 		Node:       node,
 		namespaces: map[string]*corev1.Namespace{}, nodes: map[string]*corev1.Node{}, pods: map[Name]*Pod{},
 		services: map[Name]*corev1.Service{}, slices: map[Name]*discoveryv1.EndpointSlice{},
-		policies: map[Name]*networkingv1.NetworkPolicy{}, cidrs: map[string]*networkingv1.ServiceCIDR{},
+		policies: map[Name]*networkingv1.NetworkPolicy{}, cidrs: map[string]*networkingv1.ServiceCIDR{}, clusterPolicies: map[string]*unstructured.Unstructured{},
 		slicesOf: map[Name][]Name{}, slicesWithPod: map[Name][]Name{}, slicesWithIP: map[netip.Addr][]Name{},
 		podsByIP: map[netip.Addr][]Name{}, podsByNode: map[string]map[Name]struct{}{}, podsByNamespace: map[string]map[Name]struct{}{},
 		dirty: newDirty(),
@@ -113,6 +115,10 @@ func (v *View) Nodes() map[string]*corev1.Node { return v.nodes }
 
 // NetworkPolicies returns all network policies. The map is the view's own: read it only.
 func (v *View) NetworkPolicies() map[Name]*networkingv1.NetworkPolicy { return v.policies }
+
+// ClusterPolicies returns all ClusterNetworkPolicies, which Kubernetes itself does not
+// know, as they came. The map is the view's own: read it only.
+func (v *View) ClusterPolicies() map[string]*unstructured.Unstructured { return v.clusterPolicies }
 
 // ServiceCIDRs returns the ranges of cluster IPs, in order of their objects' names.
 func (v *View) ServiceCIDRs() []netip.Prefix {

@@ -8,6 +8,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/client-go/dynamic"
 	"k8s.io/client-go/informers"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
@@ -18,9 +19,10 @@ import (
 // until it is asked. Its handlers do nothing else, so that no burst of events waits
 // for a compilation. Safe for concurrent use.
 type Watch struct {
-	factories []informers.SharedInformerFactory
-	synced    []cache.InformerSynced
-	changed   chan struct{} // of one place: something waits
+	factories  []informers.SharedInformerFactory
+	synced     []cache.InformerSynced
+	changed    chan struct{}     // of one place: something waits
+	extensions dynamic.Interface // nil: ClusterNetworkPolicies are not watched
 
 	mu      sync.Mutex
 	pending map[eventKey]any // guarded by mu; the newest state of each object, nil where it is gone
@@ -40,10 +42,11 @@ func ClientConfig(config *rest.Config) *rest.Config {
 	return c
 }
 
-// NewWatch prepares the informers. With serviceCIDRs the ranges of cluster IPs are
+// NewWatch prepares the informers. With extensions, ClusterNetworkPolicies are watched
+// where they are served; nil: not. With serviceCIDRs the ranges of cluster IPs are
 // watched too, which Kubernetes has since 1.33.
-func NewWatch(client kubernetes.Interface, serviceCIDRs bool) (*Watch, error) {
-	w := &Watch{changed: make(chan struct{}, 1), pending: map[eventKey]any{}}
+func NewWatch(client kubernetes.Interface, extensions dynamic.Interface, serviceCIDRs bool) (*Watch, error) {
+	w := &Watch{extensions: extensions, changed: make(chan struct{}, 1), pending: map[eventKey]any{}}
 	all := w.factory(client, "")
 	services := w.factory(client, "!"+labelProxyName)
 	slices := w.factory(client, "!"+labelProxyName+",!"+corev1.IsHeadlessService)
@@ -86,6 +89,11 @@ func (w *Watch) factory(client kubernetes.Interface, selector string) informers.
 func (w *Watch) Start(ctx context.Context) error {
 	for _, f := range w.factories {
 		f.Start(ctx.Done())
+	}
+	if w.extensions != nil {
+		if err := w.startExtensions(ctx); err != nil {
+			return fmt.Errorf("controller: ClusterNetworkPolicies: %w", err)
+		}
 	}
 	if !cache.WaitForCacheSync(ctx.Done(), w.synced...) {
 		return fmt.Errorf("controller: stopped before the cluster's objects were read: %w", context.Cause(ctx))

@@ -15,7 +15,7 @@ func (p *Plan) Interface(v *model.View, pod *model.Pod) *pb.Resource {
 		VirtualNetwork: p.Of(pod.Namespace).Pods,
 		Labels:         pod.Labels,
 		Namespace:      pod.Namespace,
-		Attachment:     &pb.AttachmentRequest{Uid: string(pod.UID)},
+		Attachment:     &pb.AttachmentRequest{Uid: string(pod.Sandbox)},
 	}
 	if ns := v.Namespace(pod.Namespace); ns != nil {
 		vmi.NamespaceLabels = ns.Labels

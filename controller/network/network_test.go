@@ -246,7 +246,7 @@ func TestInterface(t *testing.T) {
 	blue.Labels = map[string]string{"team": "x"}
 	v := cluster(blue)
 	p := NewPlan(v, Options{MTU: 1450})
-	pod := &model.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "blue", Name: "web-1", UID: "u1", Labels: map[string]string{"app": "web"}}, Node: "n1"}
+	pod := &model.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "blue", Name: "web-1", UID: "u1", Labels: map[string]string{"app": "web"}}, Node: "n1", Sandbox: "u1"}
 	r := p.Interface(v, pod)
 	vmi := r.GetVirtualMachineInterface()
 	if r.GetName() != "blue:web-1" || vmi.GetVirtualNetwork() != "blue-podnetwork" || vmi.GetNamespace() != "blue" || vmi.GetAttachment().GetUid() != "u1" ||

@@ -6,14 +6,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
-	"k8s.io/apimachinery/pkg/runtime/schema"
 )
-
-// ClusterNetworkPolicies is the resource to watch, where the API server serves it:
-// it is no part of Kubernetes itself (deploy/crd has it).
-var ClusterNetworkPolicies = schema.GroupVersionResource{
-	Group: "policy.networking.k8s.io", Version: "v1alpha2", Resource: "clusternetworkpolicies",
-}
 
 // ClusterNetworkPolicy is a policy of the whole cluster, after the v1alpha2 API of
 // the Network Policy working group. Fields of later versions are not here: a peer or
