@@ -39,7 +39,7 @@ func TestJourneys(t *testing.T) {
 				name string
 				make func(w *world)
 			}{
-				{"connect", connect}, {"node-port", nodePort}, {"type-change", typeChange}, {"leave-by-label", leaveByLabel},
+				{"direct", direct}, {"connect", connect}, {"node-port", nodePort}, {"type-change", typeChange}, {"leave-by-label", leaveByLabel},
 				{"named-ports", namedPorts}, {"scale-to-none", scaleToNone}, {"affinity", affinity}, {"host-network", hostNetwork},
 				{"rolling-update", rollingUpdate}, {"apiserver-restart", apiserverRestart}, {"etcd-stall", etcdStall}, {"gone", gone},
 			} {
@@ -142,6 +142,29 @@ func (w *world) open(namespace string, to netip.AddrPort) *probe.Talk {
 	w.must(err)
 	w.t.Cleanup(talk.Close)
 	return talk
+}
+
+// direct: pods and nodes reach every pod, of every node, by its own address, and pods are
+// seen by theirs.
+func direct(w *world) {
+	pods := map[string]*corev1.Pod{}
+	for _, n := range w.Nodes {
+		pods[n.Name] = w.pod("pod-"+n.Name, n.Name, nil)
+	}
+	for _, to := range pods {
+		both(podAt(to, echoPort), func(network string, at netip.AddrPort, family int) {
+			for _, n := range w.Nodes {
+				w.reached(n.Namespace, network, at, to.Name)
+				from := pods[n.Name]
+				if from == to {
+					continue
+				}
+				if seen := w.reached(w.network(from.Name), network, at, to.Name); !seen[podAt(from, 0)[family].Addr()] {
+					w.t.Errorf("%s saw %s as %v", to.Name, from.Name, slices.Collect(maps.Keys(seen)))
+				}
+			}
+		})
+	}
 }
 
 // connect: a Deployment and a Service, and pods of every node reach every member, which

@@ -43,7 +43,9 @@ func (n *Node) startVRouter(ctx context.Context) error {
 	}
 	v := &VRouterNode{n: n}
 	n.VRouter = v
-	text := fmt.Sprintf("node: %[1]s\nsocket: %[2]s/vrouter.sock\nstateDir: %[2]s/state\nmetrics: {socket: %[2]s/metrics.sock}\nforwarder: {workers: 1, sessions: 65536}\n", n.Name, n.dir)
+	// A pod may have a quarter of the sessions; the load of a test opens tens of thousands,
+	// and closed ones are remembered for a while.
+	text := fmt.Sprintf("node: %[1]s\nsocket: %[2]s/vrouter.sock\nstateDir: %[2]s/state\nmetrics: {socket: %[2]s/metrics.sock}\nforwarder: {workers: 1, sessions: 262144}\n", n.Name, n.dir)
 	if err := os.WriteFile(filepath.Join(n.dir, "vrouter.yaml"), []byte(text), 0o644); err != nil {
 		return err
 	}
