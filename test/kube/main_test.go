@@ -91,6 +91,7 @@ func newCluster(t *testing.T, o cluster.Options) *cluster.Cluster {
 	need(t)
 	o.Name = fmt.Sprint(clusters.Add(1))
 	o.Prefix, o.Dir, o.Binaries, o.Programs = prefix, filepath.Join(work, o.Name), binaries, filepath.Join(work, "bin")
+	o.Manifests = []string{"../../deploy/kubernetes/crds.yaml", "../../deploy/kubernetes/vrouter.yaml"}
 	c, err := cluster.Start(context.Background(), o)
 	if err != nil {
 		t.Fatal(err)

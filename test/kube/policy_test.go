@@ -31,7 +31,7 @@ func TestNetworkPolicy(t *testing.T) {
 	for _, journey := range []struct {
 		name string
 		make func(w *policyWorld)
-	}{{"ingress", ingress}, {"egress", egress}, {"peers", peers}, {"before-the-pod", beforeThePod}} {
+	}{{"ingress", ingress}, {"egress", egress}, {"peers", peers}, {"before-the-pod", beforeThePod}, {"cluster-policy", clusterPolicy}} {
 		t.Run(journey.name, func(t *testing.T) {
 			w := &policyWorld{world: in(t, c, journey.name)}
 			w.server = w.pod("server", "node-1", map[string]string{"app": "server"})

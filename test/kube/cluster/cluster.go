@@ -59,12 +59,13 @@ const (
 
 // Options say what a cluster is made of.
 type Options struct {
-	Name      string // distinguishes clusters of a process
-	Prefix    string // of the names of network namespaces
-	Dir       string // for everything that is written; the caller removes it
-	Binaries  string // directory of Kubernetes' programs
-	Programs  string // directory of the workload and of the programs under test
-	Nodes     int    // 1 to 9; 0: 2
+	Name      string   // distinguishes clusters of a process
+	Prefix    string   // of the names of network namespaces
+	Dir       string   // for everything that is written; the caller removes it
+	Binaries  string   // directory of Kubernetes' programs
+	Programs  string   // directory of the workload and of the programs under test
+	Manifests []string // files that users apply: accounts' rights and definitions are taken from them
+	Nodes     int      // 1 to 9; 0: 2
 	Dataplane Dataplane
 	// Proxy is the mode of the kube-proxy that runs in each node's namespace; empty: none.
 	// Beside our dataplane it has the node ports, as in Contrail's clusters.
@@ -121,7 +122,7 @@ func Start(ctx context.Context, o Options) (_ *Cluster, err error) {
 	if err := control.Schedule(ctx, c.Client()); err != nil {
 		return nil, err
 	}
-	if err := c.allowVRKube(ctx); err != nil {
+	if err := c.ship(ctx); err != nil {
 		return nil, err
 	}
 	if o.Nodes == 0 {

@@ -12,15 +12,12 @@ import (
 	"syscall"
 	"time"
 
-	rbacv1 "k8s.io/api/rbac/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-
 	"github.com/vrouter-go/vrouter/agent/client"
 	"github.com/vrouter-go/vrouter/test/kube/process"
 )
 
-// vrkubeUser is who vrkube is to the apiserver.
-const vrkubeUser = "vrkube"
+// vrkubeUser is who vrkube is to the apiserver: the account of our manifests.
+const vrkubeUser = "system:serviceaccount:vrouter-system:vrkube"
 
 // VRouterNode is what runs on a node whose dataplane is ours.
 type VRouterNode struct {
@@ -137,25 +134,4 @@ func (v *VRouterNode) cni() []byte {
 		panic(err) // texts and booleans always have a JSON form
 	}
 	return b
-}
-
-// allowVRKube gives vrkube the rights that it needs: it reads, and changes nothing.
-func (c *Cluster) allowVRKube(ctx context.Context) error {
-	read := []string{"get", "list", "watch"}
-	role := &rbacv1.ClusterRole{ObjectMeta: metav1.ObjectMeta{Name: vrkubeUser}, Rules: []rbacv1.PolicyRule{
-		{Verbs: read, APIGroups: []string{""}, Resources: []string{"namespaces", "nodes", "pods", "services"}},
-		{Verbs: read, APIGroups: []string{"discovery.k8s.io"}, Resources: []string{"endpointslices"}},
-		{Verbs: read, APIGroups: []string{"networking.k8s.io"}, Resources: []string{"networkpolicies", "ingresses", "ingressclasses", "servicecidrs"}},
-		{Verbs: read, APIGroups: []string{"policy.networking.k8s.io"}, Resources: []string{"clusternetworkpolicies"}},
-	}}
-	if _, err := c.Client().RbacV1().ClusterRoles().Create(ctx, role, metav1.CreateOptions{}); err != nil {
-		return err
-	}
-	binding := &rbacv1.ClusterRoleBinding{
-		ObjectMeta: metav1.ObjectMeta{Name: vrkubeUser},
-		RoleRef:    rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: vrkubeUser},
-		Subjects:   []rbacv1.Subject{{Kind: rbacv1.UserKind, APIGroup: rbacv1.GroupName, Name: vrkubeUser}},
-	}
-	_, err := c.Client().RbacV1().ClusterRoleBindings().Create(ctx, binding, metav1.CreateOptions{})
-	return err
 }
