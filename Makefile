@@ -6,7 +6,7 @@ export CGO_ENABLED = 0
 
 .PHONY: build demo test test-kube test-race lint gen bench bench-quick docs deps clean
 
-build: ## bin/vrouter, bin/vrctl and bin/vrouter-cni
+build: ## bin/vrouter, bin/vrctl, bin/vrkube and bin/vrouter-cni
 	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o $(BIN)/ ./cmd/...
 
 demo: build ## one host, whole job, in 30 seconds; needs root
@@ -19,7 +19,7 @@ test: deps build ## unit and network-namespace tests, with the race detector whe
 	$(GO) vet ./...
 	test/run.sh
 
-test-kube: deps build ## against a real Kubernetes; the first run builds that from its modules (10 minutes); needs root
+test-kube: deps build ## against a real Kubernetes; the first run builds that from its modules (18 minutes of processor time); needs root
 	@test/deps-kube.sh
 	@test/kube/binaries.sh
 	RACE= FUZZ_EXECS=0 test/run.sh -tags kube -timeout 30m ./test/kube/...

@@ -163,6 +163,35 @@ func TestMetricsReferenceIsWhole(t *testing.T) {
 	}
 }
 
+// docs/METRICS.md names every metric of vrkube ingress. Those of vrkube run are held by the
+// test of cmd/vrkube, which scrapes them.
+func TestIngressMetricsReferenceIsWhole(t *testing.T) {
+	text, seen := read(t, "../docs/METRICS.md"), 0
+	for _, m := range regexp.MustCompile(`(?m)^\t(?:size|counter|gauge)\("([a-z_]+)"`).FindAllStringSubmatch(read(t, "../controller/ingress/serve.go"), -1) {
+		seen++
+		if !strings.Contains(text, "`vrkube_ingress_"+m[1]+"`") {
+			t.Errorf("the metric vrkube_ingress_%s is missing", m[1])
+		}
+	}
+	if seen < 10 {
+		t.Errorf("found %d metrics", seen)
+	}
+}
+
+// docs/kubernetes.md names every flag of vrkube run.
+func TestFlagsReferenceIsWhole(t *testing.T) {
+	text, seen := read(t, "../docs/kubernetes.md"), 0
+	for _, m := range regexp.MustCompile(`(?m)^\tf\.[A-Za-z0-9]+\(&o\.[A-Za-z0-9]+, "([a-z0-9-]+)"`).FindAllStringSubmatch(read(t, "../cmd/vrkube/options.go"), -1) {
+		seen++
+		if !strings.Contains(text, "`--"+m[1]+"`") {
+			t.Errorf("the flag --%s is missing", m[1])
+		}
+	}
+	if seen < 10 {
+		t.Errorf("found %d flags", seen)
+	}
+}
+
 // The steps of docs/process-flow.md are functions in the files that it names.
 func TestProcessFlowNamesFunctions(t *testing.T) {
 	file, seen := "decide.go", 0

@@ -116,6 +116,9 @@ var memberColumns = []column[*vrouterv1.ServiceMember]{
 		if t := m.GetTunnel(); t != nil {
 			return "tunnel " + tunnel(t)
 		}
+		if m.GetHost() {
+			return "fabric"
+		}
 		return "interface"
 	}},
 	{title: "TARGET", value: func(m *vrouterv1.ServiceMember) string {
@@ -146,7 +149,11 @@ func (a *app) printPolicies(j *vrouterv1.ServiceJourney) {
 		fmt.Fprintf(a.out, "  NetworkPolicy %s: %s\n", p.GetName(), unknown(strings.Join(eachText(p.GetRules(), networkRule), "; ")))
 	}
 	for _, p := range j.GetSecurityPolicies() {
-		fmt.Fprintf(a.out, "  SecurityPolicy %s: isolates %s of %s\n", p.GetName(),
+		does := "isolates"
+		if p.GetTier() != vrouterv1.SecurityPolicy_NAMESPACE {
+			does = fmt.Sprintf("tier %s, priority %d, decides", enumName(p.GetTier()), p.GetPriority())
+		}
+		fmt.Fprintf(a.out, "  SecurityPolicy %s: %s %s of %s\n", p.GetName(), does,
 			strings.ToLower(list(p.GetDirections(), vrouterv1.SecurityPolicy_PolicyType.String)), strings.Join(p.GetVirtualMachineInterfaces(), ","))
 	}
 	if len(j.GetNetworkPolicies())+len(j.GetSecurityPolicies()) == 0 {

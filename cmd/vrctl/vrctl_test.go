@@ -134,6 +134,26 @@ func TestGolden(t *testing.T) {
 				}
 			}
 		}},
+		{name: "explain-service-kubernetes", args: "explain svc/shop/web --port 80", change: func(_ *testing.T, f *fakeAgent) {
+			for _, r := range f.resources { // the pod web-1 has come, web-2 not yet
+				if vmi := r.GetVirtualMachineInterface(); vmi != nil {
+					vmi.Attachment, vmi.Addresses, vmi.Namespace = &vrouterv1.AttachmentRequest{Uid: "u-" + r.GetName()}, nil, "shop"
+				}
+			}
+			f.fip("web").Members = append(f.fip("web").GetMembers(),
+				&vrouterv1.Member{VirtualMachineInterface: "host-pod", Address: "192.0.2.12", Host: true},
+				&vrouterv1.Member{VirtualMachineInterface: "host-pod-here", Address: "192.0.2.10", Host: true})
+			f.fip("web").Members[0].State, f.fip("web").Members[1].State = vrouterv1.Member_LOCAL_ONLY, vrouterv1.Member_READY
+			everywhere := &vrouterv1.LabelSelector{}
+			deny := []*vrouterv1.SecurityRule{{Action: vrouterv1.SecurityRule_DENY}}
+			f.resources = append(f.resources,
+				&vrouterv1.Resource{Name: "web-1", Spec: &vrouterv1.Resource_Attachment{Attachment: &vrouterv1.Attachment{Uid: "u-web-1", VirtualNetwork: "pods", Addresses: []string{"10.244.0.11"}}}},
+				&vrouterv1.Resource{Name: "cnp:base", Spec: &vrouterv1.Resource_SecurityPolicy{SecurityPolicy: &vrouterv1.SecurityPolicy{
+					Tier: vrouterv1.SecurityPolicy_BASELINE, NamespaceSelector: everywhere, Egress: deny}}},
+				&vrouterv1.Resource{Name: "cnp:guard", Spec: &vrouterv1.Resource_SecurityPolicy{SecurityPolicy: &vrouterv1.SecurityPolicy{
+					Tier: vrouterv1.SecurityPolicy_ADMIN, Priority: 10, NamespaceSelector: everywhere, Ingress: deny}}},
+				&vrouterv1.Resource{Name: "shop:allow", Spec: &vrouterv1.Resource_SecurityPolicy{SecurityPolicy: &vrouterv1.SecurityPolicy{Namespace: "shop"}}})
+		}},
 		{name: "explain-service-absent", args: "explain svc/shop/wbe", code: exitNotFound},
 		{name: "explain-service-no-such-port", args: "explain svc/shop/web --port 81", code: exitNotFound},
 		{name: "explain-service-what", args: "explain svc/web", code: exitUsage},

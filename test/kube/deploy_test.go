@@ -5,21 +5,14 @@ package kube_test
 import (
 	"bytes"
 	"context"
-	"crypto/rand"
-	"crypto/rsa"
-	"crypto/x509"
-	"encoding/pem"
 	"errors"
-	"fmt"
 	"io"
-	"net"
+	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"testing"
-	"time"
 
 	authorization "k8s.io/api/authorization/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -28,13 +21,14 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/util/yaml"
-	"k8s.io/client-go/discovery"
 	"k8s.io/client-go/dynamic"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/restmapper"
 
 	"github.com/vrouter-go/vrouter/internal/netns"
+	"github.com/vrouter-go/vrouter/test/kube/cluster"
+	"github.com/vrouter-go/vrouter/test/kube/control"
 )
 
 // release is the namespace that the plain manifests install into.
@@ -44,6 +38,7 @@ const release = "vrouter-system"
 // they make with whatever values is accepted without a warning, with every field known;
 // and the accounts may do what their programs do, and nothing else.
 func TestDeploy(t *testing.T) {
+	t.Parallel()
 	server := startAPIServer(t)
 	t.Run("the manifests are what the chart renders", func(t *testing.T) {
 		for file, args := range map[string][]string{
@@ -271,22 +266,12 @@ func (s *apiServer) tryCreate(o metav1.CreateOptions, object *unstructured.Unstr
 	return err
 }
 
-// startAPIServer runs etcd and kube-apiserver in a network namespace of their own until
-// the test ends.
+// startAPIServer runs a control plane, and no node, in a network namespace of its own
+// until the test ends.
 func startAPIServer(t *testing.T) *apiServer {
 	t.Helper()
-	if os.Getuid() != 0 {
-		t.Skip("SKIP-PRIVILEGED: network namespaces need root")
-	}
-	etcd, err := exec.LookPath("etcd")
-	if err != nil {
-		t.Skip("SKIP-TOOL: etcd is not installed (Debian: etcd-server)")
-	}
-	binary := filepath.Join(os.Getenv("VROUTER_KUBE_BIN"), "kube-apiserver")
-	if _, err := os.Stat(binary); err != nil {
-		t.Skip("SKIP-TOOL: VROUTER_KUBE_BIN names no directory with kube-apiserver")
-	}
-	ns := netns.Name("vrd", "deploy")
+	need(t)
+	ns := netns.Name(prefix, "deploy")
 	if _, err := netns.Create(ns); err != nil {
 		t.Fatal(err)
 	}
@@ -295,91 +280,43 @@ func startAPIServer(t *testing.T) *apiServer {
 			t.Error(err)
 		}
 	})
-	dir := t.TempDir()
-	path := func(name string) string { return filepath.Join(dir, name) }
-	run := func(args ...string) {
-		log, err := os.Create(path(filepath.Base(args[0]) + ".log"))
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer log.Close()
-		cmd := exec.Command(args[0], args[1:]...)
-		cmd.Stdout, cmd.Stderr = log, log
-		if err := netns.Start(ns, cmd); err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() {
-			_ = cmd.Process.Signal(syscall.SIGKILL) // it may have ended
-			_ = cmd.Wait()
-			if text, _ := os.ReadFile(log.Name()); t.Failed() {
-				t.Logf("%s: ... %s", args[0], text[max(0, len(text)-2000):])
-			}
-		})
-	}
-	if out, err := exec.Command("ip", "-n", ns, "link", "set", "lo", "up").CombinedOutput(); err != nil {
+	if out, err := exec.Command("ip", "netns", "exec", ns, "sh", "-ec", "ip link set lo up; ip addr add 192.0.2.1/32 dev lo").CombinedOutput(); err != nil {
 		t.Fatalf("lo: %v %s", err, out)
 	}
-	token := rand.Text()
-	keys(t, path("sa.key"), path("sa.pub"))
-	if err := os.WriteFile(path("tokens.csv"), []byte(token+`,admin,admin,"system:masters"`+"\n"), 0o600); err != nil {
+	plane, err := control.Start(t.Context(), control.Options{
+		Namespace: ns, Dir: filepath.Join(work, "deploy"), Binaries: binaries, Address: netip.MustParseAddr("192.0.2.1"),
+		Services: cluster.Services, Pods: cluster.Pods,
+	})
+	if err != nil {
 		t.Fatal(err)
 	}
-	run(etcd, "--data-dir", path("etcd"), "--listen-client-urls", "http://127.0.0.1:2379", "--advertise-client-urls", "http://127.0.0.1:2379",
-		"--listen-peer-urls", "http://127.0.0.1:2380", "--unsafe-no-fsync")
-	run(binary, "--etcd-servers=http://127.0.0.1:2379", "--service-cluster-ip-range=10.96.0.0/16,fd00:96::/112", "--secure-port=6443", "--bind-address=127.0.0.1",
-		"--advertise-address=192.0.2.10", "--cert-dir", path("pki"), "--service-account-issuer=https://kubernetes.default.svc",
-		"--service-account-key-file", path("sa.pub"), "--service-account-signing-key-file", path("sa.key"), "--token-auth-file", path("tokens.csv"),
-		"--authorization-mode=RBAC", "--allow-privileged=true")
-	config := &rest.Config{Host: "https://127.0.0.1:6443", BearerToken: token, QPS: -1, TLSClientConfig: rest.TLSClientConfig{Insecure: true}}
-	config.Dial = func(ctx context.Context, network, address string) (conn net.Conn, err error) {
-		err = netns.Do(ns, func() error {
-			conn, err = (&net.Dialer{}).DialContext(ctx, network, address)
-			return err
-		})
-		return conn, err
+	t.Cleanup(func() {
+		if err := plane.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return newAPIServer(t, plane)
+}
+
+// newAPIServer is the API server of a control plane, for its administrator.
+func newAPIServer(t *testing.T, plane *control.Plane) *apiServer {
+	t.Helper()
+	config, err := plane.Config(control.Admin)
+	if err != nil {
+		t.Fatal(err)
 	}
 	s := &apiServer{config: config, warned: &warnings{}}
 	config.WarningHandler = s.warned
 	if s.client, err = kubernetes.NewForConfig(config); err != nil {
 		t.Fatal(err)
 	}
-	for end := time.Now().Add(time.Minute); ; time.Sleep(100 * time.Millisecond) {
-		body, err := s.client.Discovery().RESTClient().Get().AbsPath("/readyz").DoRaw(t.Context())
-		if err == nil {
-			break
-		}
-		if time.Now().After(end) {
-			t.Fatalf("the API server is not ready: %v %s", err, body)
-		}
-	}
 	if s.any, err = dynamic.NewForConfig(config); err != nil {
 		t.Fatal(err)
 	}
-	groups, err := restmapper.GetAPIGroupResources(s.client.Discovery().(discovery.DiscoveryInterface))
+	groups, err := restmapper.GetAPIGroupResources(s.client.Discovery())
 	if err != nil {
 		t.Fatal(err)
 	}
 	s.mapper = restmapper.NewDiscoveryRESTMapper(groups)
 	return s
-}
-
-// keys writes a key pair for the tokens of service accounts.
-func keys(t *testing.T, private, public string) {
-	t.Helper()
-	key, err := rsa.GenerateKey(rand.Reader, 2048)
-	if err != nil {
-		t.Fatal(err)
-	}
-	der, err := x509.MarshalPKIXPublicKey(&key.PublicKey)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for file, block := range map[string]*pem.Block{
-		private: {Type: "RSA PRIVATE KEY", Bytes: x509.MarshalPKCS1PrivateKey(key)},
-		public:  {Type: "PUBLIC KEY", Bytes: der},
-	} {
-		if err := os.WriteFile(file, pem.EncodeToMemory(block), 0o600); err != nil {
-			t.Fatal(fmt.Errorf("%s: %w", file, err))
-		}
-	}
 }

@@ -386,7 +386,9 @@ type ServiceMember struct {
 	// reason why it takes none, or only some. Empty: it takes all kinds.
 	Reason string `protobuf:"bytes,8,opt,name=reason,proto3" json:"reason,omitempty"`
 	// sessions that are alive with it.
-	Sessions      uint64 `protobuf:"varint,9,opt,name=sessions,proto3" json:"sessions,omitempty"`
+	Sessions uint64 `protobuf:"varint,9,opt,name=sessions,proto3" json:"sessions,omitempty"`
+	// host of the fabric and no interface of a vRouter; on this node where node says so.
+	Host          bool `protobuf:"varint,10,opt,name=host,proto3" json:"host,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -484,6 +486,13 @@ func (x *ServiceMember) GetSessions() uint64 {
 	return 0
 }
 
+func (x *ServiceMember) GetHost() bool {
+	if x != nil {
+		return x.Host
+	}
+	return false
+}
+
 // NetworkPolicyMention is a network policy with those of its rules that concern the service's flows.
 type NetworkPolicyMention struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -544,12 +553,16 @@ type SecurityPolicyMention struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// name of the policy.
 	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
-	// directions that it isolates.
+	// directions that it isolates; of tiers ADMIN and BASELINE those that it has rules for.
 	Directions []SecurityPolicy_PolicyType `protobuf:"varint,2,rep,packed,name=directions,proto3,enum=vrouter.v1.SecurityPolicy_PolicyType" json:"directions,omitempty"`
 	// virtual_machine_interfaces of members on this node that it selects.
 	VirtualMachineInterfaces []string `protobuf:"bytes,3,rep,name=virtual_machine_interfaces,json=virtualMachineInterfaces,proto3" json:"virtual_machine_interfaces,omitempty"`
-	unknownFields            protoimpl.UnknownFields
-	sizeCache                protoimpl.SizeCache
+	// tier of the policy: when it is asked. Never unspecified.
+	Tier SecurityPolicy_Tier `protobuf:"varint,4,opt,name=tier,proto3,enum=vrouter.v1.SecurityPolicy_Tier" json:"tier,omitempty"`
+	// priority within tier ADMIN or BASELINE; the lower is asked first.
+	Priority      uint32 `protobuf:"varint,5,opt,name=priority,proto3" json:"priority,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *SecurityPolicyMention) Reset() {
@@ -601,6 +614,20 @@ func (x *SecurityPolicyMention) GetVirtualMachineInterfaces() []string {
 		return x.VirtualMachineInterfaces
 	}
 	return nil
+}
+
+func (x *SecurityPolicyMention) GetTier() SecurityPolicy_Tier {
+	if x != nil {
+		return x.Tier
+	}
+	return SecurityPolicy_TIER_UNSPECIFIED
+}
+
+func (x *SecurityPolicyMention) GetPriority() uint32 {
+	if x != nil {
+		return x.Priority
+	}
+	return 0
 }
 
 // ServiceSample is a packet to the service and its journey.
@@ -782,7 +809,7 @@ const file_vrouter_v1_journey_proto_rawDesc = "" +
 	"CLUSTER_IP\x10\x01\x12\r\n" +
 	"\tNODE_PORT\x10\x02\x12\x11\n" +
 	"\rLOAD_BALANCER\x10\x03\x12\f\n" +
-	"\bEXTERNAL\x10\x04\"\xe6\x02\n" +
+	"\bEXTERNAL\x10\x04\"\xfa\x02\n" +
 	"\rServiceMember\x12:\n" +
 	"\x19virtual_machine_interface\x18\x01 \x01(\tR\x17virtualMachineInterface\x12\x12\n" +
 	"\x04node\x18\x02 \x01(\tR\x04node\x12*\n" +
@@ -793,16 +820,20 @@ const file_vrouter_v1_journey_proto_rawDesc = "" +
 	"\vtakes_flows\x18\a \x01(\bR\n" +
 	"takesFlows\x12\x16\n" +
 	"\x06reason\x18\b \x01(\tR\x06reason\x12\x1a\n" +
-	"\bsessions\x18\t \x01(\x04R\bsessions\"_\n" +
+	"\bsessions\x18\t \x01(\x04R\bsessions\x12\x12\n" +
+	"\x04host\x18\n" +
+	" \x01(\bR\x04host\"_\n" +
 	"\x14NetworkPolicyMention\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x123\n" +
-	"\x05rules\x18\x02 \x03(\v2\x1d.vrouter.v1.NetworkPolicyRuleR\x05rules\"\xb0\x01\n" +
+	"\x05rules\x18\x02 \x03(\v2\x1d.vrouter.v1.NetworkPolicyRuleR\x05rules\"\x81\x02\n" +
 	"\x15SecurityPolicyMention\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12E\n" +
 	"\n" +
 	"directions\x18\x02 \x03(\x0e2%.vrouter.v1.SecurityPolicy.PolicyTypeR\n" +
 	"directions\x12<\n" +
-	"\x1avirtual_machine_interfaces\x18\x03 \x03(\tR\x18virtualMachineInterfaces\"\xbf\x01\n" +
+	"\x1avirtual_machine_interfaces\x18\x03 \x03(\tR\x18virtualMachineInterfaces\x123\n" +
+	"\x04tier\x18\x04 \x01(\x0e2\x1f.vrouter.v1.SecurityPolicy.TierR\x04tier\x12\x1a\n" +
+	"\bpriority\x18\x05 \x01(\rR\bpriority\"\xbf\x01\n" +
 	"\rServiceSample\x12\x1a\n" +
 	"\blistener\x18\x01 \x01(\tR\blistener\x12:\n" +
 	"\x19virtual_machine_interface\x18\x02 \x01(\tR\x17virtualMachineInterface\x12\x1f\n" +
@@ -845,7 +876,8 @@ var file_vrouter_v1_journey_proto_goTypes = []any{
 	(Member_State)(0),              // 13: vrouter.v1.Member.State
 	(*NetworkPolicyRule)(nil),      // 14: vrouter.v1.NetworkPolicyRule
 	(SecurityPolicy_PolicyType)(0), // 15: vrouter.v1.SecurityPolicy.PolicyType
-	(*ExplainResponse)(nil),        // 16: vrouter.v1.ExplainResponse
+	(SecurityPolicy_Tier)(0),       // 16: vrouter.v1.SecurityPolicy.Tier
+	(*ExplainResponse)(nil),        // 17: vrouter.v1.ExplainResponse
 }
 var file_vrouter_v1_journey_proto_depIdxs = []int32{
 	8,  // 0: vrouter.v1.ServiceJourney.load_balancer:type_name -> vrouter.v1.LoadBalancer
@@ -865,12 +897,13 @@ var file_vrouter_v1_journey_proto_depIdxs = []int32{
 	13, // 14: vrouter.v1.ServiceMember.state:type_name -> vrouter.v1.Member.State
 	14, // 15: vrouter.v1.NetworkPolicyMention.rules:type_name -> vrouter.v1.NetworkPolicyRule
 	15, // 16: vrouter.v1.SecurityPolicyMention.directions:type_name -> vrouter.v1.SecurityPolicy.PolicyType
-	16, // 17: vrouter.v1.ServiceSample.journey:type_name -> vrouter.v1.ExplainResponse
-	18, // [18:18] is the sub-list for method output_type
-	18, // [18:18] is the sub-list for method input_type
-	18, // [18:18] is the sub-list for extension type_name
-	18, // [18:18] is the sub-list for extension extendee
-	0,  // [0:18] is the sub-list for field type_name
+	16, // 17: vrouter.v1.SecurityPolicyMention.tier:type_name -> vrouter.v1.SecurityPolicy.Tier
+	17, // 18: vrouter.v1.ServiceSample.journey:type_name -> vrouter.v1.ExplainResponse
+	19, // [19:19] is the sub-list for method output_type
+	19, // [19:19] is the sub-list for method input_type
+	19, // [19:19] is the sub-list for extension type_name
+	19, // [19:19] is the sub-list for extension extendee
+	0,  // [0:19] is the sub-list for field type_name
 }
 
 func init() { file_vrouter_v1_journey_proto_init() }

@@ -5,7 +5,8 @@
 //
 //	TCP    with the line "NAME CLIENT\n" at once, then every byte with itself
 //	UDP    each datagram with "NAME CLIENT\n" and the datagram
-//	HTTP   every path with the same line; /healthz with 503 once it was asked to end
+//	HTTP   every path with the same line, and with the request's X-Forwarded-For in the header
+//	       Seen-Forwarded-For; /healthz with 503 once it was asked to end
 //
 // With --call it makes one TCP call instead, says what came of it, and ends with 0 where it
 // was answered and 1 where it was not.
@@ -168,6 +169,7 @@ func (s *server) serveUDP(port int) error {
 }
 
 func (s *server) serveHTTP(w http.ResponseWriter, r *http.Request) {
+	w.Header()["Seen-Forwarded-For"] = r.Header["X-Forwarded-For"]
 	if r.URL.Path == "/healthz" && s.ending.Load() {
 		w.WriteHeader(http.StatusServiceUnavailable)
 	}

@@ -53,7 +53,7 @@ func (x *index) address(name string, one bool) *pb.ServiceAddress {
 	for _, m := range members(f) {
 		a.Members = append(a.Members, x.member(m, a, at))
 	}
-	judge(a)
+	x.judge(a)
 	for key, n := range x.sessions {
 		if key[0] == name {
 			a.Sessions += n
@@ -109,27 +109,32 @@ func (x *index) member(m *pb.Member, a *pb.ServiceAddress, family netip.Addr) *p
 	vmi := m.GetVirtualMachineInterface()
 	s := &pb.ServiceMember{
 		VirtualMachineInterface: vmi, Tunnel: m.GetTunnel(), State: cmp.Or(m.GetState(), pb.Member_READY),
-		Sessions: x.sessions[[2]string{a.GetFloatingIp(), vmi}], Node: x.node,
+		Sessions: x.sessions[[2]string{a.GetFloatingIp(), vmi}], Node: x.node, Host: m.GetHost(),
 	}
-	if at := x.memberAddress(m, family); at.IsValid() {
+	at := x.memberAddress(m, family)
+	if at.IsValid() {
 		s.Address = at.String()
 	}
 	for _, mapping := range a.GetPortMappings() {
 		s.TargetPorts = append(s.TargetPorts, targetPort(m, mapping))
 	}
-	here := x.interfaces[vmi] != nil
 	switch {
 	case m.GetTunnel() != nil:
 		s.Node = cmp.Or(x.poolNodes[vmi], x.nodeOf(m.GetTunnel().GetRemote()))
-	case !here:
-		s.Node = cmp.Or(x.poolNodes[vmi], x.node)
+	case m.GetHost() && !x.isNode(at):
+		s.Node = cmp.Or(x.poolNodes[vmi], x.nodeOf(s.GetAddress()))
 	}
-	s.Reason = x.obstacle(s, here)
+	s.Reason = x.obstacle(s)
 	return s
 }
 
+// here reports whether a member is on this node.
+func (x *index) here(s *pb.ServiceMember) bool {
+	return s.GetTunnel() == nil && (!s.GetHost() || x.isNode(address(s.GetAddress())))
+}
+
 // obstacle says why packets cannot get to a member; empty: they can.
-func (x *index) obstacle(s *pb.ServiceMember, here bool) string {
+func (x *index) obstacle(s *pb.ServiceMember) string {
 	vmi := s.GetVirtualMachineInterface()
 	if s.GetTunnel() != nil {
 		if p := x.peers[address(s.GetTunnel().GetRemote())]; p.GetState() == pb.PeerStatus_DOWN {
@@ -137,10 +142,14 @@ func (x *index) obstacle(s *pb.ServiceMember, here bool) string {
 		}
 		return ""
 	}
-	if !here {
-		return "" // a host of the fabric
+	if s.GetHost() {
+		return ""
 	}
 	switch p := x.ports[vmi]; {
+	case x.interfaces[vmi] == nil:
+		return "there is no interface of this name on this node"
+	case x.interfaces[vmi].GetAttachment() != nil && x.attachments[vmi] == nil:
+		return "not attached yet: the CNI plugin has not brought the pod's container"
 	case p == nil:
 		return "not attached yet: the pod's interface has no port"
 	case p.GetState() != pb.PortStatus_UP:
@@ -158,31 +167,55 @@ func because(what, why string) string {
 	return what + ": " + why
 }
 
-// judge says of each member whether it takes new flows, which depends on the others:
-// those on their way out serve while nobody is ready.
-func judge(a *pb.ServiceAddress) {
-	ready := slices.ContainsFunc(a.GetMembers(), func(m *pb.ServiceMember) bool {
-		return m.GetState() == pb.Member_READY && m.GetReason() == ""
-	})
-	local := pb.FloatingIP_LOCAL
-	for _, m := range a.GetMembers() {
-		away := m.GetTunnel() != nil
-		switch {
-		case m.GetState() == pb.Member_DRAINING:
-			m.Reason = "draining: its live flows finish"
-		case m.GetReason() != "":
-		case m.GetState() == pb.Member_SERVING && ready:
-			m.Reason = "terminating: serves only while nobody is ready"
-		case away && a.GetInternalTrafficPolicy() == local && (a.GetExternalTrafficPolicy() == local || a.GetUse() == pb.ServiceAddress_CLUSTER_IP):
-			m.Reason = "on another node, and the traffic policy is Local"
-		case away && a.GetExternalTrafficPolicy() == local:
-			m.TakesFlows, m.Reason = true, "no flows from outside: externalTrafficPolicy Local"
-		case away && a.GetInternalTrafficPolicy() == local:
-			m.TakesFlows, m.Reason = true, "no flows of this node: internalTrafficPolicy Local"
-		default:
-			m.TakesFlows = true
-		}
+// judge says of each member whether it takes new flows, which depends on the others.
+func (x *index) judge(a *pb.ServiceAddress) {
+	c := choice{
+		outside: a.GetExternalTrafficPolicy() == pb.FloatingIP_LOCAL && a.GetUse() != pb.ServiceAddress_CLUSTER_IP,
+		inside:  a.GetInternalTrafficPolicy() == pb.FloatingIP_LOCAL,
 	}
+	c.wide = !c.inside || !c.outside && a.GetUse() != pb.ServiceAddress_CLUSTER_IP
+	for _, m := range a.GetMembers() {
+		fit := m.GetReason() == ""
+		ready := fit && m.GetState() == pb.Member_READY
+		c.ready = c.ready || ready
+		c.readyHere = c.readyHere || x.here(m) && (ready || fit && m.GetState() == pb.Member_LOCAL_ONLY)
+	}
+	for _, m := range a.GetMembers() {
+		m.TakesFlows, m.Reason = c.judge(m, x.here(m))
+	}
+}
+
+// choice is among whom an address's flows are balanced.
+type choice struct {
+	outside, inside  bool // whose traffic policy is Local
+	wide             bool // some flows may go to any node
+	ready, readyHere bool // somebody is who takes flows, and on this node
+}
+
+// judge says whether a member takes new flows, and why not, or only some.
+func (c *choice) judge(m *pb.ServiceMember, here bool) (takes bool, reason string) {
+	local := here && (c.outside || c.inside) // chosen among those of this node
+	switch {
+	case m.GetState() == pb.Member_DRAINING, m.GetState() == pb.Member_LOCAL_ONLY && !here:
+		return false, "draining: its live flows finish"
+	case m.GetReason() != "":
+		return false, m.GetReason()
+	case m.GetState() == pb.Member_LOCAL_ONLY && !local:
+		return false, "nearer members are preferred (topology): takes flows only under a Local traffic policy"
+	case m.GetState() == pb.Member_LOCAL_ONLY && c.wide:
+		return true, "nearer members are preferred (topology): only flows under a Local traffic policy"
+	case m.GetState() == pb.Member_SERVING && c.ready && local && !c.readyHere:
+		return true, "terminating: serves under the Local traffic policy, nobody is ready on this node"
+	case m.GetState() == pb.Member_SERVING && (c.ready || !c.wide && c.readyHere):
+		return false, "terminating: serves only while nobody is ready"
+	case !here && !c.wide:
+		return false, "on another node, and the traffic policy is Local"
+	case !here && c.outside:
+		return true, "no flows from outside: externalTrafficPolicy Local"
+	case !here && c.inside:
+		return true, "no flows of this node: internalTrafficPolicy Local"
+	}
+	return true, ""
 }
 
 // targetPort is a mapping as a member has it.

@@ -1,6 +1,7 @@
 package journey
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 
@@ -27,7 +28,7 @@ var world = []string{
 	`{"name":"use","networkPolicy":{"virtualNetworks":["pods","services","elsewhere"],"rules":[{"source":{"virtualNetwork":"elsewhere"},"action":"PASS"},{"source":{"virtualNetwork":"pods"},"action":"PASS"}]}}`,
 	`{"name":"shop:allow","securityPolicy":{"namespace":"shop","subject":{"matchExpressions":[{"key":"app","operator":"In","values":["web"]}]},"egress":[{}]}}`,
 	`{"name":"shop:rest","securityPolicy":{"namespace":"shop","subject":{"matchExpressions":[{"key":"app","operator":"DoesNotExist"}]}}}`,
-	`{"name":"node","fabric":{"peers":[{"name":"node-b","addresses":["192.0.2.12"]}]}}`,
+	`{"name":"node","fabric":{"nodeAddresses":["192.0.2.10"],"peers":[{"name":"node-b","addresses":["192.0.2.12"]}]}}`,
 }
 
 const balancer = `{"name":"shop:web","loadBalancer":{"service":{"namespace":"shop","name":"web","type":"NodePort"},
@@ -139,6 +140,15 @@ func TestMembersInTheWay(t *testing.T) {
 			"internalTrafficPolicy Local and no member here: flows of this node's pods and processes are dropped"},
 		{"no node port here", []string{`"floatingIps":["shop:web:nodeport-v4",`, `"floatingIps":[`}, nil, "web-1 web-2(terminating: serves only while nobody is ready) web-3", "listener http: node port 30080 is not served on this node"},
 		{"another port", []string{`"srcPort":80,`, `"srcPort":81,`, `"srcPort":30080`, `"srcPort":30081`}, nil, "web-1 web-2(terminating: serves only while nobody is ready) web-3", "listener http: no floating IP maps its port: it is refused"},
+		{"no container yet", []string{`"virtualNetwork":"pods","addresses":["10.244.0.11"]`, `"attachment":{"uid":"u1"},"virtualNetwork":"pods"`}, nil,
+			"web-1(not attached yet: the CNI plugin has not brought the pod's container) web-2(terminating: serves only while nobody is ready) web-3",
+			"shop:web-1: not attached yet: the CNI plugin has not brought the pod's container"},
+		{"nearer members", []string{`"shop:web-1","address":"10.244.0.11"`, `"shop:web-1","address":"10.244.0.11","state":"LOCAL_ONLY"`}, nil,
+			"web-1(nearer members are preferred (topology): takes flows only under a Local traffic policy) web-2(terminating: serves only while nobody is ready) web-3", ""},
+		{"nearer members, and a Local policy", []string{`"parent"`, `"internalTrafficPolicy":"LOCAL","parent"`, `"shop:web-1","address":"10.244.0.11"`, `"shop:web-1","address":"10.244.0.11","state":"LOCAL_ONLY"`}, nil,
+			"web-1 web-2(terminating: serves only while nobody is ready) web-3(on another node, and the traffic policy is Local)", ""},
+		{"no such interface", []string{`{"name":"shop:web-1","virtualMachineInterface"`, `{"name":"shop:web-0","virtualMachineInterface"`}, nil,
+			"web-1(there is no interface of this name on this node) web-2(terminating: serves only while nobody is ready) web-3", "shop:web-1: there is no interface"},
 		{"a named port that a pod lacks", []string{`"port":8080,`, ``}, nil, "web-1 web-2(terminating: serves only while nobody is ready) web-3", "shop:web-1: has no port"},
 		{"no policy with the fabric", []string{`"direction":"BOTH",`, ``}, nil, "web-1 web-2(terminating: serves only while nobody is ready) web-3", "pods: no NetworkPolicy lets ip-fabric reach it"},
 	} {
@@ -160,5 +170,94 @@ func TestMembersInTheWay(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// TestLocalLastResort: under a Local policy those of this node that are on their way out
+// serve while nobody here is ready, whoever is ready elsewhere.
+func TestLocalLastResort(t *testing.T) {
+	j := Of(view(t, `"parent"`, `"internalTrafficPolicy":"LOCAL","parent"`, `"shop:web-1","address":"10.244.0.11"`, `"shop:web-1","address":"10.244.0.11","state":"SERVING"`))
+	want := "web-1 web-2(terminating: serves only while nobody is ready) web-3(on another node, and the traffic policy is Local)"
+	if got := takes(j.GetAddresses()[0]); got != want {
+		t.Errorf("takes flows: %s\nwant %s", got, want)
+	}
+}
+
+// TestAttached: an interface of a pod has the addresses of its attachment, while that is
+// of the same pod and network.
+func TestAttached(t *testing.T) {
+	pod := []string{`"virtualNetwork":"pods","addresses":["10.244.0.11"]`, `"attachment":{"uid":"u1"},"virtualNetwork":"pods"`,
+		`"shop:web-1","address":"10.244.0.11"`, `"shop:web-1"`}
+	for _, tc := range []struct{ attachment, address string }{
+		{`{"uid":"u1","virtualNetwork":"pods","addresses":["fd00::11","10.244.0.77"]}`, "10.244.0.77"},
+		{`{"uid":"u0","virtualNetwork":"pods","addresses":["10.244.0.77"]}`, ""},
+		{`{"uid":"u1","virtualNetwork":"services","addresses":["10.244.0.77"]}`, ""},
+	} {
+		v := view(t, pod...)
+		at := &pb.Resource{}
+		if err := protojson.Unmarshal([]byte(`{"name":"shop:web-1","attachment":`+tc.attachment+`}`), at); err != nil {
+			t.Fatal(err)
+		}
+		v.Resources = append(v.Resources, at)
+		m := Of(v).GetAddresses()[0].GetMembers()[0]
+		if m.GetAddress() != tc.address || m.GetTakesFlows() != (tc.address != "") {
+			t.Errorf("%s: %v", tc.attachment, m)
+		}
+	}
+}
+
+// TestHosts: members that are hosts of the fabric are on this node where the address is
+// one of its own, and a Local policy keeps flows to those.
+func TestHosts(t *testing.T) {
+	for name, tc := range map[string]struct {
+		changes []string
+		takes   string
+		nodes   []string
+	}{
+		"cluster": {nil, "web-1 web-2 web-3", []string{"node-a", "node-b", "198.51.100.7"}},
+		"local": {[]string{`"parent"`, `"internalTrafficPolicy":"LOCAL","parent"`},
+			"web-1 web-2(on another node, and the traffic policy is Local) web-3(on another node, and the traffic policy is Local)", []string{"node-a", "node-b", "198.51.100.7"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			v := view(t, append(tc.changes, `{"virtualMachineInterface":"shop:web-1","address":"10.244.0.11"}`, `{"virtualMachineInterface":"shop:web-1","address":"192.0.2.10","host":true}`,
+				`"address":"10.244.1.12","state":"SERVING","tunnel":{"remote":"192.0.2.12","vni":4097}`, `"address":"192.0.2.12","host":true`,
+				`"address":"10.244.1.13","tunnel":{"remote":"192.0.2.12","vni":4097}`, `"address":"198.51.100.7","host":true`)...)
+			a := Of(v).GetAddresses()[0]
+			if got := takes(a); got != tc.takes {
+				t.Errorf("takes flows: %s\nwant %s", got, tc.takes)
+			}
+			for i, want := range tc.nodes {
+				if got := a.GetMembers()[i].GetNode(); got != want {
+					t.Errorf("%s is on %q, want %q", a.GetMembers()[i].GetVirtualMachineInterface(), got, want)
+				}
+			}
+		})
+	}
+}
+
+// TestPoliciesOfTheCluster: policies of all tiers that select a member are told in the
+// order in which they are asked.
+func TestPoliciesOfTheCluster(t *testing.T) {
+	v := view(t, `"namespace":"shop","labels":{"app":"web"}`, `"namespace":"shop","namespaceLabels":{"team":"a"},"labels":{"app":"web"}`)
+	for _, text := range []string{
+		`{"name":"cnp:base","securityPolicy":{"tier":"BASELINE","namespaceSelector":{},"egress":[{"action":"DENY"}]}}`,
+		`{"name":"cnp:late","securityPolicy":{"tier":"ADMIN","priority":20,"namespaceSelector":{"matchLabels":{"team":"a"}},"ingress":[{"action":"DENY"}],"egress":[{"action":"PASS"}]}}`,
+		`{"name":"cnp:early","securityPolicy":{"tier":"ADMIN","priority":10,"namespaceSelector":{"matchLabels":{"team":"a"}},"subject":{"matchLabels":{"app":"web"}},"ingress":[{"action":"DENY"}]}}`,
+		`{"name":"cnp:others","securityPolicy":{"tier":"ADMIN","namespaceSelector":{"matchLabels":{"team":"b"}},"ingress":[{"action":"DENY"}]}}`,
+		`{"name":"cnp:nobody","securityPolicy":{"tier":"ADMIN","namespaceSelector":{},"subject":{"matchLabels":{"app":"db"}},"ingress":[{"action":"DENY"}]}}`,
+	} {
+		r := &pb.Resource{}
+		if err := protojson.Unmarshal([]byte(text), r); err != nil {
+			t.Fatal(err)
+		}
+		v.Resources = append(v.Resources, r)
+	}
+	var got []string
+	for _, p := range Of(v).GetSecurityPolicies() {
+		got = append(got, fmt.Sprint(p.GetTier(), " ", p.GetName(), " ", p.GetDirections()))
+	}
+	want := "ADMIN cnp:early [INGRESS], ADMIN cnp:late [INGRESS EGRESS], NAMESPACE shop:allow [INGRESS EGRESS], BASELINE cnp:base [EGRESS]"
+	if s := strings.Join(got, ", "); s != want {
+		t.Errorf("%s\nwant %s", s, want)
 	}
 }

@@ -1,6 +1,7 @@
 package journey
 
 import (
+	"cmp"
 	"maps"
 	"slices"
 
@@ -103,7 +104,8 @@ func (x *index) fabricReaches(network string) bool {
 // means reports whether an end of a rule, empty for any, means a network.
 func means(end, network string) bool { return end == "" || end == network }
 
-// securityPolicyMentions are the policies that select members on this node.
+// securityPolicyMentions are the policies that select members on this node, in the order
+// in which they are asked.
 func (x *index) securityPolicyMentions(j *pb.ServiceJourney) []*pb.SecurityPolicyMention {
 	here := map[string]*pb.VirtualMachineInterface{}
 	for _, a := range j.GetAddresses() {
@@ -116,24 +118,49 @@ func (x *index) securityPolicyMentions(j *pb.ServiceJourney) []*pb.SecurityPolic
 	var list []*pb.SecurityPolicyMention
 	for _, r := range x.securityPolicies {
 		p := r.GetSecurityPolicy()
-		mention := &pb.SecurityPolicyMention{Name: r.GetName(), Directions: p.GetPolicyTypes()}
+		mention := &pb.SecurityPolicyMention{
+			Name: r.GetName(), Directions: directions(p), Priority: p.GetPriority(), Tier: cmp.Or(p.GetTier(), pb.SecurityPolicy_NAMESPACE),
+		}
 		for _, name := range slices.Sorted(maps.Keys(here)) {
-			if here[name].GetNamespace() == p.GetNamespace() && selects(p.GetSubject(), here[name].GetLabels()) {
+			if covers(p, here[name]) {
 				mention.VirtualMachineInterfaces = append(mention.VirtualMachineInterfaces, name)
 			}
 		}
-		if len(mention.GetVirtualMachineInterfaces()) == 0 {
-			continue
+		if len(mention.GetVirtualMachineInterfaces()) > 0 {
+			list = append(list, mention)
 		}
-		if len(mention.GetDirections()) == 0 {
-			mention.Directions = []pb.SecurityPolicy_PolicyType{pb.SecurityPolicy_INGRESS}
-			if len(p.GetEgress()) > 0 {
-				mention.Directions = append(mention.Directions, pb.SecurityPolicy_EGRESS)
-			}
-		}
-		list = append(list, mention)
+	}
+	slices.SortFunc(list, func(a, b *pb.SecurityPolicyMention) int {
+		return cmp.Or(cmp.Compare(a.GetTier(), b.GetTier()), cmp.Compare(a.GetPriority(), b.GetPriority()), cmp.Compare(a.GetName(), b.GetName()))
+	})
+	return list
+}
+
+// directions are those that a policy decides about.
+func directions(p *pb.SecurityPolicy) []pb.SecurityPolicy_PolicyType {
+	if len(p.GetPolicyTypes()) > 0 {
+		return p.GetPolicyTypes()
+	}
+	var list []pb.SecurityPolicy_PolicyType
+	if len(p.GetIngress()) > 0 || cmp.Or(p.GetTier(), pb.SecurityPolicy_NAMESPACE) == pb.SecurityPolicy_NAMESPACE {
+		list = append(list, pb.SecurityPolicy_INGRESS)
+	}
+	if len(p.GetEgress()) > 0 {
+		list = append(list, pb.SecurityPolicy_EGRESS)
 	}
 	return list
+}
+
+// covers reports whether a policy selects an interface.
+func covers(p *pb.SecurityPolicy, vmi *pb.VirtualMachineInterface) bool {
+	if s := p.GetNamespaceSelector(); s != nil {
+		if !selects(s, vmi.GetNamespaceLabels()) {
+			return false
+		}
+	} else if p.GetNamespace() != vmi.GetNamespace() {
+		return false
+	}
+	return selects(p.GetSubject(), vmi.GetLabels())
 }
 
 // selects reports whether a selector matches labels; an empty one matches all.

@@ -78,7 +78,7 @@ func (x *index) addressProblems(a *pb.ServiceAddress, health uint32, add adder) 
 		count[m.GetState()]++
 		if m.GetTakesFlows() {
 			usable++
-			if m.GetTunnel() == nil {
+			if x.here(m) {
 				here++
 			}
 		}
@@ -97,7 +97,7 @@ func (x *index) addressProblems(a *pb.ServiceAddress, health uint32, add adder) 
 		add(subject, "all members are draining: new flows are refused at once, live ones finish", look+service)
 	case usable == 0 && !outside && !inside:
 		add(subject, "no member can be reached: see below", "vrctl status -o wide")
-	case count[pb.Member_READY] == 0:
+	case count[pb.Member_READY]+count[pb.Member_LOCAL_ONLY] == 0:
 		add(subject, "no ready member: those on their way out serve", look+service)
 	}
 	if len(a.GetMembers()) == 0 || here > 0 {
@@ -126,6 +126,8 @@ func memberProblem(m *pb.ServiceMember, add adder) {
 		add(name, m.GetReason(), "see the way to the node: vrctl status -o wide")
 	case strings.HasPrefix(m.GetReason(), "not attached"):
 		add(name, m.GetReason(), "see what the CNI plugin said: kubectl describe pod, and the container runtime's log")
+	case strings.HasPrefix(m.GetReason(), "there is no interface"):
+		add(name, m.GetReason(), "see whether the control plane runs: vrctl status")
 	case strings.HasPrefix(m.GetReason(), "its port"):
 		add(name, m.GetReason(), "vrctl status -o wide")
 	case strings.HasPrefix(m.GetReason(), "it has no address"):

@@ -85,7 +85,7 @@ func (x *index) sender(j *pb.ServiceJourney, a *pb.ServiceAddress) string {
 			rank++
 		}
 		if !x.own(name, address(a.GetAddress())).IsValid() {
-			if len(x.interfaces[name].GetAddresses()) > 0 {
+			if len(x.addresses(name)) > 0 {
 				continue // of the other family only
 			}
 			rank += 2 // its addresses are not written here

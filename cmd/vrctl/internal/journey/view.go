@@ -4,6 +4,7 @@
 package journey
 
 import (
+	"maps"
 	"net/netip"
 	"slices"
 
@@ -16,8 +17,8 @@ import (
 type View struct {
 	// Balancer is the load balancer's resource.
 	Balancer *pb.Resource
-	// Resources are its floating IPs, their InstanceIPs, and all interfaces, networks,
-	// policies and the Fabric of the node.
+	// Resources are its floating IPs, their InstanceIPs, and all interfaces with their
+	// attachments, networks, policies and the Fabric of the node.
 	Resources []*pb.Resource
 	// Status of the node.
 	Status *pb.GetStatusResponse
@@ -35,9 +36,11 @@ type index struct {
 	floating                          map[string]*pb.FloatingIP
 	instances                         map[string]*pb.InstanceIP
 	interfaces                        map[string]*pb.VirtualMachineInterface
+	attachments                       map[string]*pb.Attachment // by interface; those in effect
 	networks                          map[string]*pb.VirtualNetwork
 	networkPolicies, securityPolicies []*pb.Resource
 	fabric                            *pb.Fabric
+	status                            *pb.GetStatusResponse
 	ports                             map[string]*pb.PortStatus
 	peers                             map[netip.Addr]*pb.PeerStatus
 	nodes                             map[netip.Addr]string // names of the other nodes by address
@@ -50,8 +53,8 @@ func (v *View) index() *index {
 	x := &index{
 		balancer: chosen(v.Balancer.GetLoadBalancer(), v.Port),
 		floating: map[string]*pb.FloatingIP{}, instances: map[string]*pb.InstanceIP{},
-		interfaces: map[string]*pb.VirtualMachineInterface{}, networks: map[string]*pb.VirtualNetwork{},
-		ports: map[string]*pb.PortStatus{}, peers: map[netip.Addr]*pb.PeerStatus{}, nodes: map[netip.Addr]string{},
+		interfaces: map[string]*pb.VirtualMachineInterface{}, attachments: map[string]*pb.Attachment{}, networks: map[string]*pb.VirtualNetwork{},
+		status: v.Status, ports: map[string]*pb.PortStatus{}, peers: map[netip.Addr]*pb.PeerStatus{}, nodes: map[netip.Addr]string{},
 		sessions: map[[2]string]uint64{}, node: v.Status.GetNode(), poolNodes: map[string]string{},
 	}
 	for _, r := range v.Resources {
@@ -62,6 +65,8 @@ func (v *View) index() *index {
 			x.instances[r.GetName()] = s.InstanceIp
 		case *pb.Resource_VirtualMachineInterface:
 			x.interfaces[r.GetName()] = s.VirtualMachineInterface
+		case *pb.Resource_Attachment:
+			x.attachments[r.GetName()] = s.Attachment
 		case *pb.Resource_VirtualNetwork:
 			x.networks[r.GetName()] = s.VirtualNetwork
 		case *pb.Resource_NetworkPolicy:
@@ -72,6 +77,10 @@ func (v *View) index() *index {
 			x.fabric = s.Fabric
 		}
 	}
+	maps.DeleteFunc(x.attachments, func(name string, at *pb.Attachment) bool {
+		vmi := x.interfaces[name] // the pod before it, or another network: not in effect
+		return vmi.GetAttachment() == nil || vmi.GetAttachment().GetUid() != at.GetUid() || vmi.GetVirtualNetwork() != at.GetVirtualNetwork()
+	})
 	for _, peer := range x.fabric.GetPeers() {
 		for _, s := range peer.GetAddresses() {
 			x.nodes[address(s)] = peer.GetName()
@@ -133,12 +142,28 @@ func (x *index) memberAddress(m *pb.Member, family netip.Addr) netip.Addr {
 
 // own is an interface's first address of a family; not valid: it has none.
 func (x *index) own(vmi string, family netip.Addr) netip.Addr {
-	for _, s := range x.interfaces[vmi].GetAddresses() {
+	for _, s := range x.addresses(vmi) {
 		if a := address(s); a.IsValid() && a.Is4() == family.Is4() {
 			return a
 		}
 	}
 	return netip.Addr{}
+}
+
+// addresses are an interface's own, and those that came with its container.
+func (x *index) addresses(vmi string) []string {
+	return slices.Concat(x.interfaces[vmi].GetAddresses(), x.attachments[vmi].GetAddresses())
+}
+
+// isNode reports whether an address is one of this node.
+func (x *index) isNode(a netip.Addr) bool {
+	is := func(s string) bool { return address(s) == a }
+	return a.IsValid() && (slices.ContainsFunc(x.fabric.GetNodeAddresses(), is) ||
+		slices.ContainsFunc(x.status.GetUplink().GetAddresses(), is) || slices.ContainsFunc(x.ports[vhost0].GetAddresses(), is) ||
+		slices.ContainsFunc(x.fabric.GetVhost0().GetAddresses(), func(s string) bool {
+			p, err := netip.ParsePrefix(s)
+			return err == nil && p.Addr().Unmap() == a
+		}))
 }
 
 // nodeOf names the node at an address of the fabric.
