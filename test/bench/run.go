@@ -143,7 +143,7 @@ func measureControl(ctx context.Context, o options, parts []string) ([]figure.Fi
 		return nil, err
 	}
 	return control.Run(ctx, control.Options{
-		Quick: o.quick, Vrouter: o.vrouter, Vrctl: vrctl, Vrkube: vrkube, Kubeconfig: o.kubeconfig, Only: parts, Log: progress,
+		Quick: o.quick, Vrouter: o.vrouter, Vrctl: vrctl, Vrkube: vrkube, KubeBinaries: o.kubeBinaries, Only: parts, Log: progress,
 	})
 }
 
