@@ -60,6 +60,7 @@ type options struct {
 	memory  bool    // run `vrouter bench` as well
 	control bool    // and the control plane's part
 	kube    bool    // of that, what concerns Kubernetes
+	cluster bool    // of that, what is measured on a real apiserver
 	// kubeBinaries is the directory of kube-apiserver and kube-proxy; "": there is none.
 	kubeBinaries string
 }
@@ -93,7 +94,7 @@ func parseOptions(args []string) (o options, err error) {
 		}
 	}
 	f.BoolVar(&o.quick, "quick", false, "the most important figures, in less than three minutes")
-	only := f.String("only", "", "memory, control, kube, e2e, overlay, or workloads by name, with commas between (default: all)")
+	only := f.String("only", "", "memory, control, kube, kube/cluster, e2e, overlay, or workloads by name, with commas between (default: all)")
 	peers := f.String("peers", "", "peers to compare with: kernel, ovs, tap-loop, vxlan and tunnel-loop (between two nodes: ours by VXLAN, a bare loop) and names given by --vrouter (default: all; \"none\": ours alone)")
 	f.IntVar(&o.reps, "reps", 0, "rounds (default: 5; with --quick 2)")
 	seconds := f.Float64("seconds", 0, "length of each measurement (default: 5; with --quick 1)")
@@ -174,10 +175,12 @@ func (o *options) choose(only, peers string) error {
 			o.control = true
 		case "kube":
 			o.kube = true
+		case "kube/cluster":
+			o.cluster = true
 		default:
 			found := o.named(word)
 			if len(found) == 0 {
-				return fmt.Errorf("--only: what is %q? memory, control, kube, e2e, overlay or a workload (--help)", word)
+				return fmt.Errorf("--only: what is %q? memory, control, kube, kube/cluster, e2e, overlay or a workload (--help)", word)
 			}
 			o.only = append(o.only, found...)
 		}

@@ -89,6 +89,10 @@ func (o options) parts() []part {
 	}
 	if o.kube {
 		list = append(list, part{"Kubernetes", kubernetes})
+	} else if o.cluster {
+		list = append(list, part{"Kubernetes", func(ctx context.Context, o options) ([]figure.Figure, error) {
+			return measureControl(ctx, o, []string{"kube/cluster"})
+		}})
 	}
 	return list
 }

@@ -67,7 +67,7 @@ func (b *bench) clusterProxy(ctx context.Context, s *apiserver, w *world) (_ *cl
 		}
 	}()
 	o := &clusterOutcome{detail: map[string]float64{}}
-	for range min(b.restarts, 3) {
+	for range min(b.restarts, 2) {
 		if p != nil {
 			if err := errors.Join(p.Stop(syscall.SIGTERM, patience), w.forget()); err != nil {
 				return nil, err
