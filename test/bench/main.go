@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"slices"
 	"strings"
 	"syscall"
@@ -59,8 +60,9 @@ type options struct {
 	memory  bool    // run `vrouter bench` as well
 	control bool    // and the control plane's part
 	kube    bool    // of that, what concerns Kubernetes
-	// kubeconfig says how to reach an apiserver that may be filled; "": there is none.
-	kubeconfig string
+	cluster bool    // of that, what is measured on a real apiserver
+	// kubeBinaries is the directory of kube-apiserver and kube-proxy; "": there is none.
+	kubeBinaries string
 }
 
 // build is another binary of the vRouter, a peer by its name.
@@ -92,12 +94,12 @@ func parseOptions(args []string) (o options, err error) {
 		}
 	}
 	f.BoolVar(&o.quick, "quick", false, "the most important figures, in less than three minutes")
-	only := f.String("only", "", "memory, control, kube, e2e, overlay, or workloads by name, with commas between (default: all)")
+	only := f.String("only", "", "memory, control, kube, kube/cluster, e2e, overlay, or workloads by name, with commas between (default: all)")
 	peers := f.String("peers", "", "peers to compare with: kernel, ovs, tap-loop, vxlan and tunnel-loop (between two nodes: ours by VXLAN, a bare loop) and names given by --vrouter (default: all; \"none\": ours alone)")
 	f.IntVar(&o.reps, "reps", 0, "rounds (default: 5; with --quick 2)")
 	seconds := f.Float64("seconds", 0, "length of each measurement (default: 5; with --quick 1)")
 	f.Float64Var(&o.half, "half-load", 0, "packets/s beside rr-loaded (default: half of what the slowest peer delivered in udp-small)")
-	f.StringVar(&o.kubeconfig, "kubeconfig", "", "`FILE` that says how to reach an apiserver, which is filled with 10,000 services (default: vrkube is measured without one)")
+	f.StringVar(&o.kubeBinaries, "kube-binaries", "", "`DIRECTORY` of kube-apiserver and kube-proxy, as test/kube/binaries.sh prints it (default: what that has built; without any, vrkube is measured without a cluster)")
 	f.StringVar(&o.out, "out", "", "write the figures to this file as JSON")
 	f.StringVar(&o.html, "html", "", "write a page with plots to this file")
 	f.StringVar(&o.docs, "docs", "", "put the table into this Markdown file, between its marks")
@@ -108,6 +110,9 @@ func parseOptions(args []string) (o options, err error) {
 	}
 	if f.NArg() > 0 {
 		return o, fmt.Errorf("what is %q? (--help)", f.Arg(0))
+	}
+	if o.kubeBinaries == "" {
+		o.kubeBinaries = builtKube()
 	}
 	if o.reps == 0 {
 		o.reps = 5
@@ -123,6 +128,24 @@ func parseOptions(args []string) (o options, err error) {
 	}
 	o.length = time.Duration(*seconds * float64(time.Second))
 	return o, o.choose(*only, *peers)
+}
+
+// builtKube is where test/kube/binaries.sh has put Kubernetes' newest programs; empty:
+// nowhere.
+func builtKube() string {
+	dir := os.Getenv("VROUTER_KUBE_CACHE")
+	if dir == "" {
+		cache, err := os.UserCacheDir()
+		if err != nil {
+			return ""
+		}
+		dir = filepath.Join(cache, "vrouter-kube")
+	}
+	found, err := filepath.Glob(filepath.Join(dir, "*", "kube-apiserver"))
+	if err != nil || len(found) == 0 {
+		return ""
+	}
+	return filepath.Dir(found[len(found)-1])
 }
 
 // addBuild takes one --vrouter.
@@ -152,10 +175,12 @@ func (o *options) choose(only, peers string) error {
 			o.control = true
 		case "kube":
 			o.kube = true
+		case "kube/cluster":
+			o.cluster = true
 		default:
 			found := o.named(word)
 			if len(found) == 0 {
-				return fmt.Errorf("--only: what is %q? memory, control, kube, e2e, overlay or a workload (--help)", word)
+				return fmt.Errorf("--only: what is %q? memory, control, kube, kube/cluster, e2e, overlay or a workload (--help)", word)
 			}
 			o.only = append(o.only, found...)
 		}

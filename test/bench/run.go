@@ -89,6 +89,10 @@ func (o options) parts() []part {
 	}
 	if o.kube {
 		list = append(list, part{"Kubernetes", kubernetes})
+	} else if o.cluster {
+		list = append(list, part{"Kubernetes", func(ctx context.Context, o options) ([]figure.Figure, error) {
+			return measureControl(ctx, o, []string{"kube/cluster"})
+		}})
 	}
 	return list
 }
@@ -143,7 +147,7 @@ func measureControl(ctx context.Context, o options, parts []string) ([]figure.Fi
 		return nil, err
 	}
 	return control.Run(ctx, control.Options{
-		Quick: o.quick, Vrouter: o.vrouter, Vrctl: vrctl, Vrkube: vrkube, Kubeconfig: o.kubeconfig, Only: parts, Log: progress,
+		Quick: o.quick, Vrouter: o.vrouter, Vrctl: vrctl, Vrkube: vrkube, KubeBinaries: o.kubeBinaries, Only: parts, Log: progress,
 	})
 }
 

@@ -26,9 +26,9 @@ type Options struct {
 	Quick bool
 	// Vrouter and Vrctl are the paths of the programs under test.
 	Vrouter, Vrctl string
-	// Vrkube is the path of the Kubernetes control plane, and Kubeconfig says how to
-	// reach an apiserver that may be filled with objects; "": what needs one is left out.
-	Vrkube, Kubeconfig string
+	// Vrkube is the path of the Kubernetes control plane, and KubeBinaries the directory
+	// of kube-apiserver and kube-proxy; "": what needs them is left out.
+	Vrkube, KubeBinaries string
 	// Log is told of progress; nil: nobody is.
 	Log func(format string, args ...any)
 	// Only are the parts to measure, by the names in Parts; empty: all.
@@ -48,6 +48,8 @@ type size struct {
 	ports              int           // attached devices
 	idle               time.Duration // over which an idle daemon is watched
 	rate               int           // packets a second of a stream
+	cluster            int           // services of the cluster on a real apiserver
+	clusterPhase       time.Duration // of endpoint changes there
 	collections        int           // of garbage, of which memory is the least that is left; 0: memory is not measured
 }
 
@@ -55,10 +57,12 @@ var (
 	full = size{
 		applies: 7, applied: 1000, services: 10_000, routes: 100_000, commits: 200, changes: 300, changeGap: 15,
 		restarts: 5, rounds: 3, phase: 3 * time.Second, sessions: 500_000, ports: 1000, idle: 15 * time.Second, rate: 20_000, collections: 4,
+		cluster: 10_000, clusterPhase: 30 * time.Second,
 	}
 	quick = size{
 		applies: 3, applied: 1000, services: 10_000, routes: 100_000, commits: 30, changes: 40, changeGap: 10,
 		restarts: 1, rounds: 1, phase: time.Second, sessions: 50_000, ports: 300, idle: 3 * time.Second, rate: 20_000,
+		cluster: 500, clusterPhase: 5 * time.Second,
 	}
 )
 

@@ -23,6 +23,7 @@ import (
 var (
 	benchmark = flag.String("bench.size", "tiny", "tiny, quick or full: how much TestControl measures")
 	binaries  = flag.String("bench.bin", "", "directory of the programs that TestControl measures; empty: they are built")
+	kube      = flag.String("bench.kube", "", "directory of kube-apiserver and kube-proxy; empty: what needs them is left out")
 	only      = flag.String("bench.only", "", "parts that TestControl measures, by commas; empty: all")
 )
 
@@ -30,6 +31,7 @@ var (
 var tiny = size{
 	applies: 1, applied: 20, services: 50, routes: 100, commits: 4, changes: 6, changeGap: 5,
 	restarts: 1, rounds: 1, phase: 300 * time.Millisecond, sessions: 5000, ports: 50, idle: 200 * time.Millisecond, rate: 2000, collections: 1,
+	cluster: 50, clusterPhase: 2 * time.Second,
 }
 
 // TestControl runs every part at a size that says nothing about speed: figures
@@ -52,7 +54,7 @@ func TestControl(t *testing.T) {
 			t.Fatalf("go build: %v\n%s", err, out)
 		}
 	}
-	o := Options{Vrouter: filepath.Join(bin, "vrouter"), Vrctl: filepath.Join(bin, "vrctl"), Vrkube: filepath.Join(bin, "vrkube"), Log: t.Logf}
+	o := Options{Vrouter: filepath.Join(bin, "vrouter"), Vrctl: filepath.Join(bin, "vrctl"), Vrkube: filepath.Join(bin, "vrkube"), KubeBinaries: *kube, Log: t.Logf}
 	if *only != "" {
 		o.Only = strings.Split(*only, ",")
 	}
@@ -71,7 +73,7 @@ func TestControl(t *testing.T) {
 func TestFillCluster(t *testing.T) {
 	cluster := fake.NewClientset()
 	for range 2 {
-		if err := fillCluster(t.Context(), cluster, 5, 3); err != nil {
+		if _, err := fillCluster(t.Context(), cluster, 5, 30); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -85,19 +87,19 @@ func TestFillCluster(t *testing.T) {
 		}
 	}
 	list, err := cluster.DiscoveryV1().EndpointSlices(shop).List(t.Context(), metav1.ListOptions{})
-	if err != nil || len(list.Items) != 3 {
+	if err != nil || len(list.Items) != 31 {
 		t.Fatalf("%d slices, %v", len(list.Items), err)
 	}
 	seen := map[string]bool{}
 	for _, s := range list.Items {
 		for _, e := range s.Endpoints {
-			if _, err := netip.ParseAddr(e.Addresses[0]); err != nil || *e.NodeName == benchNode {
+			if _, err := netip.ParseAddr(e.Addresses[0]); err != nil || (*e.NodeName == benchNode) != (s.Name == probe+"-1") {
 				t.Errorf("endpoint %v: %v", e, err)
 			}
 			seen[s.Name+e.Addresses[0]] = true
 		}
 	}
-	if len(seen) != 3*clusterMembers {
+	if len(seen) != 30*clusterMembers+1 {
 		t.Errorf("%d endpoints, want %d", len(seen), 3*clusterMembers)
 	}
 }

@@ -57,7 +57,15 @@ func (b *bench) clusterWorld(ctx context.Context) (*world, error) {
 	if err != nil {
 		return nil, err
 	}
-	err = netns.Do(netns.Path(w.space("node")), func() error {
+	if err := w.uplink(ctx); err != nil {
+		return nil, errors.Join(err, w.close())
+	}
+	return w, nil
+}
+
+// uplink gives the daemon a device that leads to other nodes.
+func (w *world) uplink(ctx context.Context) error {
+	err := netns.Do(netns.Path(w.space("node")), func() error {
 		link := &netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: "up0"}, PeerName: "up1"}
 		if err := netlink.LinkAdd(link); err != nil {
 			return fmt.Errorf("uplink: %w", err)
@@ -73,18 +81,16 @@ func (b *bench) clusterWorld(ctx context.Context) (*world, error) {
 		}
 		return nil
 	})
-	if err == nil {
-		err = w.apply(ctx, &pb.Resource{Name: "node", Spec: &pb.Resource_Fabric{Fabric: &pb.Fabric{
-			Vhost0: &pb.Vhost{Addresses: []string{"192.0.2.10/24"}}, Uplink: &pb.Uplink{Device: "up0"},
-		}}})
-	}
-	if err == nil {
-		err = w.ready(ctx)
-	}
 	if err != nil {
-		return nil, errors.Join(err, w.close())
+		return err
 	}
-	return w, nil
+	err = w.apply(ctx, &pb.Resource{Name: "node", Spec: &pb.Resource_Fabric{Fabric: &pb.Fabric{
+		Vhost0: &pb.Vhost{Addresses: []string{nodeIP + "/24"}}, Uplink: &pb.Uplink{Device: "up0"},
+	}}})
+	if err != nil {
+		return err
+	}
+	return w.ready(ctx)
 }
 
 // clusterResources are those of services 1 to n: an address and what stands on it.

@@ -37,13 +37,26 @@ type world struct {
 
 // newWorld makes the namespaces of roles, a daemon, and the base state.
 func (b *bench) newWorld(ctx context.Context, name string, sessions int) (*world, error) {
-	w := &world{name: name, roles: []string{"node", "client", "flood", "a", "b"}}
-	for _, role := range w.roles {
-		if _, err := netns.Create(w.space(role)); err != nil {
-			return nil, errors.Join(err, w.close())
-		}
+	w, err := b.emptyWorld(ctx, name, sessions, "node", "client", "flood", "a", "b")
+	if err != nil {
+		return nil, err
 	}
-	var err error
+	if err := w.apply(ctx, w.base()...); err != nil {
+		return nil, errors.Join(err, w.close())
+	}
+	if err := w.ready(ctx); err != nil {
+		return nil, errors.Join(err, w.close())
+	}
+	return w, nil
+}
+
+// emptyWorld makes the namespaces of roles, and a daemon without state in that of
+// the node.
+func (b *bench) emptyWorld(ctx context.Context, name string, sessions int, roles ...string) (*world, error) {
+	w, err := newSpaces(name, roles...)
+	if err != nil {
+		return nil, err
+	}
 	if w.daemon, err = b.newDaemon(name, w.space("node"), sessions); err != nil {
 		return nil, errors.Join(err, w.close())
 	}
@@ -53,11 +66,16 @@ func (b *bench) newWorld(ctx context.Context, name string, sessions int) (*world
 	if err := w.ready(ctx); err != nil {
 		return nil, errors.Join(err, w.close())
 	}
-	if err := w.apply(ctx, w.base()...); err != nil {
-		return nil, errors.Join(err, w.close())
-	}
-	if err := w.ready(ctx); err != nil {
-		return nil, errors.Join(err, w.close())
+	return w, nil
+}
+
+// newSpaces makes the namespaces of roles and nothing in them.
+func newSpaces(name string, roles ...string) (*world, error) {
+	w := &world{name: name, roles: roles}
+	for _, role := range roles {
+		if _, err := netns.Create(w.space(role)); err != nil {
+			return nil, errors.Join(err, w.close())
+		}
 	}
 	return w, nil
 }
@@ -93,11 +111,14 @@ func (w *world) space(role string) string { return netns.Name(prefix, w.name+"-"
 
 // open takes over the workloads: the client's answers are counted, members send
 // back.
-func (w *world) open() error {
+func (w *world) open() error { return w.openAt(clientAddress, "10.244.0.11", "10.244.0.12") }
+
+// openAt is open where the workloads have other addresses.
+func (w *world) openAt(client, a, b string) error {
 	for _, r := range []struct {
 		at            **listener
 		role, address string
-	}{{&w.client, "client", clientAddress}, {&w.a, "a", "10.244.0.11"}, {&w.b, "b", "10.244.0.12"}} {
+	}{{&w.client, "client", client}, {&w.a, "a", a}, {&w.b, "b", b}} {
 		if *r.at != nil {
 			continue
 		}

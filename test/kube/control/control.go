@@ -40,6 +40,7 @@ type Options struct {
 	Address   netip.Addr // of the apiserver, as nodes reach it
 	Services  string     // service CIDRs, one of each family, separated by a comma
 	Pods      string     // pod CIDRs, likewise
+	Bare      bool       // etcd and the apiserver alone: no controllers, no service accounts
 	Users     []string   // who has a token beside the administrator; their rights are RBAC's
 }
 
@@ -85,6 +86,9 @@ func Start(ctx context.Context, o Options) (_ *Plane, err error) {
 	}
 	if p.client, err = kubernetes.NewForConfig(config); err != nil {
 		return nil, err
+	}
+	if o.Bare {
+		return p, nil
 	}
 	kubeconfig, err := p.Kubeconfig(Admin)
 	if err != nil {
