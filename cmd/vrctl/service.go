@@ -163,6 +163,6 @@ func readResources(ctx context.Context, agent *client.Client, view *journey.View
 	if _, err := read(names, "InstanceIP"); err != nil {
 		return false, err
 	}
-	_, err = read(nil, "VirtualNetwork", "VirtualMachineInterface", "NetworkPolicy", "SecurityPolicy", "Fabric")
+	_, err = read(nil, "VirtualNetwork", "VirtualMachineInterface", "Attachment", "NetworkPolicy", "SecurityPolicy", "Fabric")
 	return same, err
 }

@@ -171,6 +171,10 @@ func judge(a *pb.ServiceAddress) {
 		case m.GetState() == pb.Member_DRAINING:
 			m.Reason = "draining: its live flows finish"
 		case m.GetReason() != "":
+		case m.GetState() == pb.Member_LOCAL_ONLY && (away || a.GetInternalTrafficPolicy() != local && a.GetExternalTrafficPolicy() != local):
+			m.Reason = "left to nearer nodes and pods by topology"
+		case m.GetState() == pb.Member_LOCAL_ONLY:
+			m.TakesFlows, m.Reason = true, "where the traffic policy is Local only: topology leaves the rest to nearer ones"
 		case m.GetState() == pb.Member_SERVING && ready:
 			m.Reason = "terminating: serves only while nobody is ready"
 		case away && a.GetInternalTrafficPolicy() == local && (a.GetExternalTrafficPolicy() == local || a.GetUse() == pb.ServiceAddress_CLUSTER_IP):

@@ -162,3 +162,43 @@ func TestMembersInTheWay(t *testing.T) {
 		})
 	}
 }
+
+// TestAttached: where containers come by CNI, addresses are those of attachments, as
+// long as they are the pod's; policies of the whole cluster count as others do.
+func TestAttached(t *testing.T) {
+	const given, waiting = `"addresses":["10.244.0.11"],`, `"attachment":{"uid":"u1"},`
+	for _, tc := range []struct {
+		attachment, takes string
+	}{
+		{`{"name":"shop:web-1","attachment":{"uid":"u1","virtualNetwork":"pods","addresses":["10.244.0.11"]}}`, "web-1"},
+		{`{"name":"shop:web-1","attachment":{"uid":"u0","virtualNetwork":"pods","addresses":["10.244.0.11"]}}`, "web-1(it has no address of this family)"},
+	} {
+		v := view(t, given, waiting, `"shop:web-1","address":"10.244.0.11"}`, `"shop:web-1"}`)
+		for _, text := range []string{tc.attachment, `{"name":"cnp:all","securityPolicy":{"tier":"ADMIN","namespaceSelector":{},"egress":[{"action":"DENY"}]}}`} {
+			r := &pb.Resource{}
+			if err := protojson.Unmarshal([]byte(text), r); err != nil {
+				t.Fatal(err)
+			}
+			v.Resources = append(v.Resources, r)
+		}
+		j := Of(v)
+		if got, _, _ := strings.Cut(takes(j.GetAddresses()[0]), " web-2"); got != tc.takes {
+			t.Errorf("takes flows: %s, want %s", got, tc.takes)
+		}
+		p := j.GetSecurityPolicies()
+		if len(p) != 2 || p[1].GetName() != "cnp:all" || len(p[1].GetDirections()) != 1 || p[1].GetDirections()[0] != pb.SecurityPolicy_EGRESS {
+			t.Errorf("security policies %v", p)
+		}
+	}
+}
+
+// TestLocalOnly: a member that topology leaves out takes flows where the policy is Local.
+func TestLocalOnly(t *testing.T) {
+	const member = `"shop:web-1","address":"10.244.0.11"`
+	if got := takes(Of(view(t, member, member+`,"state":"LOCAL_ONLY"`)).GetAddresses()[0]); !strings.HasPrefix(got, "web-1(left to nearer") {
+		t.Error(got)
+	}
+	if got := takes(Of(view(t, member, member+`,"state":"LOCAL_ONLY"`, `"parent"`, `"internalTrafficPolicy":"LOCAL","parent"`)).GetAddresses()[0]); !strings.HasPrefix(got, "web-1 ") {
+		t.Error(got)
+	}
+}

@@ -116,22 +116,41 @@ func (x *index) securityPolicyMentions(j *pb.ServiceJourney) []*pb.SecurityPolic
 	var list []*pb.SecurityPolicyMention
 	for _, r := range x.securityPolicies {
 		p := r.GetSecurityPolicy()
-		mention := &pb.SecurityPolicyMention{Name: r.GetName(), Directions: p.GetPolicyTypes()}
+		mention := &pb.SecurityPolicyMention{Name: r.GetName(), Directions: directions(p)}
 		for _, name := range slices.Sorted(maps.Keys(here)) {
-			if here[name].GetNamespace() == p.GetNamespace() && selects(p.GetSubject(), here[name].GetLabels()) {
+			if isSubject(p, here[name]) {
 				mention.VirtualMachineInterfaces = append(mention.VirtualMachineInterfaces, name)
 			}
 		}
-		if len(mention.GetVirtualMachineInterfaces()) == 0 {
-			continue
+		if len(mention.GetVirtualMachineInterfaces()) > 0 {
+			list = append(list, mention)
 		}
-		if len(mention.GetDirections()) == 0 {
-			mention.Directions = []pb.SecurityPolicy_PolicyType{pb.SecurityPolicy_INGRESS}
-			if len(p.GetEgress()) > 0 {
-				mention.Directions = append(mention.Directions, pb.SecurityPolicy_EGRESS)
-			}
-		}
-		list = append(list, mention)
+	}
+	return list
+}
+
+// isSubject reports whether a policy selects an interface: of its namespace, or one of
+// the cluster by the labels of the interface's.
+func isSubject(p *pb.SecurityPolicy, vmi *pb.VirtualMachineInterface) bool {
+	if s := p.GetNamespaceSelector(); s != nil {
+		return selects(s, vmi.GetNamespaceLabels()) && selects(p.GetSubject(), vmi.GetLabels())
+	}
+	return vmi.GetNamespace() == p.GetNamespace() && selects(p.GetSubject(), vmi.GetLabels())
+}
+
+// directions are those that a policy decides in. Those of the tiers ADMIN and BASELINE
+// isolate nobody: they decide where they have rules.
+func directions(p *pb.SecurityPolicy) []pb.SecurityPolicy_PolicyType {
+	if len(p.GetPolicyTypes()) > 0 {
+		return p.GetPolicyTypes()
+	}
+	var list []pb.SecurityPolicy_PolicyType
+	ordered := p.GetTier() == pb.SecurityPolicy_ADMIN || p.GetTier() == pb.SecurityPolicy_BASELINE
+	if !ordered || len(p.GetIngress()) > 0 {
+		list = append(list, pb.SecurityPolicy_INGRESS)
+	}
+	if len(p.GetEgress()) > 0 {
+		list = append(list, pb.SecurityPolicy_EGRESS)
 	}
 	return list
 }

@@ -75,7 +75,7 @@ func (x *index) sender(j *pb.ServiceJourney, a *pb.ServiceAddress) string {
 	for _, m := range a.GetMembers() {
 		member[m.GetVirtualMachineInterface()] = true
 	}
-	best, bestRank := vhost0, 4
+	best, bestRank := vhost0, 2
 	for _, name := range slices.Sorted(maps.Keys(x.interfaces)) {
 		if x.ports[name].GetState() != pb.PortStatus_UP || !slices.Contains(beside, x.interfaces[name].GetVirtualNetwork()) {
 			continue // of a network that may have no way to the service
@@ -85,10 +85,7 @@ func (x *index) sender(j *pb.ServiceJourney, a *pb.ServiceAddress) string {
 			rank++
 		}
 		if !x.own(name, address(a.GetAddress())).IsValid() {
-			if len(x.interfaces[name].GetAddresses()) > 0 {
-				continue // of the other family only
-			}
-			rank += 2 // its addresses are not written here
+			continue // of the other family only
 		}
 		if rank < bestRank {
 			best, bestRank = name, rank

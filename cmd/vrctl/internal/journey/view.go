@@ -16,8 +16,8 @@ import (
 type View struct {
 	// Balancer is the load balancer's resource.
 	Balancer *pb.Resource
-	// Resources are its floating IPs, their InstanceIPs, and all interfaces, networks,
-	// policies and the Fabric of the node.
+	// Resources are its floating IPs, their InstanceIPs, and all interfaces, attachments,
+	// networks, policies and the Fabric of the node.
 	Resources []*pb.Resource
 	// Status of the node.
 	Status *pb.GetStatusResponse
@@ -35,6 +35,7 @@ type index struct {
 	floating                          map[string]*pb.FloatingIP
 	instances                         map[string]*pb.InstanceIP
 	interfaces                        map[string]*pb.VirtualMachineInterface
+	attachments                       map[string]*pb.Attachment // by interface
 	networks                          map[string]*pb.VirtualNetwork
 	networkPolicies, securityPolicies []*pb.Resource
 	fabric                            *pb.Fabric
@@ -50,7 +51,7 @@ func (v *View) index() *index {
 	x := &index{
 		balancer: chosen(v.Balancer.GetLoadBalancer(), v.Port),
 		floating: map[string]*pb.FloatingIP{}, instances: map[string]*pb.InstanceIP{},
-		interfaces: map[string]*pb.VirtualMachineInterface{}, networks: map[string]*pb.VirtualNetwork{},
+		interfaces: map[string]*pb.VirtualMachineInterface{}, attachments: map[string]*pb.Attachment{}, networks: map[string]*pb.VirtualNetwork{},
 		ports: map[string]*pb.PortStatus{}, peers: map[netip.Addr]*pb.PeerStatus{}, nodes: map[netip.Addr]string{},
 		sessions: map[[2]string]uint64{}, node: v.Status.GetNode(), poolNodes: map[string]string{},
 	}
@@ -62,6 +63,8 @@ func (v *View) index() *index {
 			x.instances[r.GetName()] = s.InstanceIp
 		case *pb.Resource_VirtualMachineInterface:
 			x.interfaces[r.GetName()] = s.VirtualMachineInterface
+		case *pb.Resource_Attachment:
+			x.attachments[r.GetName()] = s.Attachment
 		case *pb.Resource_VirtualNetwork:
 			x.networks[r.GetName()] = s.VirtualNetwork
 		case *pb.Resource_NetworkPolicy:
@@ -133,12 +136,23 @@ func (x *index) memberAddress(m *pb.Member, family netip.Addr) netip.Addr {
 
 // own is an interface's first address of a family; not valid: it has none.
 func (x *index) own(vmi string, family netip.Addr) netip.Addr {
-	for _, s := range x.interfaces[vmi].GetAddresses() {
+	for _, s := range x.addresses(vmi) {
 		if a := address(s); a.IsValid() && a.Is4() == family.Is4() {
 			return a
 		}
 	}
 	return netip.Addr{}
+}
+
+// addresses are an interface's own, and those that its container was given while the
+// attachment is for the interface as it is now.
+func (x *index) addresses(vmi string) []string {
+	i, at := x.interfaces[vmi], x.attachments[vmi]
+	list := slices.Clone(i.GetAddresses())
+	if i.GetAttachment() != nil && at.GetUid() == i.GetAttachment().GetUid() && at.GetVirtualNetwork() == i.GetVirtualNetwork() {
+		list = append(list, at.GetAddresses()...)
+	}
+	return list
 }
 
 // nodeOf names the node at an address of the fabric.
