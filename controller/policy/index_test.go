@@ -247,3 +247,38 @@ func TestManyNumbers(t *testing.T) {
 	x.SetPod(pod(1, 1))
 	apply(9002)
 }
+
+// TestUnreadableSubject: a policy that becomes one of which nobody knows whom it is
+// about stays in force.
+func TestUnreadableSubject(t *testing.T) {
+	x := policy.NewIndex()
+	x.SetNamespace(&policy.Namespace{Name: "one"})
+	x.SetPod(localPod("p1"))
+	cnp := func(tier string) *policy.ClusterNetworkPolicy {
+		c := &policy.ClusterNetworkPolicy{ObjectMeta: metav1.ObjectMeta{Name: "deny"}}
+		c.Spec.Tier, c.Spec.Subject.Namespaces = tier, &metav1.LabelSelector{}
+		return c
+	}
+	bad := networkingv1.NetworkPolicySpec{PodSelector: metav1.LabelSelector{MatchExpressions: []metav1.LabelSelectorRequirement{{Key: "a", Operator: "Like"}}}}
+	for _, err := range []error{x.SetClusterNetworkPolicy(cnp("Admin")), x.SetNetworkPolicy(networkPolicy("n", networkingv1.NetworkPolicySpec{}))} {
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	if c := x.Changes(); len(c.Upserts) != 2 {
+		t.Fatalf("%v", c)
+	}
+	for _, err := range []error{x.SetClusterNetworkPolicy(cnp("Later")), x.SetNetworkPolicy(networkPolicy("n", bad))} {
+		if err == nil {
+			t.Error("nothing is said of what cannot be read")
+		}
+	}
+	if c := x.Changes(); len(c.Upserts)+len(c.Deletes) != 0 {
+		t.Errorf("what cannot be read changes %v", c)
+	}
+	x.DeleteClusterNetworkPolicy("deny")
+	x.DeleteNetworkPolicy("one", "n")
+	if c := x.Changes(); len(c.Deletes) != 2 {
+		t.Errorf("%v, want both gone", c)
+	}
+}

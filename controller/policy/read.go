@@ -17,7 +17,7 @@ import (
 )
 
 // readNetworkPolicy reads a NetworkPolicy. What cannot be read allows nothing and is
-// in the error; a policy whose subject cannot be read is none.
+// in the error; of a policy whose subject cannot be read nothing is left.
 func readNetworkPolicy(np *networkingv1.NetworkPolicy) (*policySpec, error) {
 	pods, err := newSelector(&np.Spec.PodSelector)
 	if err != nil {
