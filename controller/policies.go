@@ -49,7 +49,7 @@ func (c *compiler) compilePolicies(d *model.Dirty) {
 		cnp, err := policy.DecodeClusterNetworkPolicy(o)
 		if err != nil {
 			c.policies.note("ClusterNetworkPolicy", name, err)
-			continue
+			continue // it stays as it was
 		}
 		c.policies.note("ClusterNetworkPolicy", name, x.SetClusterNetworkPolicy(cnp))
 	}
@@ -67,7 +67,7 @@ func policyPart(k key) part { return part{k.kind, k.name} }
 // note says what of a policy cannot be read.
 func (p *policies) note(kind, name string, err error) {
 	if err != nil {
-		p.log.Error("a policy cannot be read whole, and what cannot be read allows nothing", "kind", kind, "name", name, "error", err)
+		p.log.Error("a policy cannot be read whole: rules that cannot be read allow nothing, and where its subject cannot be, it stays as it was", "kind", kind, "name", name, "error", err)
 	}
 }
 

@@ -76,11 +76,16 @@ func (d *decision) keepsHost(snap *Snapshot, q *question) bool {
 
 // toHost returns the next hop to a host of the fabric, a discard where there is none:
 // as ip-fabric has it, but out of the uplink as the node's own packets go where
-// ip-fabric knows a tunnel or nothing. Tunnels are for who has no address outside.
+// ip-fabric knows a tunnel or nothing. Tunnels are for who has no address outside. A
+// workload of this node is not reached so, though ip-fabric knows it: who calls the
+// service was asked whether it may call that, and not whether it may call the workload.
 func (d *decision) toHost(snap *Snapshot, host *[16]byte) nexthop.ID {
 	hop, id := snap.follow(FabricVRF, host)
 	switch hop.Kind {
 	case nexthop.Interface:
+		if snap.port(hop.Port).Kind != Host { // a workload is no host, and its network may let nobody in
+			return nexthop.ID(DropNoRoute)
+		}
 		return id
 	case nexthop.FloatingIP: // the node's own address, with ports that are mapped
 		if fallback := snap.FloatingIPs[hop.Index].Fallback; fallback != 0 {

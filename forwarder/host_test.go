@@ -491,3 +491,18 @@ func TestHostMemberExplain(t *testing.T) {
 		}
 	}
 }
+
+// A member that is a host is none of the node's workloads, whatever ip-fabric knows: who
+// may call the service may not for that call into a network that is none of its own.
+func TestHostMemberIsNoWorkload(t *testing.T) {
+	eachHostCaller(t, func(a snatFamily) []nexthop.Member { return []nexthop.Member{elsewhere(hostMember, a.other)} },
+		func(t *testing.T, r *rig, family, proto string, in uint16, caller string) {
+			a := snatFamilies[family]
+			r.state.vrfs[fabricVRF][single(a.other)] = nexthop.Route{NextHop: InterfaceNextHop(web2Port), Network: podsNet}
+			r.publish()
+			r.send(hostProtocols[proto](in, caller, serviceOf[family], 40000, 80, false))
+			if got := r.sent(web2Port); len(got) != 0 {
+				t.Errorf("the workload got %d packets", len(got))
+			}
+		})
+}

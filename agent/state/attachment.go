@@ -137,7 +137,8 @@ func (s *State) hostPorts(name string, borrowed []netip.Addr) map[string]*pb.Res
 	for _, hp := range s.Get(Key{Attachment, name}).GetAttachment().GetHostPorts() {
 		at := nodes
 		if a, err := netip.ParseAddr(hp.GetHostIp()); err == nil && !a.IsUnspecified() {
-			at = []netip.Addr{a}
+			// Whoever makes a pod writes it, and must not take another host's address.
+			at = slices.DeleteFunc(slices.Clone(nodes), func(n netip.Addr) bool { return n != a })
 		} else if err == nil { // all of the family
 			at = slices.DeleteFunc(slices.Clone(nodes), func(n netip.Addr) bool { return n.Is4() != a.Is4() })
 		}

@@ -48,6 +48,7 @@ func TestHostPortsFollowTheAttachment(t *testing.T) {
 		{what: "who has the port keeps it", owner: "kube", upserts: []string{`{"name":"greedy","floatingIp":{"address":"192.0.2.11","virtualNetwork":"ip-fabric","floatingIpPortMappings":{"portMappings":[{"srcPort":8080}]},"virtualMachineInterfaces":["web-1"]}}`},
 			says: "served by FloatingIP/" + onNode, want: []string{onVhost, onNode}},
 		{what: "one address of the node", owner: OwnerCNI, upserts: []string{strings.Replace(webPort8080, `"containerPort"`, `"hostIp":"192.0.2.11","containerPort"`, 1)}, want: []string{onNode}},
+		{what: "an address that is not the node's", owner: OwnerCNI, upserts: []string{strings.Replace(webPort8080, `"containerPort"`, `"hostIp":"198.51.100.53","containerPort"`, 1)}},
 		{what: "all of the other family", owner: OwnerCNI, upserts: []string{strings.Replace(webPort8080, `"containerPort"`, `"hostIp":"::","containerPort"`, 1)}},
 		{what: "the node gets an address of it", owner: "kube", upserts: []string{strings.Replace(base[2], `"192.0.2.11"`, `"192.0.2.11","2001:db8::11"`, 1)}, want: []string{"shop:web-0:hostport:2001:db8::11"}},
 		{what: "the node borrows its uplink's", owner: "kube", upserts: []string{strings.Replace(strings.Replace(base[2], `"addresses":["192.0.2.10/24"]`, "", 1), `"192.0.2.11"`, `"192.0.2.11","2001:db8::11"`, 1)},

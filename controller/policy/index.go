@@ -212,7 +212,8 @@ func (x *Index) relabel(namespace string) {
 }
 
 // SetNetworkPolicy adds a policy, or makes it what it is now. The error says what of
-// it could not be read; that allows nothing, the rest holds.
+// it could not be read; that allows nothing, the rest holds. Where that is whom the
+// policy selects, it stays as it was.
 func (x *Index) SetNetworkPolicy(np *networkingv1.NetworkPolicy) error {
 	spec, err := readNetworkPolicy(np)
 	x.put(policyKey{np.Namespace, np.Name}, spec)
@@ -229,6 +230,7 @@ func (x *Index) DeleteNetworkPolicy(namespace, name string) {
 
 // SetClusterNetworkPolicy adds a policy of the cluster, or makes it what it is now. The
 // error says what of it could not be read; rules with that fail closed, the rest holds.
+// Where that is the tier or the subject, the policy stays as it was.
 func (x *Index) SetClusterNetworkPolicy(cnp *ClusterNetworkPolicy) error {
 	spec, err := readClusterPolicy(cnp)
 	x.put(policyKey{"", cnp.Name}, spec)
@@ -243,10 +245,10 @@ func (x *Index) DeleteClusterNetworkPolicy(name string) {
 	x.remove(policyKey{"", name})
 }
 
-// put makes a policy what spec says; nil: nothing that can be read.
+// put makes a policy what spec says. nil says that whom it is about cannot be read: it
+// stays as it was, for without it those whom it protects would be open.
 func (x *Index) put(k policyKey, spec *policySpec) {
 	if spec == nil {
-		x.remove(k)
 		return
 	}
 	e := x.policies[k]

@@ -9,6 +9,7 @@ import (
 	networkingv1 "k8s.io/api/networking/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/util/intstr"
 
 	"github.com/vrouter-go/vrouter/agent/state"
 	"github.com/vrouter-go/vrouter/controller/policy"
@@ -178,5 +179,106 @@ func BenchmarkPodChange(b *testing.B) {
 		x.Changes()
 		x.SetPod(p)
 		x.Changes()
+	}
+}
+
+// TestNamesApart: a namespace that is called as the policies of the cluster begin
+// takes none of their names.
+func TestNamesApart(t *testing.T) {
+	cnp := &policy.ClusterNetworkPolicy{ObjectMeta: metav1.ObjectMeta{Name: "deny"}}
+	cnp.Spec.Tier, cnp.Spec.Subject.Namespaces = "Admin", &metav1.LabelSelector{}
+	p := localPod("p1")
+	p.Namespace = "cnp"
+	np := networkPolicy("deny", networkingv1.NetworkPolicySpec{})
+	np.Namespace = "cnp"
+	list, err := policy.Translate([]*networkingv1.NetworkPolicy{np}, []*policy.ClusterNetworkPolicy{cnp}, []*policy.Pod{p}, []*policy.Namespace{{Name: "cnp"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := state.New().Begin(state.Request{Owner: "test", Upserts: list}); err != nil || len(list) != 2 {
+		t.Errorf("%v: %v, want two policies", list, err)
+	}
+}
+
+// TestManyNumbers: what pods call their ports does not make a policy of others larger
+// than the agent takes, for then it would not be in force.
+func TestManyNumbers(t *testing.T) {
+	x := policy.NewIndex()
+	x.SetNamespace(&policy.Namespace{Name: "one"})
+	x.SetPod(localPod("p1"))
+	name := intstr.FromString("http")
+	np := networkPolicy("n", networkingv1.NetworkPolicySpec{Egress: []networkingv1.NetworkPolicyEgressRule{{
+		To: []networkingv1.NetworkPolicyPeer{{PodSelector: &metav1.LabelSelector{}}}, Ports: []networkingv1.NetworkPolicyPort{{Port: &name}},
+	}}})
+	if err := x.SetNetworkPolicy(np); err != nil {
+		t.Fatal(err)
+	}
+	st := state.New()
+	apply := func(want int) {
+		t.Helper()
+		c := x.Changes()
+		req := state.Request{Owner: "test", Upserts: c.Upserts}
+		for _, k := range c.Deletes {
+			req.Deletes = append(req.Deletes, state.Key{Kind: k.GetKind(), Name: k.GetName()})
+		}
+		tx, err := st.Begin(req)
+		if err != nil {
+			t.Fatalf("the agent refuses it: %.200v", err)
+		}
+		tx.Commit()
+		sp := st.Get(state.Key{Kind: state.SecurityPolicy, Name: "one:n"}).GetSecurityPolicy()
+		if sp == nil || len(sp.GetPolicyTypes()) != 2 || len(sp.GetEgress()) != want {
+			t.Errorf("%d rules and types %v, want %d rules", len(sp.GetEgress()), sp.GetPolicyTypes(), want)
+		}
+	}
+	apply(0)
+	pod := func(i, ports int) *policy.Pod {
+		p := &policy.Pod{Namespace: "one", Name: fmt.Sprint("far", i), IPs: []netip.Addr{netip.AddrFrom4([4]byte{10, 244, 1, byte(i)})}}
+		for j := range ports {
+			p.NamedPorts = append(p.NamedPorts, policy.NamedPort{Name: "http", Port: uint16(i*1000 + j + 1)})
+		}
+		return p
+	}
+	for i := range 11 {
+		x.SetPod(pod(i, 1000))
+	}
+	apply(0)
+	x.SetPod(pod(0, 1))
+	x.SetPod(pod(1, 1))
+	apply(9002)
+}
+
+// TestUnreadableSubject: a policy that becomes one of which nobody knows whom it is
+// about stays in force.
+func TestUnreadableSubject(t *testing.T) {
+	x := policy.NewIndex()
+	x.SetNamespace(&policy.Namespace{Name: "one"})
+	x.SetPod(localPod("p1"))
+	cnp := func(tier string) *policy.ClusterNetworkPolicy {
+		c := &policy.ClusterNetworkPolicy{ObjectMeta: metav1.ObjectMeta{Name: "deny"}}
+		c.Spec.Tier, c.Spec.Subject.Namespaces = tier, &metav1.LabelSelector{}
+		return c
+	}
+	bad := networkingv1.NetworkPolicySpec{PodSelector: metav1.LabelSelector{MatchExpressions: []metav1.LabelSelectorRequirement{{Key: "a", Operator: "Like"}}}}
+	for _, err := range []error{x.SetClusterNetworkPolicy(cnp("Admin")), x.SetNetworkPolicy(networkPolicy("n", networkingv1.NetworkPolicySpec{}))} {
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	if c := x.Changes(); len(c.Upserts) != 2 {
+		t.Fatalf("%v", c)
+	}
+	for _, err := range []error{x.SetClusterNetworkPolicy(cnp("Later")), x.SetNetworkPolicy(networkPolicy("n", bad))} {
+		if err == nil {
+			t.Error("nothing is said of what cannot be read")
+		}
+	}
+	if c := x.Changes(); len(c.Upserts)+len(c.Deletes) != 0 {
+		t.Errorf("what cannot be read changes %v", c)
+	}
+	x.DeleteClusterNetworkPolicy("deny")
+	x.DeleteNetworkPolicy("one", "n")
+	if c := x.Changes(); len(c.Deletes) != 2 {
+		t.Errorf("%v, want both gone", c)
 	}
 }

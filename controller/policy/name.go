@@ -3,7 +3,21 @@ package policy
 import (
 	"crypto/sha256"
 	"encoding/hex"
+
+	"github.com/vrouter-go/vrouter/internal/naming"
 )
+
+// clusterPrefix begins the names of what ClusterNetworkPolicies come to.
+const clusterPrefix = "cnp"
+
+// networkPolicyName is the name of what a NetworkPolicy comes to. A namespace may be
+// called as the policies of the cluster begin: who owns it must not write over these.
+func networkPolicyName(namespace, name string) string {
+	if namespace == clusterPrefix {
+		return naming.Join("ns", clusterPrefix, name) // no policy's name holds a colon
+	}
+	return naming.Join(namespace, name)
+}
 
 // setName is the name of the set of pods that a selector stands for. Selectors may be
 // long, so the name is a hash; the same on every node.

@@ -17,14 +17,14 @@ import (
 )
 
 // readNetworkPolicy reads a NetworkPolicy. What cannot be read allows nothing and is
-// in the error; a policy whose subject cannot be read is none.
+// in the error; of a policy whose subject cannot be read nothing is left.
 func readNetworkPolicy(np *networkingv1.NetworkPolicy) (*policySpec, error) {
 	pods, err := newSelector(&np.Spec.PodSelector)
 	if err != nil {
 		return nil, fmt.Errorf("spec.podSelector: %w", err)
 	}
 	s := &policySpec{
-		resource: naming.Join(np.Namespace, np.Name), tier: pb.SecurityPolicy_NAMESPACE,
+		resource: networkPolicyName(np.Namespace, np.Name), tier: pb.SecurityPolicy_NAMESPACE,
 		subject: scope{namespace: np.Namespace, pods: pods},
 	}
 	types := np.Spec.PolicyTypes
@@ -167,7 +167,7 @@ func readPort(p *networkingv1.NetworkPolicyPort) (port, error) {
 // is not known fails closed, as the API asks: one that accepts matches nothing, and
 // others deny everything.
 func readClusterPolicy(cnp *ClusterNetworkPolicy) (*policySpec, error) {
-	s := &policySpec{resource: naming.Join("cnp", cnp.Name), priority: uint32(min(max(cnp.Spec.Priority, 0), 1000))}
+	s := &policySpec{resource: naming.Join(clusterPrefix, cnp.Name), priority: uint32(min(max(cnp.Spec.Priority, 0), 1000))}
 	switch cnp.Spec.Tier {
 	case "Admin":
 		s.tier = pb.SecurityPolicy_ADMIN

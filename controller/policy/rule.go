@@ -142,6 +142,9 @@ const (
 	maxRules = 10_000
 )
 
+// tooLarge is the name of the rule that stands for all of a policy that is too large.
+const tooLarge = "too-large"
+
 // entries estimates what a direction of a policy comes to in the agent.
 func entries(rules []rule) int {
 	total := 0
@@ -166,7 +169,7 @@ func (s *policySpec) close() error {
 	if n := entries(s.ingress) + entries(s.egress); n > maxEntries || max(len(s.ingress), len(s.egress)) > maxRules {
 		for _, list := range [...]*[]rule{&s.ingress, &s.egress} {
 			if *list = nil; s.tier != pb.SecurityPolicy_NAMESPACE {
-				*list = []rule{{name: "too-large", action: pb.SecurityRule_DENY, everyone: true, anyPort: true}}
+				*list = []rule{{name: tooLarge, action: pb.SecurityRule_DENY, everyone: true, anyPort: true}}
 			}
 		}
 		return fmt.Errorf("comes to %d entries and at most %d are compiled, so it allows nothing; use fewer exceptions, peers or ports, or several policies", n, maxEntries)

@@ -26,7 +26,20 @@ func (x *Index) translate(k policyKey, e *entry) *pb.Resource {
 		sp.Egress = append(sp.Egress, x.plain(k, e, r, byNumber)...)
 		sp.Egress = append(sp.Egress, x.named(k, e, r)...)
 	}
+	if len(sp.Ingress) > maxRules || len(sp.Egress) > maxRules {
+		sp.Ingress, sp.Egress = tooMany(s), tooMany(s)
+	}
 	return &pb.Resource{Name: s.resource, Spec: &pb.Resource_SecurityPolicy{SecurityPolicy: sp}}
+}
+
+// tooMany takes the place of more rules than the agent takes, and allows nothing: it
+// would refuse the policy, and whom it selects would be open. How many numbers a name of
+// a port stands for is up to whoever makes the pods that are called.
+func tooMany(s *policySpec) []*pb.SecurityRule {
+	if s.tier == pb.SecurityPolicy_NAMESPACE {
+		return nil
+	}
+	return []*pb.SecurityRule{{Name: tooLarge, Action: pb.SecurityRule_DENY}}
 }
 
 // plain writes a rule with ports that the agent can tell by itself: numbers and, for

@@ -161,7 +161,16 @@ func (r *resolver) resolve(b *backend, s *discoveryv1.EndpointSlice, e *discover
 		b.node = cmp.Or(pod.Node, b.node)
 	}
 	b.local = b.node != "" && b.node == r.view.Node
-	b.member = r.member(b, pod)
+	if r.mayServe(pod, s.Namespace) {
+		b.member = r.member(b, pod)
+	}
+}
+
+// mayServe reports whether a pod, nil for none, may be an endpoint of a namespace's
+// services. Whoever may write EndpointSlices may name any pod in them, and must not lead
+// into, or out of, an isolated namespace by that. One that has no node has no address.
+func (r *resolver) mayServe(pod *model.Pod, namespace string) bool {
+	return pod == nil || pod.HostNetwork || pod.Node != "" && r.plan.Of(pod.Namespace) == r.plan.Of(namespace)
 }
 
 // member writes a backend as a member of floating IPs.

@@ -5,8 +5,10 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/vrouter-go/vrouter/controller/model"
+	"github.com/vrouter-go/vrouter/controller/network"
 )
 
 // Who may be reached, and how: S4, S5, S19 and S25 of the service semantics. n1 is here.
@@ -265,4 +267,44 @@ func TestPorts(t *testing.T) {
 			t.Errorf("%s", got)
 		}
 	})
+}
+
+// EndpointSlices may name any pod and address; the networks of isolated namespaces stay
+// apart all the same.
+func TestIsolationOfEndpoints(t *testing.T) {
+	blue := map[string]string{network.IsolationAnnotation: "true"}
+	for _, c := range []struct {
+		name     string
+		isolated string
+		endpoint func(w *world) discoveryv1.Endpoint
+		want     string
+	}{
+		{"an isolated pod by its address", "blue", func(w *world) discoveryv1.Endpoint { return w.endpoint("10.244.1.7", true) }, ""},
+		{"an isolated pod elsewhere by its address", "blue", func(w *world) discoveryv1.Endpoint { return w.endpoint("10.244.2.7", true) }, ""},
+		{"an isolated pod by its name", "blue", func(w *world) discoveryv1.Endpoint {
+			return discoveryv1.Endpoint{Addresses: []string{"10.244.1.7"}, TargetRef: &corev1.ObjectReference{Kind: "Pod", Namespace: "blue", Name: "b-1"}}
+		}, ""},
+		{"another's pod for the services of an isolated namespace", "default", func(w *world) discoveryv1.Endpoint { return w.endpoint("10.244.1.7", true) }, ""},
+		{"another namespace's pod where neither is isolated", "", func(w *world) discoveryv1.Endpoint { return w.endpoint("10.244.1.7", true) }, "blue:b-1=READY"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			w := newWorld(t)
+			for i, node := range []string{"n1", "n2"} {
+				p := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: "b-" + itoa(uint32(i+1)), Namespace: "blue"}, Spec: corev1.PodSpec{NodeName: node}}
+				p.Status.PodIPs = []corev1.PodIP{{IP: "10.244." + itoa(uint32(i+1)) + ".7"}}
+				w.apply(model.PodKind, p)
+			}
+			if c.isolated != "" {
+				w.apply(model.NamespaceKind, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: c.isolated, Annotations: blue}})
+			}
+			w.web(nil)
+			s := w.slice("web-a", "http", 8080)
+			s = s.DeepCopy()
+			s.Endpoints = []discoveryv1.Endpoint{c.endpoint(w)}
+			w.apply(model.SliceKind, s)
+			if got := memberText(w.fip("clusterip-v4").GetMembers()); got != c.want {
+				t.Errorf("members %q, want %q", got, c.want)
+			}
+		})
+	}
 }

@@ -53,7 +53,7 @@ func Path(nameOrPath string) string {
 // ErrNotNamespace.
 func Open(nameOrPath string) (netns.NsHandle, error) {
 	path := Path(nameOrPath)
-	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC|unix.O_NONBLOCK, 0) // a FIFO would make us wait for its writer
 	if err != nil {
 		return netns.None(), fmt.Errorf("network namespace %s: %w (make it with `ip netns add`)", path, err)
 	}

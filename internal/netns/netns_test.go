@@ -15,8 +15,10 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"go.uber.org/goleak"
+	"golang.org/x/sys/unix"
 
 	"github.com/vrouter-go/vrouter/internal/netns"
 )
@@ -240,5 +242,34 @@ func TestCreateUsesALeftOverFileAgain(t *testing.T) {
 	}
 	if _, err := netns.Create(name); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// A path may be anything: one that would make us wait is no namespace either.
+func TestOpenOfFIFO(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "fifo")
+	if err := unix.Mkfifo(path, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan error, 1)
+	go func() {
+		h, err := netns.Open(path)
+		if err == nil {
+			h.Close()
+		}
+		done <- err
+	}()
+	select {
+	case err := <-done:
+		if !errors.Is(err, netns.ErrNotNamespace) {
+			t.Errorf("%v, want that it is no namespace", err)
+		}
+	case <-time.After(10 * time.Second):
+		t.Error("it waits for somebody who writes")
+		w, err := os.OpenFile(path, os.O_WRONLY, 0) // lets it go
+		if err == nil {
+			w.Close()
+		}
+		<-done
 	}
 }

@@ -1424,7 +1424,8 @@ type HostPort struct {
 	ContainerPort uint32 `protobuf:"varint,2,opt,name=container_port,json=containerPort,proto3" json:"container_port,omitempty"`
 	// protocol: TCP, UDP or SCTP. Default: TCP.
 	Protocol Protocol_Value `protobuf:"varint,3,opt,name=protocol,proto3,enum=vrouter.v1.Protocol_Value" json:"protocol,omitempty"`
-	// host_ip is the one address of the node that it is for. Default: all of the node's addresses.
+	// host_ip is the one address of the node that it is for; the port leads nowhere while that is none of the node's. Default: all of the
+	// node's addresses.
 	HostIp        string `protobuf:"bytes,4,opt,name=host_ip,json=hostIp,proto3" json:"host_ip,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
