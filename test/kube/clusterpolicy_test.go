@@ -59,7 +59,7 @@ func clusterPolicy(w *policyWorld) {
 	echo := object{"tcp": object{"destinationPort": object{"number": int64(echoPort)}}}
 	w.rule("no-echo", "Admin", 10, "Deny", w.pods("role", "friend"), echo)
 	friends(echoPort, probe.TimedOut)
-	friends(webPort, probe.Answered)
+	friends(otherPort, probe.Answered)
 	w.rule("leave-it", "Admin", 5, "Pass", w.pods("role", "friend"))
 	friends(echoPort, probe.Answered) // by the NetworkPolicy
 	w.calls("stranger", "tcp", echoPort, probe.TimedOut)

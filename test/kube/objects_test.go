@@ -65,8 +65,9 @@ func (w *world) until(what string, ask func(context.Context) error) {
 
 // The workload's ports.
 const (
-	echoPort = 8080 // TCP and UDP
-	webPort  = 8081 // HTTP
+	echoPort  = 8080 // TCP and UDP
+	webPort   = 8081 // HTTP, which the callers of the tests do not speak
+	otherPort = 8082 // TCP
 )
 
 // podSpec is a pod that runs the workload; it is ready when its node reaches it, and goes
@@ -77,7 +78,7 @@ func podSpec(node string) corev1.PodSpec {
 		TerminationGracePeriodSeconds: &grace,
 		Containers: []corev1.Container{{
 			Name: "server", Image: "workload",
-			Command: []string{"workload", "--tcp", fmt.Sprint(echoPort), "--udp", fmt.Sprint(echoPort), "--http", fmt.Sprint(webPort), "--drain", "2s"},
+			Command: []string{"workload", "--tcp", fmt.Sprintf("%d,%d", echoPort, otherPort), "--udp", fmt.Sprint(echoPort), "--http", fmt.Sprint(webPort), "--drain", "2s"},
 			Ports: []corev1.ContainerPort{
 				{Name: "echo", ContainerPort: echoPort}, {Name: "echo-udp", ContainerPort: echoPort, Protocol: corev1.ProtocolUDP},
 				{Name: "web", ContainerPort: webPort},

@@ -96,7 +96,7 @@ func ingress(w *policyWorld) {
 	for _, name := range []string{"near", "far"} {
 		w.calls(name, "tcp", echoPort, probe.Answered)
 		w.calls(name, "udp", echoPort, probe.TimedOut)
-		w.calls(name, "tcp", webPort, probe.TimedOut)
+		w.calls(name, "tcp", otherPort, probe.TimedOut)
 		for _, to := range clusterIPs(service) { // policy sees pods, also where they were called by a Service
 			w.outcome(w.network(name), "tcp", to, probe.Answered)
 		}
@@ -148,9 +148,9 @@ func egress(w *policyWorld) {
 	})
 	for _, name := range []string{"near", "far"} {
 		w.calls(name, "tcp", echoPort, probe.Answered) // 8080 is the range's last
-		w.calls(name, "tcp", webPort, probe.TimedOut)
+		w.calls(name, "tcp", otherPort, probe.TimedOut)
 	}
-	w.calls("stranger", "tcp", webPort, probe.Answered)
+	w.calls("stranger", "tcp", otherPort, probe.Answered)
 }
 
 // peers: pods of other Kubernetes namespaces, and addresses with exceptions.

@@ -50,6 +50,10 @@ const Admin = "admin"
 // grace is how long a program may take to end.
 const grace = 20 * time.Second
 
+// patience is how long the control plane may take to start. An apiserver needs seven
+// seconds of processor time for that, which a machine that others use gives it late.
+const patience = 4 * time.Minute
+
 // Plane is a control plane that runs. Its methods are for one goroutine, but for those
 // that only read: Config, Client, Kubeconfig.
 type Plane struct {
@@ -207,14 +211,14 @@ func (p *Plane) Close() error {
 }
 
 // poll asks until the answer is no error, and says the last one when time is up.
-func poll(ctx context.Context, patience time.Duration, what string, ask func(context.Context) error) error {
+func poll(ctx context.Context, limit time.Duration, what string, ask func(context.Context) error) error {
 	var last error
-	err := wait.PollUntilContextTimeout(ctx, 50*time.Millisecond, patience, true, func(ctx context.Context) (bool, error) {
+	err := wait.PollUntilContextTimeout(ctx, 50*time.Millisecond, limit, true, func(ctx context.Context) (bool, error) {
 		last = ask(ctx)
 		return last == nil, nil
 	})
 	if err != nil {
-		return fmt.Errorf("gave up after %v waiting: %s: %w", patience, what, last)
+		return fmt.Errorf("gave up after %v waiting: %s: %w", limit, what, last)
 	}
 	return nil
 }

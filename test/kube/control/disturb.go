@@ -37,7 +37,7 @@ func (p *Plane) StartAPIServer(ctx context.Context) error {
 		return err
 	}
 	p.apiserver = server
-	return poll(ctx, time.Minute, "the apiserver is ready", func(ctx context.Context) error {
+	return poll(ctx, patience, "the apiserver is ready", func(ctx context.Context) error {
 		if err := errors.Join(p.etcd.Failed(), server.Failed()); err != nil {
 			return err
 		}
@@ -134,7 +134,7 @@ func ask(ctx context.Context, client *http.Client, method, url string, body, ans
 // defaultAccount waits until the controller manager has made the service account that
 // pods of the namespace default are made for: from then on its controllers run.
 func (p *Plane) defaultAccount(ctx context.Context) error {
-	return poll(ctx, time.Minute, "the controller manager makes service accounts", func(ctx context.Context) error {
+	return poll(ctx, patience, "the controller manager makes service accounts", func(ctx context.Context) error {
 		if err := p.Failed(); err != nil {
 			return err
 		}
