@@ -34,7 +34,7 @@ lint: ## golangci-lint and staticcheck, pinned in tools/go.mod
 gen: ## Go from the .proto files, and the tables in docs/
 	test/gen.sh
 
-bench: build ## every figure, in memory and beside peers; needs root and about forty minutes
+bench: build ## every figure, in memory and beside peers; needs root and about fifty minutes
 	@test/deps-bench.sh
 	$(GO) run ./test/bench --out test/bench/results.json --html test/bench/report.html --docs docs/PERFORMANCE.md
 

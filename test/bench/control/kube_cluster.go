@@ -66,7 +66,7 @@ func fillCluster(ctx context.Context, cluster kubernetes.Interface, nodes, servi
 		}
 	}
 	err = together(ctx, services, func(ctx context.Context, i int) error {
-		if _, err := makeService(ctx, cluster, serviceName(i), corev1.ProtocolTCP, corev1.ProtocolTCP); err != nil {
+		if err := makeService(ctx, cluster, serviceName(i), serviceAddress(i), corev1.ProtocolTCP, corev1.ProtocolTCP); err != nil {
 			return err
 		}
 		return missing(cluster.DiscoveryV1().EndpointSlices(shop).Create(ctx, c.slice(i, 0), metav1.CreateOptions{}))
@@ -74,12 +74,9 @@ func fillCluster(ctx context.Context, cluster kubernetes.Interface, nodes, servi
 	if err != nil {
 		return nil, err
 	}
-	svc, err := makeService(ctx, cluster, probe, corev1.ProtocolUDP)
-	if err != nil {
+	c.address = serviceAddress(services)
+	if err := makeService(ctx, cluster, probe, c.address, corev1.ProtocolUDP); err != nil {
 		return nil, err
-	}
-	if a, err := netip.ParseAddr(svc.Spec.ClusterIP); err == nil && a.Is4() {
-		c.address = a.As4()
 	}
 	return c, missing(cluster.DiscoveryV1().EndpointSlices(shop).Create(ctx, c.probeSlice("a"), metav1.CreateOptions{}))
 }
@@ -157,20 +154,18 @@ func makePod(ctx context.Context, cluster kubernetes.Interface, name, node, addr
 	return made.UID, err
 }
 
-// makeService makes a service with one port, or two.
-func makeService(ctx context.Context, cluster kubernetes.Interface, name string, protocols ...corev1.Protocol) (*corev1.Service, error) {
+// makeService makes a service with one port, or two. Its address is given: the
+// apiserver takes ever longer to find a free one.
+func makeService(ctx context.Context, cluster kubernetes.Interface, name string, address [4]byte, protocols ...corev1.Protocol) error {
 	ports := []corev1.ServicePort{
 		{Name: "http", Port: servicePort, TargetPort: intstr.FromInt32(targetPort)}, {Name: "https", Port: 443, TargetPort: intstr.FromInt32(8443)},
 	}[:len(protocols)]
 	for i, p := range protocols {
 		ports[i].Protocol = p
 	}
-	services := cluster.CoreV1().Services(shop)
-	svc, err := services.Create(ctx, &corev1.Service{ObjectMeta: metav1.ObjectMeta{Name: name, Namespace: shop}, Spec: corev1.ServiceSpec{Ports: ports}}, metav1.CreateOptions{})
-	if apierrors.IsAlreadyExists(err) {
-		return services.Get(ctx, name, metav1.GetOptions{})
-	}
-	return svc, err
+	spec := corev1.ServiceSpec{ClusterIP: netip.AddrFrom4(address).String(), Ports: ports}
+	svc := &corev1.Service{ObjectMeta: metav1.ObjectMeta{Name: name, Namespace: shop}, Spec: spec}
+	return missing(cluster.CoreV1().Services(shop).Create(ctx, svc, metav1.CreateOptions{}))
 }
 
 // newSlice is an EndpointSlice of a service without endpoints.
