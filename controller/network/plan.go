@@ -105,7 +105,8 @@ func NewPlan(v *model.View, o Options) *Plan {
 }
 
 // isolate finds the isolated namespaces and gives each its number. Where two want the
-// same one, the older has it, so that a namespace keeps its number while it lives.
+// same one, the older has it, so that one that comes later changes nobody's. When the
+// older goes the other moves to the number that it wanted, on each node by itself.
 func (p *Plan) isolate(v *model.View) {
 	var list []*corev1.Namespace
 	for _, ns := range v.Namespaces() {
