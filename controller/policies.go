@@ -62,7 +62,7 @@ func (c *compiler) compilePolicies(d *model.Dirty) {
 	}
 }
 
-func policyPart(k key) part { return part{k.kind, k.name} }
+func policyPart(k key) part { return part(k) }
 
 // note says what of a policy cannot be read.
 func (p *policies) note(kind, name string, err error) {

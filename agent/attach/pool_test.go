@@ -75,11 +75,7 @@ func TestPoolAgainstModel(t *testing.T) {
 				}
 			}
 			if rapid.IntRange(0, 2).Draw(rt, "free") == 0 && len(taken) > 0 {
-				var list []string
-				for _, name := range st.Names(state.Attachment) {
-					list = append(list, name)
-				}
-				name := rapid.SampledFrom(list).Draw(rt, "which")
+				name := rapid.SampledFrom(st.Names(state.Attachment)).Draw(rt, "which")
 				a := st.Get(state.Key{Kind: state.Attachment, Name: name}).GetAttachment().GetAddresses()[0]
 				delete(taken, a)
 				freed = append(freed, a)

@@ -154,7 +154,7 @@ func Serve(ctx context.Context, address string, h http.Handler) error {
 	select {
 	case <-ctx.Done():
 		err = server.Close()
-		<-ended
+		_ = <-ended // that it is closed
 		return err
 	case err := <-ended:
 		return fmt.Errorf("%s: %w", address, err)

@@ -235,7 +235,7 @@ func typeChange(w *world) {
 	w.reached(client, "tcp", clusterIPs(service)[0], w.names("web")...)
 	talk := w.open(client, clusterIPs(service)[0])
 	load := probe.StartLoad(client, "tcp", clusterIPs(service)[0], 2, 5*time.Millisecond, patience)
-	service = w.patchService("web", `{"spec":{"type":"ClusterIP"}}`)
+	w.patchService("web", `{"spec":{"type":"ClusterIP"}}`)
 	w.unreached(w.Outside(), "tcp", at)
 	w.must(talk.Say(patience))
 	service = w.patchService("web", `{"spec":{"type":"NodePort"}}`)

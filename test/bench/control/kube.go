@@ -142,7 +142,7 @@ func (d *daemon) keep() *keeper {
 // stop ends the controller.
 func (k *keeper) stop() {
 	k.cancel()
-	<-k.done
+	_ = <-k.done // that it was asked to end
 }
 
 // full makes resources all that there should be, and waits until they are
