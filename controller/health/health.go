@@ -154,7 +154,9 @@ func Serve(ctx context.Context, address string, h http.Handler) error {
 	select {
 	case <-ctx.Done():
 		err = server.Close()
-		_ = <-ended // that it is closed
+		if why := <-ended; !errors.Is(why, http.ErrServerClosed) {
+			return fmt.Errorf("%s: %w", address, why)
+		}
 		return err
 	case err := <-ended:
 		return fmt.Errorf("%s: %w", address, err)

@@ -206,14 +206,21 @@ func nodePorts(s *corev1.Service, n *cluster.Node, network string) (list []netip
 }
 
 // nodePort: every node's address serves the port, to the host outside, to nodes and pods.
-func nodePort(w *world) {
+func nodePort(w *world) { nodePortOf(w, w.Nodes) }
+
+// nodePortOf: every node's address serves the port, to the host outside and to nodes, and
+// those of some nodes to pods.
+func nodePortOf(w *world, toPods []*cluster.Node) {
 	w.deploy("web", 2, podSpec(""))
 	service := w.expose("web", corev1.ServiceTypeNodePort, map[string]string{"app": "web"}, nil)
 	w.deployed("web")
 	w.pod("client", "node-1", nil)
-	sources := []string{w.Outside(), w.network("client"), w.Nodes[0].Namespace}
 	for _, network := range []string{"tcp", "udp"} {
 		for _, n := range w.Nodes {
+			sources := []string{w.Outside(), w.Nodes[0].Namespace}
+			if slices.Contains(toPods, n) {
+				sources = append(sources, w.network("client"))
+			}
 			for _, to := range nodePorts(service, n, network) {
 				for _, source := range sources {
 					w.reached(source, network, to, w.names("web")...)

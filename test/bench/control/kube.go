@@ -127,22 +127,25 @@ func clusterResources(n int) []*pb.Resource {
 type keeper struct {
 	*agentsync.Syncer
 	cancel context.CancelFunc
-	done   chan error
+	done   chan struct{}
 }
 
 // keep starts a controller, as vrkube does.
 func (d *daemon) keep() *keeper {
-	k := &keeper{Syncer: agentsync.New(agentsync.Options{Agent: client.Config{Address: d.socket()}, Log: slog.New(slog.DiscardHandler)}), done: make(chan error, 1)}
+	k := &keeper{Syncer: agentsync.New(agentsync.Options{Agent: client.Config{Address: d.socket()}, Log: slog.New(slog.DiscardHandler)}), done: make(chan struct{})}
 	ctx, cancel := context.WithCancel(context.Background())
 	k.cancel = cancel
-	go func() { k.done <- k.Run(ctx) }()
+	go func() {
+		defer close(k.done)
+		_ = k.Run(ctx) // ends with ctx
+	}()
 	return k
 }
 
 // stop ends the controller.
 func (k *keeper) stop() {
 	k.cancel()
-	_ = <-k.done // that it was asked to end
+	<-k.done
 }
 
 // full makes resources all that there should be, and waits until they are
