@@ -71,14 +71,15 @@ const (
 )
 
 // podSpec is a pod that runs the workload; it is ready when its node reaches it, and goes
-// on serving for a while when it shall end, as a server does that drains.
+// on serving for a while when it shall end, as a server does that drains: longer than
+// vrkube takes to start on a busy machine, so that no test asks how fast that is.
 func podSpec(node string) corev1.PodSpec {
-	grace := int64(10)
+	grace := int64(20)
 	spec := corev1.PodSpec{
 		TerminationGracePeriodSeconds: &grace,
 		Containers: []corev1.Container{{
 			Name: "server", Image: "workload",
-			Command: []string{"workload", "--tcp", fmt.Sprintf("%d,%d", echoPort, otherPort), "--udp", fmt.Sprint(echoPort), "--http", fmt.Sprint(webPort), "--drain", "2s"},
+			Command: []string{"workload", "--tcp", fmt.Sprintf("%d,%d", echoPort, otherPort), "--udp", fmt.Sprint(echoPort), "--http", fmt.Sprint(webPort), "--drain", "6s"},
 			Ports: []corev1.ContainerPort{
 				{Name: "echo", ContainerPort: echoPort}, {Name: "echo-udp", ContainerPort: echoPort, Protocol: corev1.ProtocolUDP},
 				{Name: "web", ContainerPort: webPort},
