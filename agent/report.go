@@ -2,6 +2,7 @@ package agent
 
 import (
 	"github.com/vrouter-go/vrouter/agent/compile"
+	"github.com/vrouter-go/vrouter/agent/state"
 	"github.com/vrouter-go/vrouter/flowtable"
 	"github.com/vrouter-go/vrouter/forwarder"
 	pb "github.com/vrouter-go/vrouter/proto/vrouter/v1"
@@ -11,7 +12,7 @@ import (
 // sessions in the order of the table, and its drop counters, most first. The
 // forwarder must stand still.
 func Report(f *forwarder.Forwarder, names *compile.Names) ([]*pb.Flow, []*pb.DropCounter) {
-	a := &Agent{options: Options{Forwarder: f}}
+	a := &Agent{options: Options{Forwarder: f}, state: state.New()}
 	a.names.Store(names)
 	var flows []*pb.Flow
 	v := a.flowView()

@@ -196,7 +196,7 @@ func TestOptions(t *testing.T) {
 		o.vrouter != "x/vrouter" || !slices.Equal(o.builds, []build{{"before", "y/vrouter"}}) || o.reps != 2 || o.length != time.Second {
 		t.Errorf("%+v", o)
 	}
-	if o, err = parseOptions(nil); err != nil || !o.memory || !o.control || len(o.parts()) != 2+len(suites()) || !slices.Equal(o.peers, peerNames()) {
+	if o, err = parseOptions(nil); err != nil || !o.memory || !o.control || len(o.parts()) != 3+len(suites()) || !slices.Equal(o.peers, peerNames()) {
 		t.Errorf("%+v, %v", o, err)
 	}
 	for _, bad := range []string{"--only=dance", "--only=overlay/dance", "--only=over", "--peers=nobody", "--vrouter=kernel=/x", "--vrouter=vxlan=/x", "--vrouter==/x", "extra"} {
