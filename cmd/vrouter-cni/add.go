@@ -29,15 +29,11 @@ const (
 
 // add connects a container and writes what it has now.
 func add(a *skel.CmdArgs) error {
-	c, err := parse(a.StdinData)
+	c, who, err := request(a)
 	if err != nil {
 		return err
 	}
 	if err := space(a.Netns); err != nil {
-		return err
-	}
-	who, err := c.identify(a)
-	if err != nil {
 		return err
 	}
 	before, err := c.before()

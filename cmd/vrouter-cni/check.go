@@ -22,11 +22,7 @@ import (
 // check verifies that a container still has what ADD gave it: for the agent, and in
 // its namespace.
 func check(a *skel.CmdArgs) error {
-	c, err := parse(a.StdinData)
-	if err != nil {
-		return err
-	}
-	who, err := c.identify(a)
+	c, who, err := request(a)
 	if err != nil {
 		return err
 	}

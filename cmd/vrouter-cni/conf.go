@@ -62,6 +62,16 @@ func parse(data []byte) (*conf, error) {
 	return c, nil
 }
 
+// request reads the configuration and says which container a call is about.
+func request(a *skel.CmdArgs) (*conf, container, error) {
+	c, err := parse(a.StdinData)
+	if err != nil {
+		return nil, container{}, err
+	}
+	who, err := c.identify(a)
+	return c, who, err
+}
+
 // dial returns a client of the agent.
 func (c *conf) dial(timeout time.Duration) (*client.Client, error) {
 	api, err := client.New(client.Config{Address: c.Agent, Timeout: timeout})

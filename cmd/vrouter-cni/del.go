@@ -17,11 +17,7 @@ import (
 // del disconnects a container. Nothing needs to be there any more: no attachment, no
 // namespace, no prevResult.
 func del(a *skel.CmdArgs) error {
-	c, err := parse(a.StdinData)
-	if err != nil {
-		return err
-	}
-	who, err := c.identify(a)
+	c, who, err := request(a)
 	if err != nil {
 		return err
 	}
