@@ -20,12 +20,10 @@ import (
 	"os/exec"
 	"strings"
 	"sync"
-	"syscall"
 	"testing"
 	"time"
 
 	"github.com/vishvananda/netlink"
-	"golang.org/x/sys/unix"
 	core "k8s.io/api/core/v1"
 	discovery "k8s.io/api/discovery/v1"
 	networking "k8s.io/api/networking/v1"
@@ -36,26 +34,11 @@ import (
 
 	"github.com/vrouter-go/vrouter/controller/ingress/haproxy"
 	"github.com/vrouter-go/vrouter/controller/ingress/routing"
+	"github.com/vrouter-go/vrouter/test/ownspace"
 )
 
-// inside is set in the process that runs in a network namespace of its own.
-const inside = "VRKUBE_INGRESS_TEST_INSIDE"
-
-// TestMain runs the tests once more in a network namespace of their own, which ends
-// with them.
-func TestMain(m *testing.M) {
-	if os.Getuid() != 0 || os.Getenv(inside) != "" {
-		os.Exit(m.Run())
-	}
-	cmd := exec.Command(os.Args[0], os.Args[1:]...)
-	cmd.Env = append(os.Environ(), inside+"=1")
-	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
-	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWNET, Pdeathsig: unix.SIGKILL}
-	if err := cmd.Run(); err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		os.Exit(1)
-	}
-}
+// TestMain gives the tests ports 80 and 443 and pods at any address.
+func TestMain(m *testing.M) { ownspace.Main(m) }
 
 func ptr[T any](v T) *T { return &v }
 
@@ -89,9 +72,7 @@ func (l *lockedBuffer) String() string {
 // start runs the controller with HAProxy on ports 80 and 443.
 func start(t *testing.T, objects ...runtime.Object) *cluster {
 	t.Helper()
-	if os.Getenv(inside) == "" {
-		t.Skip("SKIP-PRIVILEGED: a network namespace for HAProxy and pods needs root")
-	}
+	ownspace.Need(t)
 	if _, err := exec.LookPath("haproxy"); err != nil {
 		t.Skip("SKIP-TOOL: haproxy is not installed")
 	}
@@ -136,9 +117,7 @@ var nextPod byte
 // pod starts a web server that answers with its name, and returns its address.
 func pod(t *testing.T, name string) netip.AddrPort {
 	t.Helper()
-	if os.Getenv(inside) == "" {
-		t.Skip("SKIP-PRIVILEGED: addresses for pods need root")
-	}
+	ownspace.Need(t)
 	nextPod++
 	a := netip.AddrFrom4([4]byte{10, 8, 0, nextPod})
 	link, err := netlink.LinkByName("lo")

@@ -14,7 +14,6 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"testing"
 	"time"
 
@@ -22,26 +21,11 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/vrouter-go/vrouter/controller/ingress/routing"
+	"github.com/vrouter-go/vrouter/test/ownspace"
 )
 
-// inside is set in the process that runs in a network namespace of its own.
-const inside = "VRKUBE_INGRESS_TEST_INSIDE"
-
-// TestMain runs the tests once more, in a network namespace of their own that ends
-// with them, where a real HAProxy may have ports 80 and 443 and pods any address.
-func TestMain(m *testing.M) {
-	if os.Getuid() != 0 || os.Getenv(inside) != "" {
-		os.Exit(m.Run())
-	}
-	cmd := exec.Command(os.Args[0], os.Args[1:]...)
-	cmd.Env = append(os.Environ(), inside+"=1")
-	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
-	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWNET, Pdeathsig: unix.SIGKILL}
-	if err := cmd.Run(); err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		os.Exit(1)
-	}
-}
+// TestMain gives the tests ports 80 and 443 and pods at any address.
+func TestMain(m *testing.M) { ownspace.Main(m) }
 
 // rig is a namespace with a HAProxy and pods.
 type rig struct {
@@ -54,9 +38,7 @@ var lo sync.Once
 
 func needRoot(t *testing.T) {
 	t.Helper()
-	if os.Getenv(inside) == "" {
-		t.Skip("SKIP-PRIVILEGED: a network namespace for HAProxy and pods needs root")
-	}
+	ownspace.Need(t)
 	if _, err := exec.LookPath("haproxy"); err != nil {
 		t.Skip("SKIP-TOOL: haproxy is not installed")
 	}
