@@ -2,6 +2,7 @@ package model
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"time"
 
@@ -9,6 +10,8 @@ import (
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/util/wait"
+	"k8s.io/client-go/dynamic"
 	"k8s.io/client-go/dynamic/dynamicinformer"
 	"k8s.io/client-go/tools/cache"
 )
@@ -19,78 +22,70 @@ var clusterPolicies = schema.GroupVersionResource{
 	Group: "policy.networking.k8s.io", Version: "v1alpha2", Resource: "clusternetworkpolicies",
 }
 
-// askAgain is how often a cluster that does not serve ClusterNetworkPolicies is asked
-// whether it does by now.
-const askAgain = 30 * time.Second
+const (
+	// askAgain is how often a cluster that does not serve ClusterNetworkPolicies is asked
+	// whether it does by now.
+	askAgain = 30 * time.Second
+	// retry is how often an API server that gives no answer is asked.
+	retry = time.Second
+)
 
-// served asks the API server whether it serves the ClusterNetworkPolicies.
-func (w *Watch) served(ctx context.Context) (bool, error) {
-	_, err := w.extensions.Resource(clusterPolicies).List(ctx, metav1.ListOptions{Limit: 1})
+// extensions are the ClusterNetworkPolicies, where they are served.
+type extensions struct {
+	client  dynamic.Interface
+	factory dynamicinformer.DynamicSharedInformerFactory
+	synced  cache.InformerSynced
+}
+
+// newExtensions prepares the informer.
+func newExtensions(client dynamic.Interface, handler cache.ResourceEventHandler) (*extensions, error) {
+	x := &extensions{client: client, factory: dynamicinformer.NewDynamicSharedInformerFactory(client, 0)}
+	r, err := x.factory.ForResource(clusterPolicies).Informer().AddEventHandler(handler)
+	if err != nil {
+		return nil, fmt.Errorf("controller: watch ClusterNetworkPolicies: %w", err)
+	}
+	x.synced = r.HasSynced
+	return x, nil
+}
+
+// served asks the API server whether it serves the ClusterNetworkPolicies to us.
+func (x *extensions) served(ctx context.Context) (bool, error) {
+	_, err := x.client.Resource(clusterPolicies).List(ctx, metav1.ListOptions{Limit: 1})
 	switch {
-	case err == nil:
-		return true, nil
 	case apierrors.IsNotFound(err), meta.IsNoMatchError(err):
 		return false, nil
+	case apierrors.IsForbidden(err):
+		slog.Warn("ClusterNetworkPolicies are not read, because the API server does not let us; the ClusterRole must allow list and watch", "error", err)
+		return false, nil
 	}
-	return false, err
+	return err == nil, err
 }
 
-// startExtensions watches the ClusterNetworkPolicies. Where they are served, they are
-// among what Start waits for: a pod whose policy is not known yet would be open.
-// Where they are not, it goes on asking.
-func (w *Watch) startExtensions(ctx context.Context) error {
-	for {
-		ok, err := w.served(ctx)
-		switch {
-		case ok:
-			synced, err := w.watchExtensions(ctx)
-			w.synced = append(w.synced, synced)
-			return err
-		case err == nil:
-			go w.awaitExtensions(ctx)
-			return nil
-		case apierrors.IsForbidden(err):
-			slog.Warn("ClusterNetworkPolicies are not read, because the API server does not let us; the ClusterRole must allow get, list and watch", "error", err)
-			go w.awaitExtensions(ctx)
-			return nil
+// start begins to watch if they are served, and reports whether they are. It asks until
+// the API server answers. The error is ctx's.
+func (x *extensions) start(ctx context.Context) (served bool, err error) {
+	err = wait.PollUntilContextCancel(ctx, retry, true, func(ctx context.Context) (bool, error) {
+		ok, err := x.served(ctx)
+		if err != nil {
+			slog.Warn("the API server does not say whether it serves ClusterNetworkPolicies; it is asked again", "error", err)
+			return false, nil
 		}
-		if !pause(ctx, time.Second) { // the API server is away
-			return context.Cause(ctx)
-		}
+		served = ok
+		return true, nil
+	})
+	if served {
+		x.factory.Start(ctx.Done())
 	}
+	return served, err
 }
 
-// awaitExtensions begins to watch once they are served. It ends with ctx.
-func (w *Watch) awaitExtensions(ctx context.Context) {
-	for pause(ctx, askAgain) {
-		if ok, _ := w.served(ctx); !ok {
-			continue
-		}
-		if _, err := w.watchExtensions(ctx); err != nil {
-			slog.Error("ClusterNetworkPolicies are not watched", "error", err)
-		}
-		return
+// await begins to watch once they are served. It ends with ctx.
+func (x *extensions) await(ctx context.Context) {
+	err := wait.PollUntilContextCancel(ctx, askAgain, false, x.served)
+	for err != nil && ctx.Err() == nil { // the API server was away
+		err = wait.PollUntilContextCancel(ctx, askAgain, false, x.served)
 	}
-}
-
-func (w *Watch) watchExtensions(ctx context.Context) (cache.InformerSynced, error) {
-	f := dynamicinformer.NewDynamicSharedInformerFactory(w.extensions, 0)
-	r, err := f.ForResource(clusterPolicies).Informer().AddEventHandler(w.handler(ClusterPolicyKind))
-	if err != nil {
-		return nil, err
-	}
-	f.Start(ctx.Done())
-	return r.HasSynced, nil
-}
-
-// pause returns false when ctx ends first.
-func pause(ctx context.Context, d time.Duration) bool {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-ctx.Done():
-		return false
-	case <-t.C:
-		return true
+	if err == nil {
+		x.factory.Start(ctx.Done())
 	}
 }

@@ -21,8 +21,9 @@ import (
 type Watch struct {
 	factories  []informers.SharedInformerFactory
 	synced     []cache.InformerSynced
-	changed    chan struct{}     // of one place: something waits
-	extensions dynamic.Interface // nil: ClusterNetworkPolicies are not watched
+	changed    chan struct{} // of one place: something waits
+	extensions *extensions   // nil: ClusterNetworkPolicies are not watched
+	background sync.WaitGroup
 
 	mu      sync.Mutex
 	pending map[eventKey]any // guarded by mu; the newest state of each object, nil where it is gone
@@ -42,11 +43,11 @@ func ClientConfig(config *rest.Config) *rest.Config {
 	return c
 }
 
-// NewWatch prepares the informers. With extensions, ClusterNetworkPolicies are watched
+// NewWatch prepares the informers. With custom, ClusterNetworkPolicies are watched
 // where they are served; nil: not. With serviceCIDRs the ranges of cluster IPs are
 // watched too, which Kubernetes has since 1.33.
-func NewWatch(client kubernetes.Interface, extensions dynamic.Interface, serviceCIDRs bool) (*Watch, error) {
-	w := &Watch{extensions: extensions, changed: make(chan struct{}, 1), pending: map[eventKey]any{}}
+func NewWatch(client kubernetes.Interface, custom dynamic.Interface, serviceCIDRs bool) (*Watch, error) {
+	w := &Watch{changed: make(chan struct{}, 1), pending: map[eventKey]any{}}
 	all := w.factory(client, "")
 	services := w.factory(client, "!"+labelProxyName)
 	slices := w.factory(client, "!"+labelProxyName+",!"+corev1.IsHeadlessService)
@@ -74,6 +75,13 @@ func NewWatch(client kubernetes.Interface, extensions dynamic.Interface, service
 		}
 		w.synced = append(w.synced, r.HasSynced) // the handler's: the cache may be ahead of it
 	}
+	if custom != nil {
+		x, err := newExtensions(custom, w.handler(ClusterPolicyKind))
+		if err != nil {
+			return nil, err
+		}
+		w.extensions = x
+	}
 	return w, nil
 }
 
@@ -90,12 +98,19 @@ func (w *Watch) Start(ctx context.Context) error {
 	for _, f := range w.factories {
 		f.Start(ctx.Done())
 	}
-	if w.extensions != nil {
-		if err := w.startExtensions(ctx); err != nil {
+	synced := w.synced
+	if x := w.extensions; x != nil {
+		served, err := x.start(ctx)
+		switch {
+		case err != nil:
 			return fmt.Errorf("controller: ClusterNetworkPolicies: %w", err)
+		case served: // a pod whose policy is not known yet would be open
+			synced = append(synced, x.synced)
+		default:
+			w.background.Go(func() { x.await(ctx) })
 		}
 	}
-	if !cache.WaitForCacheSync(ctx.Done(), w.synced...) {
+	if !cache.WaitForCacheSync(ctx.Done(), synced...) {
 		return fmt.Errorf("controller: stopped before the cluster's objects were read: %w", context.Cause(ctx))
 	}
 	return nil
@@ -105,6 +120,10 @@ func (w *Watch) Start(ctx context.Context) error {
 func (w *Watch) Stop() {
 	for _, f := range w.factories {
 		f.Shutdown()
+	}
+	w.background.Wait()
+	if w.extensions != nil {
+		w.extensions.factory.Shutdown()
 	}
 }
 
