@@ -89,6 +89,11 @@ func (v *View) namespace(name string, now *corev1.Namespace) {
 	if (old == nil) != (now == nil) || !maps.Equal(oldLabels, labels) {
 		v.dirty.Namespaces[name] = struct{}{}
 	}
+	if (old == nil) != (now == nil) { // without it nobody can say in what network its pods stand
+		for n := range v.podsByNamespace[name] {
+			v.markPod(v.pods[n])
+		}
+	}
 	// Of annotations only ours are kept: they say what network the namespace has, and a
 	// namespace that is made anew under its name may get another number.
 	if !maps.Equal(oldNotes, notes) || len(notes) > 0 && (old == nil || now == nil || old.UID != now.UID) {

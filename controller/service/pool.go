@@ -168,9 +168,10 @@ func (r *resolver) resolve(b *backend, s *discoveryv1.EndpointSlice, e *discover
 
 // mayServe reports whether a pod, nil for none, may be an endpoint of a namespace's
 // services. Whoever may write EndpointSlices may name any pod in them, and must not lead
-// into, or out of, an isolated namespace by that. One that has no node has no address.
+// into, or out of, an isolated namespace by that. One that has no node has no address, and
+// of one whose namespace is not known yet nobody can say in what network it stands.
 func (r *resolver) mayServe(pod *model.Pod, namespace string) bool {
-	return pod == nil || pod.HostNetwork || pod.Node != "" && r.plan.Of(pod.Namespace) == r.plan.Of(namespace)
+	return pod == nil || pod.HostNetwork || pod.Node != "" && r.view.Namespace(pod.Namespace) != nil && r.plan.Of(pod.Namespace) == r.plan.Of(namespace)
 }
 
 // member writes a backend as a member of floating IPs.

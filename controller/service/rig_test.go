@@ -31,6 +31,9 @@ func newWorld(t *testing.T) *world {
 	w := &world{t: t, view: model.NewView("n1"), network: network.Options{Overlay: true}}
 	w.node("n1", "a", "192.0.2.11", "2001:db8::11")
 	w.node("n2", "b", "192.0.2.12", "2001:db8::12")
+	for _, name := range []string{"default", "blue"} {
+		w.apply(model.NamespaceKind, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: name}})
+	}
 	return w
 }
 
