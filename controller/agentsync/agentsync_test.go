@@ -171,6 +171,42 @@ func TestRefusedInDelta(t *testing.T) {
 	}
 }
 
+// TestRefusedPolicy holds that no interface comes to be without a policy that may select
+// it: while the agent refuses one that it has not had before, new interfaces of its
+// namespace wait, and those of others do not.
+func TestRefusedPolicy(t *testing.T) {
+	n := newNode(t)
+	c := n.controller(n.socket())
+	good := resources(t, world...)
+	c.Set(full(good...))
+	c.settle(t)
+
+	wrong := resource(t, `{"name":"shop:deny","securityPolicy":{"namespace":"shop","ingress":[{"peers":[{"addressSet":"nobody"}]}]}}`)
+	pod := resource(t, `{"name":"shop:new","virtualMachineInterface":{"virtualNetwork":"pods","namespace":"shop","attachment":{"uid":"u1"}}}`)
+	other := resource(t, `{"name":"blog:new","virtualMachineInterface":{"virtualNetwork":"pods","namespace":"blog","attachment":{"uid":"u2"}}}`)
+	c.Set(agentsync.Change{Upserts: []*pb.Resource{pod, other, wrong}})
+	st := c.settle(t)
+	if err := equal(n.holds(), append(slices.Clone(good), other)); err != nil {
+		t.Error(err)
+	}
+	if len(st.Refused) != 2 || !slices.ContainsFunc(st.Refused, func(r agentsync.Refusal) bool {
+		return r.Key.Name == "shop:new" && strings.Contains(r.Reason, "shop:deny")
+	}) {
+		t.Errorf("refused %+v, want the policy, and the interface that waits for it", st.Refused)
+	}
+	late := resource(t, `{"name":"shop:late","virtualMachineInterface":{"virtualNetwork":"pods","namespace":"shop","attachment":{"uid":"u3"}}}`)
+	c.Set(agentsync.Change{Upserts: []*pb.Resource{late}})
+	if c.settle(t); n.holds()[agentsync.Key{Kind: "VirtualMachineInterface", Name: "shop:late"}] != nil {
+		t.Error("an interface that came later did not wait")
+	}
+
+	nobody := resource(t, `{"name":"nobody","addressSet":{}}`)
+	c.Set(agentsync.Change{Upserts: []*pb.Resource{nobody}})
+	eventually(t, "everything is there", func() bool {
+		return equal(n.holds(), append(slices.Clone(good), other, nobody, wrong, pod, late)) == nil
+	})
+}
+
 // TestRefusedWithoutAName holds that a deletion which the agent refuses because of
 // somebody else's resource is found among others, and comes to pass when that one
 // is gone, without any change of ours.

@@ -3,6 +3,7 @@ package agentsync
 import (
 	"cmp"
 	"context"
+	"fmt"
 	"maps"
 	"slices"
 	"time"
@@ -60,7 +61,10 @@ func delta(work []item) int {
 }
 
 func (x *session) applyPart(ctx context.Context, work []item) error {
-	for len(work) > 0 {
+	for {
+		if work = x.withhold(work); len(work) == 0 {
+			return nil
+		}
 		nack, err := x.delta(ctx, work)
 		if err != nil {
 			return err
@@ -90,7 +94,40 @@ func (x *session) applyPart(ctx context.Context, work []item) error {
 			work = work[len(work)/2:]
 		}
 	}
-	return nil
+}
+
+// withhold sets aside the new interfaces that a policy would select which the agent
+// refuses and has no former version of: better no network than one without its policy.
+func (x *session) withhold(work []item) []item {
+	x.mu.Lock()
+	var missing []*pb.Resource
+	for k, r := range x.refused {
+		if k.Kind == "SecurityPolicy" && r.want != nil && r.former == nil && x.desired[k] != nil {
+			missing = append(missing, r.want)
+		}
+	}
+	x.mu.Unlock()
+	if len(missing) == 0 {
+		return work
+	}
+	slices.SortFunc(missing, func(a, b *pb.Resource) int { return cmp.Compare(a.GetName(), b.GetName()) })
+	return slices.DeleteFunc(slices.Clone(work), func(it item) bool {
+		vmi := it.res.GetVirtualMachineInterface()
+		if vmi == nil || x.have[it.key] != nil {
+			return false
+		}
+		i := slices.IndexFunc(missing, func(p *pb.Resource) bool { return mayConcern(p.GetSecurityPolicy(), vmi) })
+		if i >= 0 {
+			x.refuse(it, "", fmt.Sprintf("it waits for SecurityPolicy %s, which may select it and which the agent refuses; correct that one", missing[i].GetName()))
+		}
+		return i >= 0
+	})
+}
+
+// mayConcern reports whether a policy may select an interface: that is what its scope
+// says, without its selectors.
+func mayConcern(p *pb.SecurityPolicy, vmi *pb.VirtualMachineInterface) bool {
+	return p.GetNamespaceSelector() != nil || p.GetNamespace() == vmi.GetNamespace()
 }
 
 // delta sends one transaction.
@@ -191,8 +228,11 @@ func (x *session) again(ctx context.Context) error {
 	return x.apply(ctx, work)
 }
 
-// kinds is the order of kinds: what is named before what names it.
-var kinds = statefile.Kinds()
+// kinds is the order of kinds: what is named before what names it, and policies before
+// the interfaces that they select, so that none of these is open between two transactions.
+var kinds = slices.Concat([]string{"AddressSet", "SecurityPolicy"}, slices.DeleteFunc(statefile.Kinds(), func(kind string) bool {
+	return kind == "AddressSet" || kind == "SecurityPolicy"
+}))
 
 // compare orders keys by kind, named ones first, and name.
 func compare(a, b Key) int {
