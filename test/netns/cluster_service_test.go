@@ -301,9 +301,18 @@ func TestClusterChurn(t *testing.T) {
 	}
 	var sent, done atomic.Int64
 	finished := make(chan struct{})
+	// Each piece but the first waits for a change, so that there are some during all of
+	// the transfers, however fast these are.
+	var changed [pieces - 1]chan struct{}
+	for i := range changed {
+		changed[i] = make(chan struct{})
+	}
 	for _, x := range open {
 		wg.Go(func() {
-			for range pieces {
+			for piece := range pieces {
+				if piece > 0 {
+					<-changed[piece-1]
+				}
 				if err := x.conn.SetDeadline(time.Now().Add(2 * patience)); err != nil {
 					t.Error(err)
 				}
@@ -320,18 +329,26 @@ func TestClusterChurn(t *testing.T) {
 		})
 	}
 	go func() { wg.Wait(); close(finished) }()
-	defer func() { <-finished }()
 	changes := 0
+	defer func() {
+		for i := changes; i < len(changed); i++ { // a change has failed
+			close(changed[i])
+		}
+		<-finished
+	}()
 	for going := true; going; changes++ {
 		c.shift(changes, sent.Load() > transfers*pieces/2)
 		c.sync()
+		if changes < len(changed) {
+			close(changed[changes])
+		}
 		select {
 		case <-finished:
 			going = false
 		default:
 		}
 	}
-	if changes < 5 {
+	if changes < len(changed) {
 		t.Errorf("only %d changes while transfers ran", changes)
 	}
 	t.Logf("%d changes under %d transfers", changes, transfers)
