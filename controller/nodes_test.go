@@ -124,6 +124,8 @@ func ends(frame []byte) string {
 func TestTwoNodes(t *testing.T) {
 	far, own := svc("default", "far", "10.96.0.14"), svc("blue", "own", "10.96.0.16")
 	far.Spec.Type, far.Spec.Ports[0].NodePort = corev1.ServiceTypeNodePort, 30080
+	own.Spec.Type, own.Spec.Ports[0].NodePort = corev1.ServiceTypeLoadBalancer, 30081
+	own.Status.LoadBalancer.Ingress = []corev1.LoadBalancerIngress{{IP: "198.51.100.80"}}
 	web2, b2 := pod("default", "web-2", "n2", "10.244.2.4"), pod("blue", "b-2", "n2", "10.244.2.5")
 	objects := []metav1.Object{
 		namespace("default", nil), namespace("blue", map[string]string{network.IsolationAnnotation: "true"}),
@@ -145,6 +147,11 @@ func TestTwoNodes(t *testing.T) {
 		{"isolated to its service", "blue:b-1", "10.244.1.5:4008", "10.96.0.16:80", "blue:b-2", "10.244.2.5:8080"},
 		{"isolated to its pod", "blue:b-1", "10.244.1.5:4009", "10.244.2.5:8080", "blue:b-2", "10.244.2.5:8080"},
 		{"isolated to a shared service", "blue:b-1", "10.244.1.5:4010", "10.96.0.14:80", "default:web-2", "10.244.2.4:8080"},
+		{"isolated to others' node port", "blue:b-1", "10.244.1.5:4013", "192.0.2.11:30080", "default:web-2", "10.244.2.4:8080"},
+		{"isolated to others' port of the other node", "blue:b-1", "10.244.1.5:4014", "192.0.2.12:30080", "default:web-2", "10.244.2.4:8080"},
+		{"pod to an isolated node port", "default:client", "10.244.1.3:4015", "192.0.2.11:30081", "blue:b-2", "10.244.2.5:8080"},
+		{"pod to an isolated load balancer", "default:client", "10.244.1.3:4016", "198.51.100.80:80", "blue:b-2", "10.244.2.5:8080"},
+		{"isolated to its own load balancer", "blue:b-1", "10.244.1.5:4017", "198.51.100.80:80", "blue:b-2", "10.244.2.5:8080"},
 		{"isolated to another's pod", "blue:b-1", "10.244.1.5:4011", "10.244.2.4:8080", "", ""},
 		{"pod to an isolated pod", "default:client", "10.244.1.3:4012", "10.244.2.5:8080", "", ""},
 	} {

@@ -144,7 +144,8 @@ func (s *Snapshot) openAt(key *flowtable.Key, network uint32) (hop nexthop.NextH
 }
 
 // served returns the next hop of the floating IP that a connection out of a tunnel is
-// for whose label or VNI is that of a whole VRF: one with a member there.
+// for whose label or VNI is that of a whole VRF: one with a member there, or one of
+// ip-fabric with a member here, whom other networks call by it (wayTo).
 func (s *Snapshot) served(key *flowtable.Key) (hop nexthop.NextHop, ok bool) {
 	for _, place := range s.placesAt(&key.Dst) {
 		svc := s.FloatingIPs[place].service(key.Proto, key.DstPort)
@@ -152,7 +153,7 @@ func (s *Snapshot) served(key *flowtable.Key) (hop nexthop.NextHop, ok bool) {
 			continue
 		}
 		for i := range svc.Group.Len() {
-			if m := svc.Group.Member(i); m.Interface != 0 && s.port(m.Interface).VRF == key.VRF {
+			if m := svc.Group.Member(i); m.Interface != 0 && (s.port(m.Interface).VRF == key.VRF || s.FloatingIPs[place].VRF == FabricVRF) {
 				return nexthop.NextHop{Kind: nexthop.FloatingIP, Index: place}, true
 			}
 		}

@@ -101,7 +101,7 @@ func (svc *Service) isLocal(kind InterfaceKind, tunnel bool) bool {
 // if it can.
 func (d *decision) bind(snap *Snapshot, fip *FloatingIP, m *nexthop.Member, q *question, t *Trace) DropReason {
 	d.member = m.ID
-	d.nextHop[flowtable.Forward] = m.NextHop
+	d.nextHop[flowtable.Forward] = snap.wayTo(fip, m, q)
 	kind := snap.NextHops.At(m.NextHop).Kind
 	if kind == nexthop.Tunnel && !fip.Private {
 		d.remote, d.remotePort = m.Address, m.Port
@@ -126,6 +126,25 @@ func (d *decision) bind(snap *Snapshot, fip *FloatingIP, m *nexthop.Member, q *q
 	return DropUnknown
 }
 
+// wayTo returns the next hop to a member. The answers of one on another node come by the
+// network that its tunnel names. A floating IP of ip-fabric, a node's port say, is open to
+// networks whose workloads cannot talk to the member's: a caller in one is led to the
+// member's node by its own network, if that leads there, and its answers come by that.
+func (s *Snapshot) wayTo(fip *FloatingIP, m *nexthop.Member, q *question) nexthop.ID {
+	if fip.VRF != FabricVRF || q.key.VRF == FabricVRF {
+		return m.NextHop
+	}
+	to := s.NextHops.At(m.NextHop)
+	if to.Kind != nexthop.Tunnel {
+		return m.NextHop
+	}
+	own, id := s.follow(q.key.VRF, &m.Address)
+	if own.Kind == nexthop.Tunnel && int(max(own.Index, to.Index)) < len(s.tunnels) && s.tunnels[own.Index].peer == s.tunnels[to.Index].peer {
+		return id
+	}
+	return m.NextHop
+}
+
 // keepMember keeps a live session on its member. The binding stands while the
 // floating IP still lists the member, draining or not; a TCP or SCTP session
 // outlives even that while its workload does (Kubernetes keeps them through
@@ -144,7 +163,7 @@ func (f *Forwarder) keepMember(snap *Snapshot, fip *FloatingIP, q *question, d *
 func (d *decision) adoptMember(snap *Snapshot, fip *FloatingIP, svc *Service, q *question, t *Trace) bool {
 	for i := range svc.Group.Len() {
 		m := svc.Group.Member(i)
-		if m.NextHop == nexthop.ID(q.live.Decision().NextHop(flowtable.Forward)) && d.keep(snap, fip, &m, q, t) {
+		if snap.wayTo(fip, &m, q) == nexthop.ID(q.live.Decision().NextHop(flowtable.Forward)) && d.keep(snap, fip, &m, q, t) {
 			return true
 		}
 	}
@@ -169,7 +188,7 @@ func (d *decision) keep(snap *Snapshot, fip *FloatingIP, m *nexthop.Member, q *q
 		return false
 	}
 	d.member, d.reply = m.ID, reply
-	d.nextHop[flowtable.Forward] = m.NextHop
+	d.nextHop[flowtable.Forward] = snap.wayTo(fip, m, q)
 	if kind == nexthop.VRF && !d.keepsHost(snap, q) {
 		return false
 	}
