@@ -70,7 +70,7 @@ func TestKilled(t *testing.T) {
 }
 
 // TestIsolation: the pods of an isolated namespace reach each other and their Services, and
-// nobody else's; the node's probes reach them.
+// others only as who is outside reaches them: by a node port, with members on another node.
 func TestIsolation(t *testing.T) {
 	t.Parallel()
 	c := newCluster(t, cluster.Options{Dataplane: cluster.VRouter})
@@ -81,7 +81,7 @@ func TestIsolation(t *testing.T) {
 	}
 	services := map[*world]*corev1.Service{}
 	for _, w := range []*world{shared, island} {
-		services[w] = w.expose("web", corev1.ServiceTypeClusterIP, map[string]string{"app": "web"}, nil)
+		services[w] = w.expose("web", corev1.ServiceTypeNodePort, map[string]string{"app": "web"}, nil)
 	}
 	for _, w := range []*world{shared, island} {
 		both(clusterIPs(services[w]), func(network string, to netip.AddrPort, _ int) { w.reached(w.network("client"), network, to, "server") })
@@ -90,5 +90,12 @@ func TestIsolation(t *testing.T) {
 		both(append(clusterIPs(services[to]), podAt(to.ready("server"), echoPort)...), func(network string, at netip.AddrPort, _ int) {
 			from.unreached(from.network("client"), network, at)
 		})
+		for _, n := range c.Nodes {
+			for _, network := range []string{"tcp", "udp"} {
+				for _, at := range nodePorts(services[to], n, network) {
+					from.reached(from.network("client"), network, at, "server")
+				}
+			}
+		}
 	}
 }

@@ -85,7 +85,7 @@ func (b *bench) clusterProxy(ctx context.Context, s *apiserver, w *world) (_ *cl
 		case at := <-w.a.alarm:
 			o.cold = append(o.cold, float64(at-began)/1e6)
 			o.detail["cold-cpu-s"] = usage(p.PID()).cpu
-		case <-time.After(2 * patience):
+		case <-time.After(10 * patience): // it takes a minute and more
 			return nil, errors.Join(fmt.Errorf("no packet was translated\n%s", p.Tail()), x.end())
 		}
 		if err := x.end(); err != nil {
