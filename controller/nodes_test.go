@@ -140,6 +140,8 @@ func TestTwoNodes(t *testing.T) {
 		{"pod to node port", "default:client", "10.244.1.3:4001", "192.0.2.11:30080", "default:web-2", "10.244.2.4:8080"},
 		{"pod to the other node's port", "default:client", "10.244.1.3:4002", "192.0.2.12:30080", "default:web-2", "10.244.2.4:8080"},
 		{"pod to pod", "default:client", "10.244.1.3:4003", "10.244.2.4:8080", "default:web-2", "10.244.2.4:8080"},
+		{"pod to the other node", "default:client", "10.244.1.3:4018", "192.0.2.12:22", "vhost0", "192.0.2.12:22"},
+		{"isolated to the other node", "blue:b-1", "10.244.1.5:4019", "192.0.2.12:22", "vhost0", "192.0.2.12:22"},
 		{"node to service", "vhost0", "192.0.2.11:4004", "10.96.0.14:80", "default:web-2", "10.244.2.4:8080"},
 		{"node to pod", "vhost0", "192.0.2.11:4005", "10.244.2.4:8080", "default:web-2", "10.244.2.4:8080"},
 		{"node to isolated pod", "vhost0", "192.0.2.11:4006", "10.244.2.5:8080", "blue:b-2", "10.244.2.5:8080"},
@@ -174,6 +176,34 @@ func TestTwoNodes(t *testing.T) {
 			carry(n2, n1)
 			if got, want := n1.got(c.from), c.dst+" > "+c.source; got != want {
 				t.Errorf("the answer is %q, want %q: %v, then %v", got, want, n2.drops(), n1.drops())
+			}
+		})
+	}
+}
+
+// What another node's kernel says about a packet to itself reaches the pod that sent it,
+// in whatever network that is, and no other pod.
+func TestNodeComplains(t *testing.T) {
+	objects := []metav1.Object{
+		namespace("default", nil), namespace("blue", map[string]string{network.IsolationAnnotation: "true"}),
+		node("n1", "a", []string{"10.244.1.0/24", "fd00:244:1::/64"}, "192.0.2.11"), node("n2", "b", []string{"10.244.2.0/24", "fd00:244:2::/64"}, "192.0.2.12"),
+		serviceCIDR("kubernetes", "10.96.0.0/16"), pod("default", "client", "n1", "10.244.1.3"), pod("blue", "b-1", "n1", "10.244.1.5"),
+	}
+	for from, address := range map[string]string{"default:client": "10.244.1.3", "blue:b-1": "10.244.1.5"} {
+		t.Run(from, func(t *testing.T) {
+			n1, n2 := newMachine(t, "n1", "1", objects), newMachine(t, "n2", "2", objects)
+			said := address + ":4000 > 192.0.2.12:9 udp len=32"
+			n1.send(from, said)
+			if carry(n1, n2) != 1 || len(n2.drain("vhost0")) == 0 {
+				t.Fatalf("the other node got nothing: %v, %v", n1.drops(), n2.drops())
+			}
+			n1.drain(from)
+			for _, about := range []string{address + ":4001 > 192.0.2.12:9 udp len=32", said} {
+				n2.send("vhost0", "192.0.2.12 > "+address+" icmp port-unreachable ["+about+"]")
+				carry(n2, n1)
+				if got, want := len(n1.drain(from)), map[bool]int{true: 1}[about == said]; got != want {
+					t.Errorf("%d errors about %s arrived, want %d: %v, then %v", got, about, want, n2.drops(), n1.drops())
+				}
 			}
 		})
 	}

@@ -161,6 +161,28 @@ func (s *Snapshot) served(key *flowtable.Key) (hop nexthop.NextHop, ok bool) {
 	return nexthop.NextHop{}, false
 }
 
+// answered finds the session whose answer has a key that no session has, 0 for none.
+// What a workload here sends to a node's own address is answered by that node's
+// ip-fabric, where one route may lead to all workloads of this node, of whatever network,
+// so the answer arrives in ip-fabric here. The session's own key is one of the workload's VRF.
+func (w *Worker) answered(key *flowtable.Key) flowtable.Ref {
+	if key.VRF != FabricVRF {
+		return 0
+	}
+	hop, _ := w.snap.follow(FabricVRF, &key.Dst)
+	to := w.snap.port(hop.Port)
+	if hop.Kind != nexthop.Interface || to.Kind != Workload {
+		return 0
+	}
+	home := *key
+	home.VRF = to.VRF
+	ref := w.flows.Lookup(&home, w.flows.Hash(&home))
+	if ref.Direction() != flowtable.Reply {
+		return 0
+	}
+	return ref
+}
+
 // follow returns the next hop of an address, behind any VRF next hops, a discard where
 // there is none.
 func (s *Snapshot) follow(vrf uint16, addr *[16]byte) (hop nexthop.NextHop, id nexthop.ID) {

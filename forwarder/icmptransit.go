@@ -36,6 +36,9 @@ func (w *Worker) icmpErrorTransit(in *Interface, p *packet) {
 		VRF: in.keyVRF(p), Proto: inner.Proto,
 	}
 	ref := w.flows.Lookup(&key, w.flows.Hash(&key))
+	if ref == 0 && p.tunnel {
+		ref = w.answered(&key)
+	}
 	if ref == 0 {
 		if in.Kind == Uplink && !here {
 			if node, _ := w.forNode(p); node {

@@ -40,7 +40,9 @@ func (w *Worker) process(in uint16, n int) {
 			w.flows.PrefetchSessions(w.hashes[from:min(n, from+stride)], w.hints[from:min(n, from+stride)], tcp)
 		}
 		if p.fate == fateSession {
-			p.ref = w.flows.LookupHint(&p.key, p.hash, w.hints[i])
+			if p.ref = w.flows.LookupHint(&p.key, p.hash, w.hints[i]); p.ref == 0 && p.tunnel {
+				p.ref = w.answered(&p.key)
+			}
 		}
 		if p.quick {
 			if w.carry(p) {
@@ -118,7 +120,9 @@ func (w *Worker) begin() {
 func (w *Worker) processOne(p *packet) {
 	if p.fate == fateSession {
 		p.hash = w.flows.Hash(&p.key)
-		p.ref = w.flows.Lookup(&p.key, p.hash)
+		if p.ref = w.flows.Lookup(&p.key, p.hash); p.ref == 0 && p.tunnel {
+			p.ref = w.answered(&p.key)
+		}
 	}
 	w.forward(w.ingress(p), p)
 }

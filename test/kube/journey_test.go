@@ -206,23 +206,15 @@ func nodePorts(s *corev1.Service, n *cluster.Node, network string) (list []netip
 }
 
 // nodePort: every node's address serves the port, to the host outside, to nodes and pods.
-func nodePort(w *world) { nodePortOf(w, w.Nodes) }
-
-// nodePortOf: every node's address serves the port, to the host outside and to nodes, and
-// those of some nodes to pods.
-func nodePortOf(w *world, toPods []*cluster.Node) {
+func nodePort(w *world) {
 	w.deploy("web", 2, podSpec(""))
 	service := w.expose("web", corev1.ServiceTypeNodePort, map[string]string{"app": "web"}, nil)
 	w.deployed("web")
 	w.pod("client", "node-1", nil)
 	for _, network := range []string{"tcp", "udp"} {
 		for _, n := range w.Nodes {
-			sources := []string{w.Outside(), w.Nodes[0].Namespace}
-			if slices.Contains(toPods, n) {
-				sources = append(sources, w.network("client"))
-			}
 			for _, to := range nodePorts(service, n, network) {
-				for _, source := range sources {
+				for _, source := range []string{w.Outside(), w.Nodes[0].Namespace, w.network("client")} {
 					w.reached(source, network, to, w.names("web")...)
 				}
 			}
@@ -391,4 +383,11 @@ func hostNetwork(w *world) {
 		w.reached(w.network("client"), network, to, "one", "two")
 		w.reached(w.Nodes[0].Namespace, network, to, "one", "two")
 	})
+	for i, name := range []string{"one", "two"} { // and by the nodes' own addresses
+		for _, a := range w.Nodes[i].Addresses {
+			for _, network := range []string{"tcp", "udp"} {
+				w.reached(w.network("client"), network, netip.AddrPortFrom(a, echoPort), name)
+			}
+		}
+	}
 }

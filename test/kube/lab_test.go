@@ -74,6 +74,13 @@ func newLab(t *testing.T, c *cluster.Cluster) *lab {
 		}
 	}
 	l.slices()
+	// One more Service, younger than all that has been seen: a dataplane that serves it knows the others.
+	last := l.expose("last", corev1.ServiceTypeClusterIP, map[string]string{"many": "member"}, nil)
+	both(clusterIPs(last), func(network string, to netip.AddrPort, _ int) {
+		for _, n := range c.Nodes {
+			w.reached(n.Namespace, network, to, memberships["many"]...)
+		}
+	})
 	return l
 }
 

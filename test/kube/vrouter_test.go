@@ -30,10 +30,7 @@ func TestKubeProxyBeside(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			t.Run("node-port", func(t *testing.T) {
-				w := in(t, c, "node-port")
-				nodePortOf(w, w.Nodes[:1]) // the client's own: docs/kubernetes.md, limits
-			})
+			t.Run("node-port", func(t *testing.T) { nodePort(in(t, c, "node-port")) })
 			t.Run("type-change", func(t *testing.T) { typeChange(in(t, c, "type-change")) })
 			t.Run("leave-by-label", func(t *testing.T) { leaveByLabel(in(t, c, "leave-by-label")) })
 		})
