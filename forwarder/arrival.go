@@ -49,9 +49,9 @@ func (s *Snapshot) again(live *flowtable.Session, now uint32) question {
 	}
 	d := live.Decision()
 	q.outside, q.back = true, nexthop.ID(d.NextHop(flowtable.Reply))
-	switch hop := s.NextHops.At(q.back); {
-	case hop.Kind == nexthop.Tunnel && int(hop.Index) < len(s.tunnels):
-		q.tunnel, q.peer = true, s.tunnels[hop.Index].peer
+	switch hop, back := s.NextHops.At(q.back), s.tunnelOf(d, flowtable.Reply); {
+	case back != nil:
+		q.tunnel, q.peer = true, back.peer
 	case hop.Kind != nexthop.Neighbor || q.key.VRF != FabricVRF:
 		q.tunnel, q.peer = true, nowhere // its answers have no way, or leave directly
 	}

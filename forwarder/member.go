@@ -219,7 +219,7 @@ func (f *Forwarder) keepOrphan(snap *Snapshot, q *question, d *decision, t *Trac
 	was := nexthop.ID(q.live.Decision().NextHop(flowtable.Forward))
 	there := hop.Kind == nexthop.Interface && (was.IsDiscard() || was == route.NextHop) // not another that has its address now
 	translated := reply.Src != q.key.Dst
-	if !q.tunnel && snap.leads(was) { // the other node knows whether its workload is there
+	if out := snap.tunnelOf(q.live.Decision(), flowtable.Forward); out != nil && out.reason != DropTunnelGone && !q.tunnel { // the other node knows whether its workload is there
 		there, translated, route = true, true, nexthop.Route{NextHop: was, Network: route.Network}
 	}
 	switch {
@@ -235,12 +235,6 @@ func (f *Forwarder) keepOrphan(snap *Snapshot, q *question, d *decision, t *Trac
 	d.nextHop[flowtable.Forward] = route.NextHop
 	t.kept(d.member, reply.Src)
 	return true
-}
-
-// leads reports whether a next hop is a tunnel to another node.
-func (s *Snapshot) leads(id nexthop.ID) bool {
-	hop := s.NextHops.At(id)
-	return hop.Kind == nexthop.Tunnel && int(hop.Index) < len(s.tunnels) && s.tunnels[hop.Index].reason != DropTunnelGone
 }
 
 // service returns the mapping for a protocol and port, nil if there is none.

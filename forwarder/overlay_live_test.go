@@ -174,6 +174,66 @@ func TestUnresolvedNeighborAndLostTunnel(t *testing.T) {
 	}
 }
 
+// A connection outlives its service, but not the tunnel that it has: where the tunnel's
+// place has gone to another, to another tenant's network say, it ends.
+func TestTunnelsPlaceGoesToAnother(t *testing.T) {
+	for what, change := range map[string]func(s *state, tunnel *Tunnel){
+		"to another network": func(_ *state, tunnel *Tunnel) { tunnel.Identifier = vrfLabel + 2 },
+		"to another node": func(s *state, _ *Tunnel) {
+			s.peers[0].Address = addr("192.0.2.77")
+		},
+		"to nobody": func(_ *state, tunnel *Tunnel) { *tunnel = Tunnel{} },
+		"stays":     func(*state, *Tunnel) {},
+	} {
+		t.Run(what, func(t *testing.T) {
+			p := newPair(t, way{MPLSoverUDP, 4})
+			p.remoteMembers()
+			a := p.nodes[0]
+			a.inject(clientPort, build(t, tcpTo(clientPort, "203.0.113.7", "10.96.0.10", 4000, 80, syn, "")))
+			p.run()
+			member := memberPort(p.nodes[1].session())
+			p.one(1, member)
+			a.state.floating = nil // no service is left
+			a.state.withdraw("10.96.0.10/32")
+			for range 3 { // some commits later
+				a.publish()
+			}
+			data := build(t, tcpTo(clientPort, "203.0.113.7", "10.96.0.10", 4000, 80, ack, "x"))
+			a.inject(clientPort, data)
+			p.run()
+			p.one(1, member)
+
+			change(a.state, &a.state.tunnels[member])
+			a.publish()
+			a.inject(clientPort, data)
+			a.run()
+			if left := len(a.sent(uplinkPort)) == 1; left != (what == "stays") {
+				t.Errorf("left the node: %v; drops %s", left, p.drops())
+			}
+		})
+	}
+}
+
+// The place of a tunnel is known to be new for as long as decisions are kept, and
+// afterwards, when epochs come round, it is nobody's doubt.
+func TestTunnelsPlaceGrowsOld(t *testing.T) {
+	s := nodeState(0, way{MPLSoverUDP, 4})
+	place := int(web2Port)
+	before := &Snapshot{Epoch: 10, Tunnels: s.tunnels, Peers: s.peers}
+	before.makeTunnels(&Snapshot{})
+	if got := before.tunnels[place].since; got != 10 {
+		t.Fatalf("since %d", got)
+	}
+	for epoch := uint32(forgetting / 4); epoch < 2*forgetting; epoch += forgetting / 4 {
+		next := &Snapshot{Epoch: epoch, Tunnels: s.tunnels, Peers: s.peers}
+		next.makeTunnels(before)
+		if got := next.tunnels[place].since; (got == 0) != (epoch > forgetting+10) {
+			t.Fatalf("since %d in epoch %d", got, epoch)
+		}
+		before = next
+	}
+}
+
 // A workload that moves takes its connections' addresses along: the old node's
 // sessions do not keep its packets.
 func TestWorkloadMovesToThisNode(t *testing.T) {

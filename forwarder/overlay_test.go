@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"strings"
 	"testing"
+	"unsafe"
 
 	"github.com/google/gopacket/layers"
 
@@ -13,6 +14,12 @@ import (
 	"github.com/vrouter-go/vrouter/internal/port"
 	"github.com/vrouter-go/vrouter/nexthop"
 )
+
+func TestTunnelIsTwoCacheLines(t *testing.T) {
+	if n := unsafe.Sizeof(tunnel{}); n != 128 {
+		t.Errorf("a tunnel has %d bytes", n)
+	}
+}
 
 // A pod talks to one on the other node, both ways, over every encapsulation and
 // underlay: the inner packet is what a router one hop away would have sent on twice.

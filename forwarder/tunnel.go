@@ -4,8 +4,10 @@ import (
 	"encoding/binary"
 	"slices"
 
+	"github.com/vrouter-go/vrouter/flowtable"
 	"github.com/vrouter-go/vrouter/internal/header"
 	"github.com/vrouter-go/vrouter/internal/port"
+	"github.com/vrouter-go/vrouter/nexthop"
 )
 
 // Tunnels on their way out: what stands in front of a packet to another node. The
@@ -41,8 +43,13 @@ type tunnel struct {
 	mtu     int32      // bytes of an inner IP packet
 	peer    uint32     // place in Snapshot.Peers
 	sum     uint32     // IPv4: of the header's words as they are; IPv6: of the pseudo-header's without the length
-	_       [21]byte
+	since   uint32     // the epoch in which it got its place; 0 is longer ago than any session's decision
+	_       [17]byte
 }
+
+// forgetting is how many epochs the place of a tunnel is known to be new: longer than a
+// decision is kept (flowtable's staleEpochs), and short of where epochs come round.
+const forgetting = 1 << 22
 
 // makeTunnels makes the templates of all tunnels and the list of nodes. Where
 // nothing of theirs has changed they are those of the snapshot before.
@@ -59,14 +66,48 @@ func (s *Snapshot) makeTunnels(before *Snapshot) {
 		}
 	}
 	if was := before.port(before.Uplink); slices.Equal(s.Peers, before.Peers) && slices.Equal(s.Tunnels, before.Tunnels) &&
-		uplink.MAC == was.MAC && uplink.Kind == was.Kind {
+		uplink.MAC == was.MAC && uplink.Kind == was.Kind && s.Epoch%(forgetting/4) != 0 {
 		s.tunnels = before.tunnels
 		return
 	}
 	s.tunnels = make([]tunnel, len(s.Tunnels))
 	for i := range s.Tunnels {
 		s.tunnels[i] = s.newTunnel(&s.Tunnels[i], uplink)
+		s.tunnels[i].since = s.since(i, before)
 	}
+}
+
+// since returns the epoch in which the place of a tunnel was given to it.
+func (s *Snapshot) since(i int, before *Snapshot) uint32 {
+	if i >= len(before.tunnels) || s.Tunnels[i] != before.Tunnels[i] || s.peerAddress(i) != before.peerAddress(i) {
+		return s.Epoch
+	}
+	since := before.tunnels[i].since
+	if since != 0 && (s.Epoch-since)&flowtable.EpochMask > forgetting {
+		return 0
+	}
+	return since
+}
+
+// peerAddress is where a tunnel leads, zero where it leads nowhere.
+func (s *Snapshot) peerAddress(i int) [16]byte {
+	if peer := s.Tunnels[i].Peer; int(peer) < len(s.Peers) {
+		return s.Peers[peer].Address
+	}
+	return [16]byte{}
+}
+
+// tunnelOf returns the tunnel that a session's decision leads through, nil where it leads
+// through none, and where the tunnel is gone and another has its place.
+func (s *Snapshot) tunnelOf(d flowtable.Decision, dir flowtable.Direction) *tunnel {
+	hop := s.NextHops.At(nexthop.ID(d.NextHop(dir)))
+	if hop.Kind != nexthop.Tunnel || int(hop.Index) >= len(s.tunnels) || d.Epoch() == 0 {
+		return nil
+	}
+	if t := &s.tunnels[hop.Index]; !newer(t.since, d.Epoch()) {
+		return t
+	}
+	return nil
 }
 
 // newTunnel makes the template of one tunnel.
