@@ -4,8 +4,11 @@ package kube_test
 
 import (
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"net/netip"
+	"path/filepath"
+	"slices"
 	"syscall"
 	"testing"
 	"time"
@@ -13,6 +16,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/vrouter-go/vrouter/test/kube/cluster"
+	"github.com/vrouter-go/vrouter/test/kube/process"
 )
 
 // TestKubeProxyBeside is NodePort as Contrail has it: a real kube-proxy in the node's
@@ -91,6 +95,37 @@ func TestIsolation(t *testing.T) {
 			for _, network := range []string{"tcp", "udp"} {
 				for _, at := range nodePorts(services[to], n, network) {
 					from.reached(from.network("client"), network, at, "server")
+				}
+			}
+		}
+	}
+}
+
+// TestOutside: pods of shared and of isolated namespaces call a server outside the cluster,
+// which sees the node that they run on.
+func TestOutside(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, cluster.Options{Dataplane: cluster.VRouter})
+	port := fmt.Sprint(echoPort)
+	server, err := process.Start(c.Outside(), filepath.Join(work, "outside.log"), nil,
+		filepath.Join(work, "bin", "workload"), "--name", "outside", "--tcp", port, "--udp", port)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := server.Stop(syscall.SIGKILL, patience); err != nil {
+			t.Error(err)
+		}
+	})
+	for _, w := range []*world{in(t, c, "shared"), isolated(t, c, "island")} {
+		for _, n := range c.Nodes {
+			w.pod("client-"+n.Name, n.Name, nil)
+			for family, a := range c.OutsideAddresses() {
+				for _, network := range []string{"tcp", "udp"} {
+					seen := w.reached(w.network("client-"+n.Name), network, netip.AddrPortFrom(a, echoPort), "outside")
+					if len(seen) != 1 || !seen[n.Addresses[family]] {
+						t.Errorf("%s from %s: seen as %v, want %v", network, n.Name, slices.Collect(maps.Keys(seen)), n.Addresses[family])
+					}
 				}
 			}
 		}
