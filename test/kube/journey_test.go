@@ -41,6 +41,7 @@ func TestJourneys(t *testing.T) {
 			}{
 				{"direct", direct}, {"connect", connect}, {"node-port", nodePort}, {"type-change", typeChange}, {"leave-by-label", leaveByLabel},
 				{"named-ports", namedPorts}, {"scale-to-none", scaleToNone}, {"affinity", affinity}, {"host-network", hostNetwork},
+				{"topology", topology}, {"source-ranges", sourceRanges}, {"ports-change", portsChange},
 				{"rolling-update", rollingUpdate}, {"apiserver-restart", apiserverRestart}, {"etcd-stall", etcdStall}, {"gone", gone},
 			} {
 				t.Run(journey.name, func(t *testing.T) { journey.make(in(t, c, journey.name)) })
