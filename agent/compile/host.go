@@ -109,6 +109,9 @@ const maxStandIns = 254
 // any more. Where there are more such addresses than numbers, the node does not reach
 // the last ones.
 func (c *Compiler) openToNode(p state.Place, f *forwarder.FloatingIP, owners map[forwarder.PortKey]string) error {
+	if p.Network != state.FabricNetwork {
+		return nil // another network may have the same address for somebody else
+	}
 	name := standInName(p)
 	k := state.Key{Kind: state.FloatingIP, Name: name} // no resource is called so
 	if f == nil || !f.Ingress || len(f.Mappings) == 0 || f.Fallback == 0 {

@@ -142,7 +142,13 @@ func TestNodePorts(t *testing.T) {
 			}
 		}
 	}
+	tenants := hosts("tenants", "pods", "192.0.2.10", "192.0.2.12") // the same address in another network
 	key := func(name string) state.Key { return state.Key{Kind: state.FloatingIP, Name: name} }
+	for _, r := range []*Result{compiled([]*pb.Resource{tenants}), compiled(nil, key("tenants"))} {
+		if len(r.NodePorts.Ports) != 2 || len(h.c.standIns) != 1 {
+			t.Errorf("beside another network's: %v", r.NodePorts.Ports)
+		}
+	}
 	if r = compiled(nil, key("np"), key("np2")); len(r.NodePorts.Ports) != 0 || len(h.c.standIns) != 0 {
 		t.Errorf("nothing is mapped at the node: %v", r.NodePorts.Ports)
 	}
