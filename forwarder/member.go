@@ -219,7 +219,8 @@ func (f *Forwarder) keepOrphan(snap *Snapshot, q *question, d *decision, t *Trac
 	was := nexthop.ID(q.live.Decision().NextHop(flowtable.Forward))
 	there := hop.Kind == nexthop.Interface && (was.IsDiscard() || was == route.NextHop) // not another that has its address now
 	translated := reply.Src != q.key.Dst
-	if out := snap.tunnelOf(q.live.Decision(), flowtable.Forward); out != nil && out.reason != DropTunnelGone && !q.tunnel { // the other node knows whether its workload is there
+	out := snap.tunnelOf(q.live.Decision(), flowtable.Forward)
+	if !q.tunnel && out != nil && out.reason != DropTunnelGone { // the other node knows whether its workload is there
 		there, translated, route = true, true, nexthop.Route{NextHop: was, Network: route.Network}
 	}
 	switch {

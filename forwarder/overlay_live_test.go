@@ -214,23 +214,31 @@ func TestTunnelsPlaceGoesToAnother(t *testing.T) {
 	}
 }
 
-// The place of a tunnel is known to be new for as long as decisions are kept, and
-// afterwards, when epochs come round, it is nobody's doubt.
+// For as long as decisions are kept, one from before a tunnel had its place is told from
+// one since, also where epochs come round; and one of today never is taken for older.
 func TestTunnelsPlaceGrowsOld(t *testing.T) {
-	s := nodeState(0, way{MPLSoverUDP, 4})
-	place := int(web2Port)
-	before := &Snapshot{Epoch: 10, Tunnels: s.tunnels, Peers: s.peers}
-	before.makeTunnels(&Snapshot{})
-	if got := before.tunnels[place].since; got != 10 {
-		t.Fatalf("since %d", got)
-	}
-	for epoch := uint32(forgetting / 4); epoch < 2*forgetting; epoch += forgetting / 4 {
-		next := &Snapshot{Epoch: epoch, Tunnels: s.tunnels, Peers: s.peers}
-		next.makeTunnels(before)
-		if got := next.tunnels[place].since; (got == 0) != (epoch > forgetting+10) {
-			t.Fatalf("since %d in epoch %d", got, epoch)
+	const kept = 1<<22 + 1<<19 // flowtable's staleEpochs and some commits of the ager's round
+	for _, start := range []uint32{10, refreshing, flowtable.EpochMask - 5, flowtable.EpochMask / 2} {
+		s := nodeState(0, way{MPLSoverUDP, 4})
+		at := func(age uint32) uint32 { return (start+age-1)%flowtable.EpochMask + 1 } // as Publish counts
+		before := &Snapshot{Epoch: start, Tunnels: s.tunnels, Peers: s.peers}
+		before.makeTunnels(&Snapshot{})
+		for age := uint32(1); age < 3*flowtable.EpochMask; age++ {
+			epoch := at(age)
+			if epoch%refreshing != 0 && epoch%refreshing != refreshing-1 && age%(1<<18) != 0 {
+				continue // nothing is made anew there
+			}
+			next := &Snapshot{Epoch: epoch, Tunnels: s.tunnels, Peers: s.peers}
+			next.makeTunnels(before)
+			before = next
+			since := next.tunnels[web2Port].since
+			if newer(since, epoch) {
+				t.Fatalf("from %d on, %d epochs later: a decision of now is older than the tunnel, since %d", start, age, since)
+			}
+			if age < kept && !newer(since, at(flowtable.EpochMask-1)) {
+				t.Fatalf("from %d on, %d epochs later: a decision of before is taken for the tunnel's, since %d", start, age, since)
+			}
 		}
-		before = next
 	}
 }
 

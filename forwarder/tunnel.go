@@ -48,8 +48,13 @@ type tunnel struct {
 }
 
 // forgetting is how many epochs the place of a tunnel is known to be new: longer than a
-// decision is kept (flowtable's staleEpochs), and short of where epochs come round.
-const forgetting = 1 << 22
+// decision is kept (flowtable's staleEpochs, 1 << 22, and a round of the ager). The
+// templates are made again every refreshing epochs for it, so that no since is ever as old
+// as half the range of epochs, where newer would take it for the future.
+const (
+	forgetting = 5 << 20
+	refreshing = 1 << 20
+)
 
 // makeTunnels makes the templates of all tunnels and the list of nodes. Where
 // nothing of theirs has changed they are those of the snapshot before.
@@ -66,7 +71,7 @@ func (s *Snapshot) makeTunnels(before *Snapshot) {
 		}
 	}
 	if was := before.port(before.Uplink); slices.Equal(s.Peers, before.Peers) && slices.Equal(s.Tunnels, before.Tunnels) &&
-		uplink.MAC == was.MAC && uplink.Kind == was.Kind && s.Epoch%(forgetting/4) != 0 {
+		uplink.MAC == was.MAC && uplink.Kind == was.Kind && s.Epoch%refreshing != 0 {
 		s.tunnels = before.tunnels
 		return
 	}
