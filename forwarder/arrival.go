@@ -125,6 +125,28 @@ func (s *Snapshot) placesAt(addr *[16]byte) []uint32 {
 	return nil
 }
 
+// isAnswer reports whether a packet out of a tunnel, which no session here has, is what
+// a service says to a caller. A session of its own would stand in the caller's way: with
+// the service as its initiator it leads the caller's packets to where this one came from,
+// not to the member. So the caller's next packet opens the session (this matters after a
+// restart). What can be from somebody who calls is none: from a port of an address that
+// connections are opened from, other than TCP from a port that is mapped.
+func (s *Snapshot) isAnswer(p *packet) bool {
+	if p.l.Proto == header.ProtoTCP && p.l.TCPFlags&header.TCPSyn != 0 {
+		return false
+	}
+	for _, place := range s.placesAt(&p.key.Src) {
+		fip := s.FloatingIPs[place]
+		if !fip.Ingress || fip.service(p.key.Proto, p.key.SrcPort) == nil {
+			continue
+		}
+		if p.l.Proto == header.ProtoTCP && fip.Whole == nil || !fip.Egress && fip.Fallback == 0 {
+			return true
+		}
+	}
+	return false
+}
+
 // openAt returns the next hop of the floating IP that a port of another node is open by,
 // which a sender here calls. What is mapped at this node's own address in a network is
 // open at every node's, with the same members, so the choice is made here, as for any

@@ -119,6 +119,7 @@ const (
 	DropTunnelForged
 	DropTunnelSource
 	DropTunnelDestination
+	DropTunnelAnswer
 	DropTunnelTransit
 	DropTunnelReturn
 	DropTunnelGone

@@ -502,6 +502,11 @@ var dropDescriptions = [NumDropReasons]DropDescription{
 		"A packet that came through a tunnel is for an address that the interface with its label neither has nor serves.",
 		"The sender's routes are wrong or old, or a floating IP is not bound to that interface here: compare `vrctl get fip` of both nodes.",
 	},
+	DropTunnelAnswer: {
+		"TUNNEL_ANSWER",
+		"Out of a tunnel came the answer of a service to a connection that this node does not know.",
+		"A few after a restart or a timeout are normal, the client's next packet opens the session again; if they go on, the client is silent: let it use keepalives.",
+	},
 	DropTunnelTransit: {
 		"TUNNEL_TRANSIT",
 		"A packet that came through a tunnel would have to go on to another node or out to a gateway.",

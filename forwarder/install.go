@@ -25,6 +25,10 @@ func (w *Worker) open(in *Interface, p *packet) flowtable.Ref {
 		w.drop(p, reason)
 		return 0
 	}
+	if p.tunnel && w.snap.isAnswer(p) {
+		w.drop(p, DropTunnelAnswer)
+		return 0
+	}
 	q := w.ask(p)
 	d := &w.decision
 	w.fwd.decide(w.snap, &q, d, nil)

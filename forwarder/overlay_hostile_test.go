@@ -6,6 +6,7 @@ import (
 
 	"github.com/google/gopacket/layers"
 
+	"github.com/vrouter-go/vrouter/flowtable"
 	"github.com/vrouter-go/vrouter/internal/header"
 	"github.com/vrouter-go/vrouter/internal/port"
 )
@@ -250,4 +251,42 @@ func FuzzUnwrap(f *testing.F) {
 			}
 		}
 	})
+}
+
+// Only what nobody can have opened a connection with is taken for a service's answer.
+func TestAnswersOfServices(t *testing.T) {
+	const vip, node = "10.96.0.10", "192.0.2.10"
+	service := &Service{}
+	mapped := map[PortKey]*Service{{Proto: header.ProtoTCP, Port: 80}: service, {Proto: header.ProtoUDP, Port: 80}: service}
+	for _, c := range []struct {
+		name       string
+		fip        FloatingIP
+		proto      uint8
+		port       uint16
+		flags      uint8
+		wantAnswer bool
+	}{
+		{"segment", FloatingIP{Ingress: true, Mappings: mapped}, header.ProtoTCP, 80, header.TCPAck, true},
+		{"segment of another port", FloatingIP{Ingress: true, Mappings: mapped}, header.ProtoTCP, 81, header.TCPAck, false},
+		{"first segment", FloatingIP{Ingress: true, Mappings: mapped}, header.ProtoTCP, 80, header.TCPSyn, false},
+		{"datagram", FloatingIP{Ingress: true, Mappings: mapped}, header.ProtoUDP, 80, 0, true},
+		{"datagram of who calls, too", FloatingIP{Ingress: true, Egress: true, Mappings: mapped}, header.ProtoUDP, 80, 0, false},
+		{"segment of who calls, too", FloatingIP{Ingress: true, Egress: true, Mappings: mapped}, header.ProtoTCP, 80, header.TCPAck, true},
+		{"datagram of a node", FloatingIP{Ingress: true, Fallback: 1, Mappings: mapped}, header.ProtoUDP, 80, 0, false},
+		{"segment of a node's port", FloatingIP{Ingress: true, Fallback: 1, Mappings: mapped}, header.ProtoTCP, 80, header.TCPAck, true},
+		{"any port of a whole address", FloatingIP{Ingress: true, Whole: service}, header.ProtoTCP, 1234, header.TCPAck, true},
+		{"a whole address that calls", FloatingIP{Ingress: true, Egress: true, Whole: service}, header.ProtoTCP, 1234, header.TCPAck, false},
+		{"an address that only calls", FloatingIP{Egress: true, Whole: service}, header.ProtoTCP, 80, header.TCPAck, false},
+	} {
+		fip := c.fip
+		fip.Address = addr(vip)
+		s := &Snapshot{FloatingIPs: []*FloatingIP{&fip}}
+		s.index(&Snapshot{})
+		for _, from := range []string{vip, node} {
+			p := &packet{key: flowtable.Key{Src: addr(from), Proto: c.proto, SrcPort: c.port}, l: header.Layout{Proto: c.proto, TCPFlags: c.flags}}
+			if got, want := s.isAnswer(p), c.wantAnswer && from == vip; got != want {
+				t.Errorf("%s from %s: %v, want %v", c.name, from, got, want)
+			}
+		}
+	}
 }

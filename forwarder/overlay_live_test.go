@@ -242,6 +242,79 @@ func TestTunnelsPlaceGrowsOld(t *testing.T) {
 	}
 }
 
+// A node that has forgotten its sessions lets no service open one to a caller: such a
+// session would lead the caller astray. The caller's next packet finds its member again.
+func TestServiceOpensNoSessionToItsCaller(t *testing.T) {
+	for _, w := range allWays() {
+		for _, fam := range bothFamilies {
+			t.Run(w.String()+" "+fam.name, func(t *testing.T) {
+				p := newPair(t, w)
+				p.remoteMembers()
+				for i, protocol := range []string{"tcp", "udp"} {
+					sport := uint16(40000 + i)
+					send := func(data string) packetSpec {
+						if protocol == "udp" {
+							return udpTo(clientPort, fam.client, fam.fip, sport, 80, data)
+						}
+						return tcpTo(clientPort, fam.client, fam.fip, sport, 80, func(l *layers.TCP) {
+							l.SYN, l.ACK = data == "", data != ""
+							l.Seq, l.Ack = 1000+min(uint32(len(data)), 1), 5001*min(uint32(len(data)), 1)
+						}, data)
+					}
+					answer := func(from uint16, data string) packetSpec {
+						if protocol == "udp" {
+							return udpTo(from, fam.web[from-web1Port], fam.client, 8080, sport, data)
+						}
+						return tcpTo(from, fam.web[from-web1Port], fam.client, 8080, sport, func(l *layers.TCP) {
+							l.SYN, l.ACK, l.Seq, l.Ack = data == "", true, 5000+min(uint32(len(data)), 1), 1001
+						}, data)
+					}
+					reached := func() (member uint16) {
+						t.Helper()
+						for _, index := range []uint16{web2Port, web3Port} {
+							if len(p.nodes[1].sent(index)) > 0 {
+								member = index
+							}
+						}
+						if member == 0 {
+							t.Fatalf("%s: nobody was reached; drops %s", protocol, p.drops())
+						}
+						return member
+					}
+					p.nodes[0].inject(clientPort, build(t, send("")))
+					p.run()
+					member := reached()
+					p.nodes[1].inject(member, build(t, answer(member, "")))
+					p.run()
+					p.one(0, clientPort)
+
+					fresh := newRigOf(t, 1, p.nodes[0].state)
+					p.nodes[0] = fresh
+					for range 3 {
+						p.nodes[1].inject(member, build(t, answer(member, "greeting")))
+						p.run()
+					}
+					p.nothing()
+					if got := fresh.drops(uplinkPort, DropTunnelAnswer); got != 3 {
+						t.Errorf("%s: %d answers dropped as such, want 3; drops %s", protocol, got, p.drops())
+					}
+					p.nodes[0].inject(clientPort, build(t, send("hello")))
+					p.run()
+					if again := reached(); again != member {
+						t.Errorf("%s: was with the member at %d, now at %d", protocol, member, again)
+					}
+					p.nodes[1].inject(member, build(t, answer(member, "greeting")))
+					p.run()
+					got := p.one(0, clientPort)
+					if src, _, _ := ends(t, got.NetworkLayer()); src != fam.fip {
+						t.Errorf("%s: answered by %s", protocol, src)
+					}
+				}
+			})
+		}
+	}
+}
+
 // A workload that moves takes its connections' addresses along: the old node's
 // sessions do not keep its packets.
 func TestWorkloadMovesToThisNode(t *testing.T) {

@@ -108,6 +108,7 @@ type FloatingIP struct {
 	Network  uint32
 	VRF      uint16
 	Ingress  bool                 // reachable from outside (direction INGRESS or BOTH)
+	Egress   bool                 // connections are opened from it (direction EGRESS or BOTH, or workloads own it)
 	Mappings map[PortKey]*Service // nil: Whole applies
 	Whole    *Service             // the 1:1 service; nil when there are mappings
 	// Fallback is where traffic to an unmapped port goes when the address is

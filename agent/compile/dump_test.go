@@ -172,8 +172,8 @@ func serviceText(r *Result, f *forwarder.FloatingIP) string {
 	}
 	s := r.Snapshot
 	var b strings.Builder
-	fmt.Fprintf(&b, "service %s at %s vrf %s network %s ingress %v fallback %s\n", f.Name, text16(f.Address),
-		s.VRFs[f.VRF].Name, networkText(s, f.Network), f.Ingress, hopText(s, f.Fallback))
+	fmt.Fprintf(&b, "service %s at %s vrf %s network %s ingress %v egress %v fallback %s\n", f.Name, text16(f.Address),
+		s.VRFs[f.VRF].Name, networkText(s, f.Network), f.Ingress, f.Egress, hopText(s, f.Fallback))
 	if f.Private || f.StandIn != ([16]byte{}) {
 		fmt.Fprintf(&b, "  private %v, to the node's kernel %s\n", f.Private, text16(f.StandIn))
 	}

@@ -35,6 +35,7 @@ func (c *Compiler) compilePlace(p state.Place) error {
 			continue // compiled later in this transaction, which comes here again
 		}
 		f.Ingress = f.Ingress || part.ingress
+		f.Egress = f.Egress || part.egress
 		if len(all) == 1 {
 			f.Whole, f.Mappings = part.whole, part.mappings
 			break
@@ -179,7 +180,7 @@ func (c *Compiler) spread(slot, name string, n *network, addr netip.Addr, ways [
 	}
 	c.affinityID++
 	return c.setService(slot, &forwarder.FloatingIP{
-		Name: name, Address: addr.As16(), Network: n.id, VRF: n.vrf, Ingress: true,
+		Name: name, Address: addr.As16(), Network: n.id, VRF: n.vrf, Ingress: true, Egress: true,
 		Whole: &forwarder.Service{ID: c.affinityID, Group: group},
 	})
 }
