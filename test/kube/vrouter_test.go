@@ -3,6 +3,7 @@
 package kube_test
 
 import (
+	"errors"
 	"fmt"
 	"maps"
 	"math/rand/v2"
@@ -16,6 +17,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/vrouter-go/vrouter/test/kube/cluster"
+	"github.com/vrouter-go/vrouter/test/kube/probe"
 	"github.com/vrouter-go/vrouter/test/kube/process"
 )
 
@@ -62,12 +64,47 @@ func TestKilled(t *testing.T) {
 	})
 	both(addresses, func(network string, to netip.AddrPort, _ int) { w.reached(client, network, to, w.names("web")...) })
 	for _, n := range w.Nodes {
-		talk := w.open(client, addresses[0])
-		w.must(n.VRouter.StopAgent(syscall.SIGKILL))
-		w.must(n.VRouter.StartAgent(t.Context()))
-		w.must(talk.Say(patience))
+		w.must(outlives(client, addresses, func() error {
+			return errors.Join(n.VRouter.StopAgent(syscall.SIGKILL), n.VRouter.StartAgent(t.Context()))
+		}))
 	}
 	w.moves(client, addresses)
+}
+
+// outlives opens connections, ends a vRouter under them as soon as the first is there, and
+// starts it: all come about, though segments of each step are lost, and go on.
+func outlives(client string, addresses []netip.AddrPort, restart func() error) error {
+	type opened struct {
+		talk *probe.Talk
+		err  error
+	}
+	all := make(chan opened)
+	const each = 10
+	for _, to := range addresses {
+		for range each {
+			go func() {
+				talk, err := probe.Open(client, to, patience)
+				all <- opened{talk, err}
+			}()
+		}
+	}
+	var errs []error
+	var talks []*probe.Talk
+	for i := range each * len(addresses) {
+		o := <-all
+		if o.err == nil {
+			defer o.talk.Close()
+			talks = append(talks, o.talk)
+		}
+		errs = append(errs, o.err)
+		if i == 0 {
+			errs = append(errs, restart())
+		}
+	}
+	for _, talk := range talks {
+		errs = append(errs, talk.Say(patience))
+	}
+	return errors.Join(errs...)
 }
 
 // TestIsolation: the pods of an isolated namespace reach each other and their Services, and

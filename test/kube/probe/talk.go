@@ -5,6 +5,7 @@ package probe
 import (
 	"bufio"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -28,6 +29,11 @@ func Open(namespace string, to netip.AddrPort, patience time.Duration) (*Talk, e
 	conn, err := Dial(ctx, namespace, "tcp", to)
 	if err != nil {
 		return nil, err
+	}
+	// The server speaks first. Where what it says is lost with a vRouter's sessions, the
+	// client's next packet brings it.
+	if err := conn.(*net.TCPConn).SetKeepAliveConfig(net.KeepAliveConfig{Enable: true, Idle: time.Second, Interval: time.Second}); err != nil {
+		return nil, errors.Join(err, conn.Close())
 	}
 	t := &Talk{conn: conn, in: bufio.NewReader(conn)}
 	line, err := t.in.ReadString('\n')
