@@ -169,7 +169,8 @@ func direct(w *world) {
 }
 
 // connect: a Deployment and a Service, and pods of every node reach every member, which
-// sees the caller's own address.
+// sees the caller's own address. The Service is deleted: who calls it anew reaches nobody,
+// and its connections and those of another Service go on.
 func connect(w *world) {
 	w.deploy("web", 4, podSpec(""))
 	service := w.expose("web", corev1.ServiceTypeClusterIP, map[string]string{"app": "web"}, nil)
@@ -183,9 +184,30 @@ func connect(w *world) {
 			}
 		})
 	}
+	bystander := w.expose("bystander", corev1.ServiceTypeClusterIP, map[string]string{"app": "web"}, nil)
+	var talks []*probe.Talk
+	var loads []*probe.Load
+	for i, n := range w.Nodes {
+		client := w.network("client-" + n.Name)
+		for _, to := range slices.Concat(clusterIPs(service), clusterIPs(bystander)) {
+			w.reached(client, "tcp", to, w.names("web")...)
+			talks = append(talks, w.open(client, to))
+		}
+		loads = append(loads, probe.StartLoad(client, "tcp", clusterIPs(bystander)[i%2], 2, 5*time.Millisecond, patience))
+	}
 	w.must(w.Client().CoreV1().Services(w.namespace).Delete(w.t.Context(), "web", metav1.DeleteOptions{}))
-	for _, to := range clusterIPs(service) {
-		w.outcome(w.network("client-node-1"), "tcp", to, probe.TimedOut) // an address that is nobody's
+	for _, n := range w.Nodes {
+		for _, to := range clusterIPs(service) {
+			w.outcome(w.network("client-"+n.Name), "tcp", to, probe.TimedOut) // an address that is nobody's
+		}
+	}
+	for _, talk := range talks {
+		w.must(talk.Say(patience))
+	}
+	for _, load := range loads {
+		if calls, _, failures := load.Stop(); len(failures) > 0 {
+			w.t.Errorf("%d of %d calls to another Service failed: %v", len(failures), calls, failures)
+		}
 	}
 	// The same name again is another Service.
 	again := w.expose("web", corev1.ServiceTypeClusterIP, map[string]string{"app": "web"}, nil)
