@@ -11,6 +11,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/informers"
 	"k8s.io/client-go/kubernetes"
 	listers "k8s.io/client-go/listers/core/v1"
@@ -23,7 +24,7 @@ import (
 func Schedule(ctx context.Context, client kubernetes.Interface) error {
 	factory := informers.NewSharedInformerFactory(client, 0)
 	nodes, pods := factory.Core().V1().Nodes(), factory.Core().V1().Pods()
-	s := &scheduler{client: client, nodes: nodes.Lister(), pods: pods.Lister(), wake: make(chan struct{}, 1)}
+	s := &scheduler{client: client, nodes: nodes.Lister(), pods: pods.Lister(), wake: make(chan struct{}, 1), assumed: map[types.UID]string{}}
 	wake := cache.ResourceEventHandlerFuncs{AddFunc: func(any) { s.woken() }, UpdateFunc: func(any, any) { s.woken() }}
 	for _, informer := range []cache.SharedIndexInformer{nodes.Informer(), pods.Informer()} {
 		if _, err := informer.AddEventHandler(wake); err != nil {
@@ -51,6 +52,8 @@ type scheduler struct {
 	nodes  listers.NodeLister
 	pods   listers.PodLister
 	wake   chan struct{}
+	// assumed are the nodes of pods that are bound and that the informer has not seen so.
+	assumed map[types.UID]string
 }
 
 func (s *scheduler) woken() {
@@ -67,13 +70,19 @@ func (s *scheduler) bindAll(ctx context.Context) {
 	if err != nil {
 		return // the informer's memory is asked: it has no errors
 	}
-	load := map[string]int{}
+	load, assumed := map[string]int{}, map[types.UID]string{}
 	for _, p := range pods {
+		if node, ok := s.assumed[p.UID]; ok && p.Spec.NodeName == "" {
+			assumed[p.UID] = node
+			load[node]++
+			continue
+		}
 		load[p.Spec.NodeName]++
 	}
+	s.assumed = assumed
 	slices.SortFunc(pods, func(a, b *corev1.Pod) int { return cmp.Compare(a.Namespace+"/"+a.Name, b.Namespace+"/"+b.Name) })
 	for _, p := range pods {
-		if p.Spec.NodeName != "" || p.DeletionTimestamp != nil {
+		if p.Spec.NodeName != "" || s.assumed[p.UID] != "" || p.DeletionTimestamp != nil {
 			continue
 		}
 		node := s.choose(p, load)
@@ -85,6 +94,7 @@ func (s *scheduler) bindAll(ctx context.Context) {
 			time.AfterFunc(200*time.Millisecond, s.woken)
 			continue
 		}
+		s.assumed[p.UID] = node
 		load[node]++
 	}
 }
