@@ -28,6 +28,7 @@ type load struct {
 	requests atomic.Int64
 	mu       sync.Mutex
 	failures []string
+	dialled  []net.Conn // all that there ever were: what is dialled and not used, no transport closes
 }
 
 // startLoad begins clients: keep-alive, a connection for each request, and HTTP/2 over
@@ -37,8 +38,17 @@ func startLoad(t *testing.T, withTLS bool) *load {
 	ctx, cancel := context.WithCancel(context.Background())
 	l := &load{stop: cancel}
 	dial := func(port string) func(context.Context, string, string) (net.Conn, error) {
-		return func(ctx context.Context, _, _ string) (net.Conn, error) {
-			return new(net.Dialer).DialContext(ctx, "tcp", "127.0.0.1:"+port)
+		return func(context.Context, string, string) (net.Conn, error) {
+			c, err := new(net.Dialer).DialContext(ctx, "tcp", "127.0.0.1:"+port)
+			if err == nil {
+				l.mu.Lock()
+				l.dialled = append(l.dialled, c)
+				l.mu.Unlock()
+				if ctx.Err() != nil {
+					_ = c.Close()
+				}
+			}
+			return c, err
 		}
 	}
 	transports := map[string]*http.Transport{
@@ -55,12 +65,22 @@ func startLoad(t *testing.T, withTLS bool) *load {
 				for ctx.Err() == nil {
 					l.one(ctx, name, transport)
 				}
-				transport.CloseIdleConnections()
 			})
 		}
 	}
-	t.Cleanup(func() { cancel(); l.running.Wait() })
+	t.Cleanup(l.halt)
 	return l
+}
+
+// halt ends the clients and their connections.
+func (l *load) halt() {
+	l.stop()
+	l.running.Wait()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, c := range l.dialled {
+		_ = c.Close() // or the client has closed it
+	}
 }
 
 // one sends a POST, which neither Go's client nor HAProxy repeats.
@@ -94,8 +114,7 @@ func (l *load) more(t *testing.T, n int64) {
 
 func (l *load) end(t *testing.T) {
 	t.Helper()
-	l.stop()
-	l.running.Wait()
+	l.halt()
 	t.Logf("%d requests, %d failed", l.requests.Load(), len(l.failures))
 	for i, f := range l.failures {
 		if i < 5 {
