@@ -8,7 +8,7 @@
 set -uo pipefail
 cd "$(dirname "$0")/.."
 [ $# -gt 0 ] || set -- ./...
-race=${RACE-./flowtable ./nexthop ./internal/policy ./internal/bfd ./forwarder ./agent/...}
+race=${RACE-./flowtable ./nexthop ./internal/policy ./internal/bfd ./forwarder ./agent/... ./controller/...}
 # A number of runs, not seconds: where the time is up while a worker is busy, Go
 # 1.26 calls that a failure (go.dev/issue/75804).
 fuzz_execs=${FUZZ_EXECS-20000}
