@@ -64,7 +64,7 @@ func (s *Snapshot) again(live *flowtable.Session, now uint32) question {
 // answers sets where the answers to a connection go that came in by the uplink. It
 // returns false when the decision is final.
 func (d *decision) answers(snap *Snapshot, in *Interface, q *question, t *Trace) bool {
-	hop, id := snap.follow(q.key.VRF, &q.key.Src)
+	hop, route := snap.follow(q.key.VRF, &q.key.Src)
 	if snap.isHere(hop, &q.key.Src) && !snap.comesBack(q) {
 		reason := DropUplinkSource
 		if q.tunnel {
@@ -77,7 +77,7 @@ func (d *decision) answers(snap *Snapshot, in *Interface, q *question, t *Trace)
 		d.nextHop[flowtable.Reply] = q.back // of a new session: install knows
 		return true
 	}
-	d.nextHop[flowtable.Reply] = snap.returnHop(hop, id, &q.key.Src, q.peer)
+	d.nextHop[flowtable.Reply] = snap.returnHop(hop, route.NextHop, &q.key.Src, q.peer)
 	return true
 }
 
@@ -105,8 +105,8 @@ func (d *decision) direct(snap *Snapshot, q *question) {
 	if hop, _ := snap.follow(q.key.VRF, &q.key.Src); hop.Kind == nexthop.Tunnel || hop.Kind == nexthop.FloatingIP {
 		return // not outside: an address of the overlay
 	}
-	hop, id := snap.follow(FabricVRF, &q.key.Src)
-	if id, hop = d.seek(snap, id, hop, &q.key.Src); hop.Kind == nexthop.Neighbor && id != OnLinkNextHop {
+	hop, route := snap.follow(FabricVRF, &q.key.Src)
+	if id, hop := d.seek(snap, route.NextHop, hop, &q.key.Src); hop.Kind == nexthop.Neighbor && id != OnLinkNextHop {
 		d.nextHop[flowtable.Reply] = id
 	}
 }
@@ -135,16 +135,20 @@ func (s *Snapshot) isAnswer(p *packet) bool {
 	if p.l.Proto == header.ProtoTCP && p.l.TCPFlags&header.TCPSyn != 0 {
 		return false
 	}
-	for _, place := range s.placesAt(&p.key.Src) {
-		fip := s.FloatingIPs[place]
-		if !fip.Ingress || fip.service(p.key.Proto, p.key.SrcPort) == nil {
-			continue
+	call := p.key.Reverse()
+	hop, route := s.follow(s.homeOf(&p.key), &call.Dst)
+	if hop.Kind != nexthop.FloatingIP {
+		open, ok := s.openAt(&call, route.Network)
+		if !ok {
+			return false
 		}
-		if p.l.Proto == header.ProtoTCP && fip.Whole == nil || !fip.Egress && fip.Fallback == 0 {
-			return true
-		}
+		hop = open
 	}
-	return false
+	fip := s.FloatingIPs[hop.Index]
+	if !fip.Ingress || fip.service(call.Proto, call.DstPort) == nil {
+		return false
+	}
+	return call.Proto == header.ProtoTCP && fip.Whole == nil || !fip.Egress && fip.Fallback == 0
 }
 
 // openAt returns the next hop of the floating IP that a port of another node is open by,
@@ -188,16 +192,10 @@ func (s *Snapshot) served(key *flowtable.Key) (hop nexthop.NextHop, ok bool) {
 // ip-fabric, where one route may lead to all workloads of this node, of whatever network,
 // so the answer arrives in ip-fabric here. The session's own key is one of the workload's VRF.
 func (w *Worker) answered(key *flowtable.Key) flowtable.Ref {
-	if key.VRF != FabricVRF {
-		return 0
-	}
-	hop, _ := w.snap.follow(FabricVRF, &key.Dst)
-	to := w.snap.port(hop.Port)
-	if hop.Kind != nexthop.Interface || to.Kind != Workload {
-		return 0
-	}
 	home := *key
-	home.VRF = to.VRF
+	if home.VRF = w.snap.homeOf(key); home.VRF == key.VRF {
+		return 0
+	}
 	ref := w.flows.Lookup(&home, w.flows.Hash(&home))
 	if ref.Direction() != flowtable.Reply {
 		return 0
@@ -205,20 +203,33 @@ func (w *Worker) answered(key *flowtable.Key) flowtable.Ref {
 	return ref
 }
 
-// follow returns the next hop of an address, behind any VRF next hops, a discard where
-// there is none.
-func (s *Snapshot) follow(vrf uint16, addr *[16]byte) (hop nexthop.NextHop, id nexthop.ID) {
+// homeOf returns the VRF of who a packet is for, as its sender there sees it: another
+// than the key's where ip-fabric has a route to a workload here.
+func (s *Snapshot) homeOf(key *flowtable.Key) uint16 {
+	if key.VRF != FabricVRF {
+		return key.VRF
+	}
+	hop, _ := s.follow(FabricVRF, &key.Dst)
+	if to := s.port(hop.Port); hop.Kind == nexthop.Interface && to.Kind == Workload {
+		return to.VRF
+	}
+	return FabricVRF
+}
+
+// follow returns the route to an address, behind any VRF next hops, and its next hop; a
+// discard where there is none.
+func (s *Snapshot) follow(vrf uint16, addr *[16]byte) (hop nexthop.NextHop, route nexthop.Route) {
 	for range maxVRFHops + 1 {
 		route, _, ok := s.lookup(vrf, addr)
 		if !ok {
 			break
 		}
 		if hop = s.NextHops.At(route.NextHop); hop.Kind != nexthop.VRF {
-			return hop, route.NextHop
+			return hop, route
 		}
 		vrf = hop.VRF
 	}
-	return nexthop.NextHop{}, 0
+	return nexthop.NextHop{}, nexthop.Route{}
 }
 
 // isHere reports whether an address whose next hop is known is one of this node's: a
@@ -346,8 +357,8 @@ func (w *Worker) sendBack(p *packet, f *port.Frame) DropReason {
 		return w.sendSegment(p, f)
 	}
 	if p.tunnel {
-		hop, id := w.snap.follow(p.vrf, &p.l.Src)
-		back := w.snap.returnHop(hop, id, &p.l.Src, p.peer)
+		hop, route := w.snap.follow(p.vrf, &p.l.Src)
+		back := w.snap.returnHop(hop, route.NextHop, &p.l.Src, p.peer)
 		if back.IsDiscard() {
 			return DropTunnelReturn
 		}

@@ -80,7 +80,8 @@ func (d *decision) keepsHost(snap *Snapshot, q *question) bool {
 // workload of this node is not reached so, though ip-fabric knows it: who calls the
 // service was asked whether it may call that, and not whether it may call the workload.
 func (d *decision) toHost(snap *Snapshot, host *[16]byte) nexthop.ID {
-	hop, id := snap.follow(FabricVRF, host)
+	hop, known := snap.follow(FabricVRF, host)
+	id := known.NextHop
 	switch hop.Kind {
 	case nexthop.Interface:
 		if snap.port(hop.Port).Kind != Host { // a workload is no host, and its network may let nobody in

@@ -138,9 +138,9 @@ func (s *Snapshot) wayTo(fip *FloatingIP, m *nexthop.Member, q *question) nextho
 	if to.Kind != nexthop.Tunnel {
 		return m.NextHop
 	}
-	own, id := s.follow(q.key.VRF, &m.Address)
+	own, route := s.follow(q.key.VRF, &m.Address)
 	if own.Kind == nexthop.Tunnel && int(max(own.Index, to.Index)) < len(s.tunnels) && s.tunnels[own.Index].peer == s.tunnels[to.Index].peer {
-		return id
+		return route.NextHop
 	}
 	return m.NextHop
 }

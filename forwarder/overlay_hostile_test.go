@@ -2,6 +2,7 @@ package forwarder
 
 import (
 	"encoding/binary"
+	"net/netip"
 	"testing"
 
 	"github.com/google/gopacket/layers"
@@ -9,6 +10,7 @@ import (
 	"github.com/vrouter-go/vrouter/flowtable"
 	"github.com/vrouter-go/vrouter/internal/header"
 	"github.com/vrouter-go/vrouter/internal/port"
+	"github.com/vrouter-go/vrouter/nexthop"
 )
 
 // Whatever is wrong with a tunnel packet has a reason of its own, and nothing of it
@@ -253,40 +255,67 @@ func FuzzUnwrap(f *testing.F) {
 	})
 }
 
-// Only what nobody can have opened a connection with is taken for a service's answer.
+// Only what nobody can have opened a connection with is taken for a service's answer, and
+// only where the service is what its caller reaches at the address.
 func TestAnswersOfServices(t *testing.T) {
-	const vip, node = "10.96.0.10", "192.0.2.10"
-	service := &Service{}
-	mapped := map[PortKey]*Service{{Proto: header.ProtoTCP, Port: 80}: service, {Proto: header.ProtoUDP, Port: 80}: service}
+	const vip, other = "10.96.0.10", "192.0.2.20"
+	type answer struct {
+		src, dst string
+		vrf      uint16
+		proto    uint8
+		port     uint16
+		flags    uint8
+	}
+	segment := answer{vip, "203.0.113.7", clientVRF, header.ProtoTCP, 80, header.TCPAck}
+	datagram := answer{vip, "203.0.113.7", clientVRF, header.ProtoUDP, 80, 0}
+	from := func(a answer, change func(*answer)) answer { change(&a); return a }
+	whole := func(f *FloatingIP) {
+		f.Whole, f.Mappings = f.Mappings[PortKey{Proto: header.ProtoTCP, Port: 80}], nil
+	}
+	calls := func(f *FloatingIP) { f.Egress = true }
+	node := func(f *FloatingIP) { f.Fallback = InterfaceNextHop(vhostPort) }
 	for _, c := range []struct {
-		name       string
-		fip        FloatingIP
-		proto      uint8
-		port       uint16
-		flags      uint8
-		wantAnswer bool
+		name   string
+		change []func(*FloatingIP)
+		packet answer
+		want   bool
 	}{
-		{"segment", FloatingIP{Ingress: true, Mappings: mapped}, header.ProtoTCP, 80, header.TCPAck, true},
-		{"segment of another port", FloatingIP{Ingress: true, Mappings: mapped}, header.ProtoTCP, 81, header.TCPAck, false},
-		{"first segment", FloatingIP{Ingress: true, Mappings: mapped}, header.ProtoTCP, 80, header.TCPSyn, false},
-		{"datagram", FloatingIP{Ingress: true, Mappings: mapped}, header.ProtoUDP, 80, 0, true},
-		{"datagram of who calls, too", FloatingIP{Ingress: true, Egress: true, Mappings: mapped}, header.ProtoUDP, 80, 0, false},
-		{"segment of who calls, too", FloatingIP{Ingress: true, Egress: true, Mappings: mapped}, header.ProtoTCP, 80, header.TCPAck, true},
-		{"datagram of a node", FloatingIP{Ingress: true, Fallback: 1, Mappings: mapped}, header.ProtoUDP, 80, 0, false},
-		{"segment of a node's port", FloatingIP{Ingress: true, Fallback: 1, Mappings: mapped}, header.ProtoTCP, 80, header.TCPAck, true},
-		{"any port of a whole address", FloatingIP{Ingress: true, Whole: service}, header.ProtoTCP, 1234, header.TCPAck, true},
-		{"a whole address that calls", FloatingIP{Ingress: true, Egress: true, Whole: service}, header.ProtoTCP, 1234, header.TCPAck, false},
-		{"an address that only calls", FloatingIP{Egress: true, Whole: service}, header.ProtoTCP, 80, header.TCPAck, false},
+		{"segment", nil, segment, true},
+		{"segment of another port", nil, from(segment, func(a *answer) { a.port = 81 }), false},
+		{"first segment", nil, from(segment, func(a *answer) { a.flags = header.TCPSyn }), false},
+		{"datagram", nil, datagram, true},
+		{"segment of who calls, too", []func(*FloatingIP){calls}, segment, true},
+		{"datagram of who calls, too", []func(*FloatingIP){calls}, datagram, false},
+		{"segment of a node's port", []func(*FloatingIP){node}, segment, true},
+		{"datagram of a node", []func(*FloatingIP){node}, datagram, false},
+		{"any port of a whole address", []func(*FloatingIP){whole}, from(segment, func(a *answer) { a.port = 1234 }), true},
+		{"a whole address that calls", []func(*FloatingIP){whole, calls}, segment, false},
+		{"an address that only calls", []func(*FloatingIP){calls, func(f *FloatingIP) { f.Ingress = false }}, segment, false},
+		{"to a caller by ip-fabric", nil, from(segment, func(a *answer) { a.vrf = fabricVRF }), true},
+		{"a node's port at another node", []func(*FloatingIP){node}, from(segment, func(a *answer) { a.src = other }), true},
+		{"another node's own port", []func(*FloatingIP){node}, from(segment, func(a *answer) { a.src, a.port = other, 81 }), false},
+		{"an address of another tenant", nil, from(datagram, func(a *answer) { a.vrf, a.dst = podsVRF, "10.244.0.11" }), false},
+		{"bridged", nil, from(datagram, func(a *answer) { a.vrf |= bridgedVRF }), false},
 	} {
-		fip := c.fip
-		fip.Address = addr(vip)
-		s := &Snapshot{FloatingIPs: []*FloatingIP{&fip}}
-		s.index(&Snapshot{})
-		for _, from := range []string{vip, node} {
-			p := &packet{key: flowtable.Key{Src: addr(from), Proto: c.proto, SrcPort: c.port}, l: header.Layout{Proto: c.proto, TCPFlags: c.flags}}
-			if got, want := s.isAnswer(p), c.wantAnswer && from == vip; got != want {
-				t.Errorf("%s from %s: %v, want %v", c.name, from, got, want)
-			}
+		s := nodeState(0, way{MPLSoverUDP, 4})
+		fip := *s.floating[0]
+		for _, change := range c.change {
+			change(&fip)
+		}
+		if fip.Fallback != 0 {
+			s.nodes[fip.Address] = struct{}{}
+			s.peers[0].Local = fip.Address
+		}
+		s.floating[0] = &fip
+		s.vrfs[clientVRF][netip.MustParsePrefix(other+"/32")] = nexthop.Route{NextHop: s.peers[0].Return, Network: fip.Network}
+		delete(s.vrfs[fabricVRF], netip.MustParsePrefix(vip+"/32"))
+		s.vrfs[podsVRF][netip.MustParsePrefix(vip+"/32")] = nexthop.Route{NextHop: s.peers[0].Return, Network: podsNet}
+		r := newRigOf(t, 1, s)
+		p := &packet{l: header.Layout{Proto: c.packet.proto, TCPFlags: c.packet.flags}, key: flowtable.Key{
+			Src: addr(c.packet.src), Dst: addr(c.packet.dst), VRF: c.packet.vrf, Proto: c.packet.proto, SrcPort: c.packet.port, DstPort: 40000,
+		}}
+		if got := r.f.snapshot.Load().isAnswer(p); got != c.want {
+			t.Errorf("%s: %v, want %v", c.name, got, c.want)
 		}
 	}
 }
