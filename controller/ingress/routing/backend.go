@@ -107,11 +107,9 @@ func serversOf(family discovery.AddressType, port string, all []*discovery.Endpo
 			if !ok {
 				continue
 			}
+			// What is not said is true, but for the end (discovery.k8s.io/v1 EndpointConditions).
 			isReady := e.Conditions.Ready == nil || *e.Conditions.Ready
-			serves := isReady
-			if e.Conditions.Serving != nil {
-				serves = *e.Conditions.Serving
-			}
+			serves := e.Conditions.Serving == nil || *e.Conditions.Serving
 			s := Server{Address: netip.AddrPortFrom(address, number)}
 			switch {
 			case isReady:

@@ -215,6 +215,7 @@ func TestServers(t *testing.T) {
 		{"nil is ready", nil, []*discovery.EndpointSlice{of(conditions(nil, nil, nil, "10.0.0.1"))}, []string{"10.0.0.1:8080"}},
 		{"not ready", nil, []*discovery.EndpointSlice{of(conditions(no, no, no, "10.0.0.1"))}, nil},
 		{"ready before serving and terminating", nil, []*discovery.EndpointSlice{of(conditions(no, yes, yes, "10.0.0.1"), conditions(yes, yes, no, "10.0.0.2"))}, []string{"10.0.0.2:8080"}},
+		{"terminating and not said to serve when nothing is ready", nil, []*discovery.EndpointSlice{of(conditions(no, nil, yes, "10.0.0.1"), conditions(no, nil, no, "10.0.0.2"))}, []string{"10.0.0.1:8080"}},
 		{"serving and terminating when nothing is ready", nil, []*discovery.EndpointSlice{of(conditions(no, yes, yes, "10.0.0.1"), conditions(no, no, yes, "10.0.0.2"), conditions(no, yes, no, "10.0.0.3"))}, []string{"10.0.0.1:8080"}},
 		{"twice while it moves between slices", nil, []*discovery.EndpointSlice{of(conditions(yes, nil, nil, "10.0.0.1")), of(conditions(yes, nil, nil, "10.0.0.1"))}, []string{"10.0.0.1:8080"}},
 		{"ports differ by pod", nil, []*discovery.EndpointSlice{slice(discovery.AddressTypeIPv4, "http", 8081, "10.0.0.2"), slice(discovery.AddressTypeIPv4, "http", 8080, "10.0.0.1"), slice(discovery.AddressTypeIPv4, "admin", 1, "10.0.0.3")}, []string{"10.0.0.1:8080", "10.0.0.2:8081"}},
