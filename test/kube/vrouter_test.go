@@ -64,9 +64,11 @@ func TestKilled(t *testing.T) {
 	})
 	both(addresses, func(network string, to netip.AddrPort, _ int) { w.reached(client, network, to, w.names("web")...) })
 	for _, n := range w.Nodes {
+		same := w.datagrams(client, addresses)
 		w.must(outlives(client, addresses, func() error {
 			return errors.Join(n.VRouter.StopAgent(syscall.SIGKILL), n.VRouter.StartAgent(t.Context()))
 		}))
+		same()
 	}
 	w.moves(client, addresses)
 }
@@ -105,6 +107,30 @@ func outlives(client string, addresses []netip.AddrPort, restart func() error) e
 		errs = append(errs, talk.Say(patience))
 	}
 	return errors.Join(errs...)
+}
+
+// datagrams has UDP clients hear from a server each, and returns what demands that they,
+// on the same ports, hear from the same ones.
+func (w *world) datagrams(client string, addresses []netip.AddrPort) (same func()) {
+	const each = 10
+	servers := map[*probe.Datagrams]string{}
+	for _, to := range addresses {
+		for range each {
+			d, err := probe.OpenUDP(client, to)
+			w.must(err)
+			w.t.Cleanup(d.Close)
+			servers[d], err = d.Ask(patience)
+			w.must(err)
+		}
+	}
+	return func() {
+		w.t.Helper()
+		for d, before := range servers {
+			if after, err := d.Ask(patience); err != nil || after != before {
+				w.t.Errorf("a UDP client that %s answered is answered by %s, %v", before, after, err)
+			}
+		}
+	}
 }
 
 // TestIsolation: the pods of an isolated namespace reach each other and their Services, and
