@@ -118,18 +118,31 @@ type queue struct {
 // FD implements port.Queue.
 func (q *queue) FD() int { return q.event.fd() }
 
-// Read implements port.Queue. When it finds the ring empty it lowers the event and
-// looks once more, for a frame injected in between.
+// Read implements port.Queue.
 func (q *queue) Read(frames []*port.Frame) (int, error) {
 	n := q.in.popAll(frames)
-	if n < len(frames) && q.event.lower() {
-		n += q.in.popAll(frames[n:])
+	if n < len(frames) {
+		n += q.again(frames[n:])
 	}
 	if n == 0 && q.gone.Load() {
 		q.event.raise() // as a deleted TAP, it polls readable until it is removed
 		return 0, port.ErrGone
 	}
 	return n, nil
+}
+
+// again lowers the event of a ring that was empty and looks once more, for frames
+// injected in between. It raises the event again where there may be more of these than
+// it takes: nobody else would.
+func (q *queue) again(frames []*port.Frame) int {
+	if !q.event.lower() {
+		return 0
+	}
+	n := q.in.popAll(frames)
+	if n == len(frames) {
+		q.event.raise()
+	}
+	return n
 }
 
 // Write implements port.Queue.
