@@ -26,7 +26,9 @@ func (r *rig) running() (stop func()) {
 			r.t.Error(err)
 		}
 	})
-	return func() { cancel(); wg.Wait() }
+	stop = func() { cancel(); wg.Wait() }
+	r.t.Cleanup(stop) // before the rig's own, also where a test gives up
+	return stop
 }
 
 // eventually waits for a condition.
